@@ -1,0 +1,65 @@
+//! The one error type of the library.
+//!
+//! Texts are lower-case fragments that name the path and the key, one cause, and what to do next; `main` turns
+//! them into a report.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong, from reading a grid to writing a table.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("{action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    /// A file was read, but its content is not what it should be.
+    #[error("{}: {problem}", path.display())]
+    Content { path: PathBuf, problem: String },
+    /// A grid file, filter or override is wrong; rendered with the offending text.
+    #[error(transparent)]
+    Grid(#[from] Box<crate::experiment::GridError>),
+    /// A name, flag or value given on the command line is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// A filter selected no cell or run.
+    #[error("{0}")]
+    NothingMatched(String),
+    /// Weights lack tensors, have extra ones, or tensors of another shape: all of them, in one list.
+    #[error("weights of {arch} do not fit: {}", problems.join("; "))]
+    Weights { arch: String, problems: Vec<String> },
+    /// Tensor shapes that do not go together.
+    #[error("{op}: {problem}")]
+    Shape { op: &'static str, problem: String },
+    /// A check that must hold before a cell is quantized does not.
+    #[error("sanity check failed: {0}")]
+    Sanity(String),
+    /// A loss became NaN or infinite.
+    #[error("the loss of unit {unit} became {value} at iteration {iteration}; lower the learning rates")]
+    Diverged { unit: String, iteration: usize, value: f64 },
+    /// Ctrl-C.
+    #[error("interrupted")]
+    Interrupted,
+    /// A device was asked for that this binary or machine does not have.
+    #[error("{0}")]
+    Device(String),
+    /// A table or figure could not be made.
+    #[error("{0}")]
+    Report(String),
+    /// Candle refused an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// Result with the library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// Returns a closure for `map_err` that names what was being done to which path.
+    pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
+        move |source| Error::Io { action, path: path.to_path_buf(), source }
+    }
+
+    /// A file whose content is wrong.
+    pub fn content(path: impl Into<PathBuf>, problem: impl Into<String>) -> Error {
+        Error::Content { path: path.into(), problem: problem.into() }
+    }
+}

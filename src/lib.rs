@@ -1,0 +1,44 @@
+//! A research harness for low-bit post-training quantization.
+//!
+//! ```text
+//! experiments/x.toml -> Experiment -> Vec<Cell> -> Plan (filtered, minus what is stored)
+//! per cell: Cell -> Assets{network, calib, test} -> QuantModel (starting scales)
+//!           -> QuantModel (reconstructed) + Trace -> Metrics -> Record -> results/<x>/runs/
+//! results/<x>/runs/* -> DataFrame -> tables, figures
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`cli`] | the command line, one file per verb |
+//! | [`experiment`] | grid files, the cells they expand to, run ids, the plan |
+//! | [`arch`] | architectures: lists of units |
+//! | [`graph`] | units and nodes, the interpreter, BatchNorm folding, named weights |
+//! | [`assets`] | pretrained weights and data: compiled in, or files |
+//! | [`data`] | data sets, calibration samples |
+//! | [`ops`] | tensor operations whose gradients must be exact or fast |
+//! | [`quant`] | quantizers, range searches, where they sit |
+//! | [`recon`] | reconstruction of one unit after the other |
+//! | [`methods`] | the published recipes |
+//! | [`launch`] | running one cell, and the cells of a plan |
+//! | [`store`] | records on disk |
+//! | [`report`] | tables and figures from records |
+//! | [`rng`] | keyed random streams |
+//! | [`error`] | the error type |
+
+pub mod arch;
+pub mod assets;
+pub mod cli;
+pub mod data;
+pub mod error;
+pub mod experiment;
+pub mod graph;
+pub mod launch;
+pub mod methods;
+pub mod ops;
+pub mod quant;
+pub mod recon;
+pub mod report;
+pub mod rng;
+pub mod store;
+
+pub use error::{Error, Result};

@@ -1,0 +1,23 @@
+//! Genie-M (arXiv 2212.04780, section 3.2): weight scales are learned together with the rounding.
+
+use super::qdrop;
+use crate::arch::ArchSpec;
+use crate::recon::recipe::*;
+
+/// The constants of the published code (`reconstruct.py`, `quantizer.py`).
+pub fn recipe(arch: &ArchSpec) -> Recipe {
+    Recipe {
+        batch_norm: BatchNorm::Kept,
+        placement: Placement::Inputs,
+        weight_search: RangeSearch::Genie,
+        act_search: RangeSearch::Genie,
+        act_search_images: 32,
+        act_search_prefix: Prefix::Quantized,
+        act_clip: ClipOrder::ClipThenRound,
+        sampling: Sampling::Epochs,
+        weight_scale_lr: 1e-4,
+        lsq_gradient_factor: false,
+        round_weight: 1.0,
+        ..qdrop::recipe(arch)
+    }
+}

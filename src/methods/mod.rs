@@ -1,0 +1,45 @@
+//! The published recipes, one file per method.
+
+use crate::arch::{ArchSpec, Family};
+use crate::recon::recipe::Recipe;
+
+/// One method.
+pub struct Method {
+    /// As written in a grid.
+    pub name: &'static str,
+    /// As printed in tables.
+    pub title: &'static str,
+    /// Raised by hand when the numerics of the method change, so that its stored runs become stale.
+    pub revision: u32,
+    /// The published constants for an architecture.
+    pub recipe: fn(&ArchSpec) -> Recipe,
+}
+
+/// Every known method, from the simplest to the latest.
+pub const METHODS: &[Method] = &[
+    Method { name: "rtn", title: "RTN", revision: 1, recipe: rtn::recipe },
+    Method { name: "adaround", title: "AdaRound", revision: 1, recipe: adaround::recipe },
+    Method { name: "brecq", title: "BRECQ", revision: 1, recipe: brecq::recipe },
+    Method { name: "qdrop", title: "QDrop", revision: 1, recipe: qdrop::recipe },
+    Method { name: "genie-m", title: "Genie-M", revision: 1, recipe: genie_m::recipe },
+];
+
+mod adaround;
+mod brecq;
+mod genie_m;
+mod qdrop;
+mod rtn;
+
+/// The method called `name`.
+pub fn find(name: &str) -> Option<&'static Method> {
+    METHODS.iter().find(|method| method.name == name)
+}
+
+/// Weight of the rounding regulariser in BRECQ's and QDrop's published command lines.
+fn folded_round_weight(family: Family) -> f64 {
+    match family {
+        Family::ResNet | Family::RegNet => 0.01,
+        Family::MobileNetV2 => 0.1,
+        Family::MnasNet => 0.2,
+    }
+}

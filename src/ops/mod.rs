@@ -1,0 +1,4 @@
+//! Tensor operations whose gradients must be exact or fast.
+//!
+//! Candle's own gradients of `clamp`, `max_pool2d` and others do not fit the published methods (see each file).
+pub mod conv;

@@ -1,0 +1,2 @@
+//! Runs on disk.
+pub mod record;
