@@ -1,1 +1,101 @@
-//! The interpreter.
+//! The one interpreter of units: full precision, range search, soft- and hard-quantized passes differ in their [`Hooks`].
+
+use super::op::{BatchNorm, Op};
+use super::unit::{Source, Unit};
+use crate::error::Result;
+use crate::ops::{conv, pool, relu};
+use candle_core::{D, Tensor};
+
+/// What happens to weights and activations on their way; the default changes nothing.
+pub trait Hooks {
+    /// The weight that node `node` uses instead of its full-precision one.
+    fn weight(&self, _node: usize, weight: &Tensor) -> Result<Tensor> {
+        Ok(weight.clone())
+    }
+
+    /// What node `node` sees at input `slot` instead of `x`.
+    fn input(&self, _node: usize, _slot: usize, x: Tensor) -> Result<Tensor> {
+        Ok(x)
+    }
+
+    /// What the consumers of node `node` see instead of `y`.
+    fn output(&self, _node: usize, y: Tensor) -> Result<Tensor> {
+        Ok(y)
+    }
+}
+
+/// The full-precision pass.
+pub struct FullPrecision;
+
+impl Hooks for FullPrecision {}
+
+/// Output of `unit` for input `x`.
+pub fn forward(unit: &Unit, x: &Tensor, hooks: &impl Hooks) -> Result<Tensor> {
+    read(unit, x, hooks, Source::Node(unit.nodes.len() - 1))
+}
+
+/// What a consumer of `source` reads when the input of `unit` is `x`; later nodes are not computed.
+pub fn read(unit: &Unit, x: &Tensor, hooks: &impl Hooks, source: Source) -> Result<Tensor> {
+    let Source::Node(last) = source else { return Ok(x.clone()) };
+    let mut values: Vec<Tensor> = Vec::with_capacity(last + 1);
+    for (index, node) in unit.nodes[..=last].iter().enumerate() {
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        for (slot, input) in node.inputs.iter().enumerate() {
+            let value = match input {
+                Source::Input => x.clone(),
+                Source::Node(earlier) => values[*earlier].clone(),
+            };
+            inputs.push(hooks.input(index, slot, value)?);
+        }
+        let weight = node.op.weight().map(|weight| hooks.weight(index, weight)).transpose()?;
+        values.push(hooks.output(index, apply(&node.op, &inputs, weight.as_ref())?)?);
+    }
+    Ok(values.swap_remove(last))
+}
+
+/// `op` on `inputs`, with `weight` in place of its own.
+fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>) -> Result<Tensor> {
+    let x = &inputs[0];
+    Ok(match op {
+        Op::Conv(layer) => {
+            let weight = weight.unwrap_or(&layer.weight);
+            let bias = layer.bias.as_ref();
+            match &layer.gain {
+                None => conv::conv2d(x, weight, bias, layer.geometry)?,
+                // The gain of an output channel commutes with the convolution and is cheaper on the weight.
+                Some(gain) => {
+                    let weight = weight.broadcast_mul(&gain.reshape((gain.elem_count(), 1, 1, 1))?)?;
+                    conv::conv2d(x, &weight, bias, layer.geometry)?
+                }
+            }
+        }
+        Op::Linear(layer) => {
+            let y = x.matmul(&weight.unwrap_or(&layer.weight).t()?)?;
+            match &layer.bias {
+                Some(bias) => y.broadcast_add(bias)?,
+                None => y,
+            }
+        }
+        Op::BatchNorm(norm) => {
+            let (gain, bias) = norm.affine()?;
+            let shape = (1, gain.elem_count(), 1, 1);
+            x.broadcast_mul(&gain.reshape(shape)?)?.broadcast_add(&bias.reshape(shape)?)?
+        }
+        Op::Relu => relu::relu(x)?,
+        Op::Relu6 => relu::clipped_relu(x, 6.0)?,
+        Op::Add => inputs[1..].iter().try_fold(x.clone(), |sum, term| sum + term)?,
+        Op::MaxPool(window) => pool::max_pool2d(x, *window)?,
+        Op::GlobalAvgPool => x.mean_keepdim((D::Minus2, D::Minus1))?,
+        Op::Flatten => x.flatten_from(1)?,
+    })
+}
+
+impl BatchNorm {
+    /// Gain and bias of the affine map that this is in evaluation mode:
+    /// `gain = weight / sqrt(var + eps)`, `bias = bias - mean * gain`; both `(C)`.
+    pub fn affine(&self) -> Result<(Tensor, Tensor)> {
+        let gain = (&self.weight / (&self.var + self.eps)?.sqrt()?)?;
+        let bias = (&self.bias - (&self.mean * &gain)?)?;
+        Ok((gain, bias))
+    }
+}

@@ -1,2 +1,130 @@
-//! Reconstruction: optimises the quantizers of one unit after the other.
+//! Reconstruction: optimises the quantizers of one unit after the other, on activations that are computed once and
+//! propagated from unit to unit.
+
+pub mod event;
+mod fisher;
+mod layers;
+mod propagate;
 pub mod recipe;
+pub mod schedule;
+pub mod train;
+
+use crate::error::Result;
+use crate::experiment::{Bits, Setting};
+use crate::graph::{Network, Role, Source};
+use crate::quant::model::{Mode, QuantModel, QuantUnit};
+use crate::rng::Stream;
+use crate::store::record::UnitTrace;
+use candle_core::Tensor;
+use event::Control;
+use propagate::{full_precision, in_batches};
+use recipe::{Granularity, Prefix, Recipe};
+use train::{Phase, Problem};
+
+/// Quantizes `network` (BatchNorm already folded as the recipe says) with calibration images `calib` `(N, C, H, W)`.
+///
+/// Weights first, unit by unit; then, in methods with a phase for them, activation scales. Activation ranges are
+/// searched before the phase that needs them.
+pub fn quantize(
+    network: &Network,
+    calib: &Tensor,
+    (bits, setting): (Bits, Setting),
+    recipe: &Recipe,
+    seed: u64,
+    control: &Control,
+) -> Result<(QuantModel, Vec<UnitTrace>)> {
+    let mut model = QuantModel::new(network, bits, setting, recipe)?;
+    let sample = calib.narrow(0, 0, recipe.act_search_images.min(calib.dim(0)?))?;
+    let reconstructed = recipe.granularity != Granularity::None;
+    let acts_come_later = reconstructed && !recipe.quantize_acts;
+    if !acts_come_later {
+        model.search_acts(&sample, recipe.act_search, recipe.act_search_prefix)?;
+    }
+    let stream = Stream::new(seed);
+    let mut traces = Vec::new();
+    if reconstructed {
+        reconstruct_weights(&model, calib, recipe, stream, control, &mut traces)?;
+    }
+    if acts_come_later {
+        model.search_acts(&sample, recipe.act_search, recipe.act_search_prefix)?;
+    }
+    if reconstructed && recipe.act_phase_iterations > 0 {
+        train_acts(&model, calib, recipe, stream, control, &mut traces)?;
+    }
+    Ok((model, traces))
+}
+
+/// Whether the recipe optimises this unit; a stem may be left rounded to nearest.
+fn is_trained(unit: &QuantUnit, recipe: &Recipe) -> bool {
+    unit.unit.role != Role::Stem || recipe.reconstruct_stem
+}
+
+/// Trains rounding, and the scales that the recipe trains along with it.
+fn reconstruct_weights(
+    model: &QuantModel,
+    calib: &Tensor,
+    recipe: &Recipe,
+    stream: Stream,
+    control: &Control,
+    traces: &mut Vec<UnitTrace>,
+) -> Result<()> {
+    let phase = Phase::weights(recipe);
+    let prefix = Mode::of_prefix(recipe.unit_input);
+    let (mut x_fp, mut x_q) = (calib.clone(), calib.clone());
+    for (index, unit) in model.units.iter().enumerate() {
+        control.unit(index, model.units.len(), &unit.unit.name);
+        let y_fp = full_precision(&unit.unit, &x_fp, control)?;
+        if is_trained(unit, recipe) {
+            let stream = stream.named(&unit.unit.name);
+            match recipe.granularity {
+                Granularity::None => {}
+                Granularity::Block => {
+                    let weight = fisher::loss_weight(model, index, &x_fp, &x_q, recipe, control)?;
+                    let problem = Problem { unit, x_fp: &x_fp, x_q: &x_q, y_fp: &y_fp, loss_weight: weight.as_ref() };
+                    traces.extend(train::train(&problem, &phase, stream, control)?);
+                }
+                Granularity::Layer => {
+                    for layer in layers::layers(unit) {
+                        let x_layer = in_batches(&x_q, control, |x| unit.read(x, prefix, layer.input))?;
+                        let [x_fp, y_fp] = [layer.input, Source::Node(layer.last)]
+                            .map(|source| propagate::full_precision_until(&unit.unit, &x_fp, source, control));
+                        let (x_fp, y_fp) = (x_fp?, y_fp?);
+                        let problem =
+                            Problem { unit: &layer.unit, x_fp: &x_fp, x_q: &x_layer, y_fp: &y_fp, loss_weight: None };
+                        traces.extend(train::train(&problem, &phase, stream, control)?);
+                    }
+                }
+            }
+        }
+        x_q = match recipe.unit_input {
+            Prefix::FullPrecision => y_fp.clone(),
+            Prefix::QuantizedWeights | Prefix::Quantized => in_batches(&x_q, control, |x| unit.forward(x, prefix))?,
+        };
+        x_fp = y_fp;
+    }
+    Ok(())
+}
+
+/// Trains activation scales alone, each unit on full-precision inputs and targets (BRECQ's second phase).
+fn train_acts(
+    model: &QuantModel,
+    calib: &Tensor,
+    recipe: &Recipe,
+    stream: Stream,
+    control: &Control,
+    traces: &mut Vec<UnitTrace>,
+) -> Result<()> {
+    let phase = Phase::acts(recipe);
+    let mut x_fp = calib.clone();
+    for (index, unit) in model.units.iter().enumerate() {
+        control.unit(index, model.units.len(), &unit.unit.name);
+        let y_fp = full_precision(&unit.unit, &x_fp, control)?;
+        if is_trained(unit, recipe) {
+            let problem = Problem { unit, x_fp: &x_fp, x_q: &x_fp, y_fp: &y_fp, loss_weight: None };
+            // A stream of its own: the phases of a unit must not draw the same mini-batches.
+            traces.extend(train::train(&problem, &phase, stream.named(&unit.unit.name).named(phase.name), control)?);
+        }
+        x_fp = y_fp;
+    }
+    Ok(())
+}

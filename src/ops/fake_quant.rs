@@ -1,0 +1,141 @@
+//! Fake quantization of activations: the learned-step-size quantizer of LSQ (arXiv 1902.08153) with QDrop's random
+//! dropping (arXiv 2203.05740), in one pass forward and one backward.
+
+use super::kernel::{self, BLOCK};
+use crate::recon::recipe::ClipOrder;
+use crate::rng;
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// The quantizer's levels and what becomes of its gradients.
+#[derive(Clone, Debug)]
+pub struct FakeQuant {
+    /// Lowest and highest integer level, `-zero_point` and `2^b - 1 - zero_point`.
+    pub levels: (f32, f32),
+    pub clip: ClipOrder,
+    /// Factor of the gradient with respect to `scale`.
+    pub scale_gradient_factor: f32,
+    /// Which elements are quantized.
+    pub mask: Mask,
+}
+
+/// Which elements an operation acts on.
+#[derive(Clone, Debug)]
+pub enum Mask {
+    All,
+    /// Those whose random bits ([`rng::element_bits`]) are below a threshold.
+    Keyed { key: [u32; 2], threshold: u32 },
+    /// Those that are not 0 here, in row-major order.
+    Given(Arc<Vec<u8>>),
+}
+
+impl Mask {
+    /// Whether element `index` is selected. The match is loop-invariant, so that it is moved out of loops over elements.
+    #[inline(always)]
+    pub fn selects(&self, index: usize) -> bool {
+        match self {
+            Mask::All => true,
+            Mask::Keyed { key, threshold } => rng::element_bits(*key, index as u32) < *threshold,
+            Mask::Given(mask) => mask.get(index).is_some_and(|&bit| bit != 0),
+        }
+    }
+}
+
+/// `Q(x) = scale * clip(round(x / scale), levels)` where the mask selects, `x` elsewhere; rounding is half-to-even.
+///
+/// Shapes: `x` any, `scale` one element; the result has the shape of `x`.
+/// Gradient (first order only): to `x`, 1 where it is in range or not selected, 0 where it is clipped; to `scale`,
+/// `scale_gradient_factor * sum over selected of g * (q - x / scale * in_range)` with `q` the integer level. In range
+/// means `x / scale` within the closed levels before rounding ([`ClipOrder::ClipThenRound`], Genie) or after it
+/// ([`ClipOrder::RoundThenClip`], BRECQ and QDrop).
+pub fn fake_quant(x: &Tensor, scale: &Tensor, quant: FakeQuant) -> Result<Tensor> {
+    if scale.elem_count() != 1 {
+        bail!("fake-quant: the scale must have one element, got {:?}", scale.dims());
+    }
+    x.contiguous()?.apply_op2(scale, quant)
+}
+
+impl FakeQuant {
+    /// The integer level of `v = x / scale`, and whether the gradient passes.
+    #[inline(always)]
+    fn level(&self, v: f32) -> (f32, bool) {
+        let (low, high) = self.levels;
+        let rounded = v.round_ties_even();
+        let judged = match self.clip {
+            ClipOrder::ClipThenRound => v,
+            ClipOrder::RoundThenClip => rounded,
+        };
+        (rounded.max(low).min(high), judged >= low && judged <= high)
+    }
+
+    fn forward(&self, x: &[f32], scale: f32) -> Vec<f32> {
+        let mut y = vec![0f32; x.len()];
+        y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).enumerate().for_each(|(block, (y, x))| {
+            kernel::vectorised(
+                #[inline(always)]
+                || {
+                    for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+                        let quantized = self.level(x / scale).0 * scale;
+                        *y = if self.mask.selects(block * BLOCK + i) { quantized } else { x };
+                    }
+                },
+            );
+        });
+        y
+    }
+
+    /// Gradients with respect to `x` and `scale`.
+    fn backward(&self, x: &[f32], scale: f32, g: &[f32]) -> (Vec<f32>, f32) {
+        let mut g_x = vec![0f32; x.len()];
+        let blocks = g_x.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).zip(g.par_chunks(BLOCK)).enumerate();
+        let sums: Vec<f64> = blocks
+            .map(|(block, ((g_x, x), g))| {
+                kernel::vectorised(
+                    #[inline(always)]
+                    || {
+                        let mut lanes = [0f32; 16];
+                        for (i, ((g_x, &x), &g)) in g_x.iter_mut().zip(x).zip(g).enumerate() {
+                            let v = x / scale;
+                            let (q, in_range) = self.level(v);
+                            let selected = self.mask.selects(block * BLOCK + i);
+                            *g_x = if in_range || !selected { g } else { 0.0 };
+                            let dq_dscale = if in_range { q - v } else { q };
+                            lanes[i % 16] += if selected { g * dq_dscale } else { 0.0 };
+                        }
+                        lanes.iter().map(|&lane| f64::from(lane)).sum()
+                    },
+                )
+            })
+            .collect();
+        (g_x, (sums.iter().sum::<f64>() * f64::from(self.scale_gradient_factor)) as f32)
+    }
+}
+
+impl CustomOp2 for FakeQuant {
+    fn name(&self) -> &'static str {
+        "fake-quant"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, s: &CpuStorage, s_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = kernel::slice(x, x_layout)?;
+        if let Mask::Given(mask) = &self.mask {
+            if mask.len() != x.len() {
+                bail!("fake-quant: a mask of {} elements for a tensor of {}", mask.len(), x.len());
+            }
+        }
+        let y = self.forward(x, kernel::slice(s, s_layout)?[0]);
+        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, scale: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let scale_value = kernel::with_slice(scale, |scale| Ok(scale[0]))?;
+        let g = g.contiguous()?;
+        let (g_x, g_scale) =
+            kernel::with_slice(x, |x| kernel::with_slice(&g, |g| Ok(self.backward(x, scale_value, g))))?;
+        Ok((
+            Some(Tensor::from_vec(g_x, x.shape(), x.device())?),
+            Some(Tensor::from_vec(vec![g_scale], scale.shape(), scale.device())?),
+        ))
+    }
+}

@@ -1,0 +1,90 @@
+//! What the element-wise operations share: access to storage, fixed blocks, runtime choice of SIMD instructions.
+
+use candle_core::{CpuStorage, DType, Layout, Result, Storage, Tensor, bail};
+use rayon::prelude::*;
+
+/// Elements per block. Partial sums are per block, so this size is part of the results.
+pub const BLOCK: usize = 1 << 13;
+
+/// Runs `f` compiled for the widest vector instructions of this machine; loops to vectorise must be inlined into it.
+#[inline(always)]
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}
+
+/// The elements of a contiguous f32 storage.
+pub fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        (_, None) => bail!("expected a contiguous tensor, got {layout:?}"),
+        (other, _) => bail!("expected {:?}, got {:?}", DType::F32, candle_core::backend::BackendStorage::dtype(other)),
+    }
+}
+
+/// Calls `f` with the elements of a contiguous f32 tensor on the CPU.
+pub fn with_slice<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => f(slice(storage, layout)?),
+        _ => bail!("expected a tensor on the CPU, got one on {:?}", tensor.device()),
+    }
+}
+
+/// `f(element)` for every element.
+pub fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = f(x);
+                }
+            },
+        );
+    });
+    y
+}
+
+/// `f(a, b)` for every pair of elements.
+pub fn map2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    let mut y = vec![0f32; a.len()];
+    y.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK)).zip(b.par_chunks(BLOCK)).for_each(|((y, a), b)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                    *y = f(a, b);
+                }
+            },
+        );
+    });
+    y
+}
+
+/// Sum of `f(a, b)` over all pairs of elements: in 16 lanes of f32 within a block, in f64 over the blocks.
+pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> f64 {
+    let sums: Vec<f64> = a
+        .par_chunks(BLOCK)
+        .zip(b.par_chunks(BLOCK))
+        .map(|(a, b)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0f32; 16];
+                    let (a_lanes, b_lanes) = (a.chunks_exact(16), b.chunks_exact(16));
+                    for (lane, (&a, &b)) in lanes.iter_mut().zip(a_lanes.remainder().iter().zip(b_lanes.remainder())) {
+                        *lane += f(a, b);
+                    }
+                    for (a, b) in a_lanes.zip(b_lanes) {
+                        for lane in 0..16 {
+                            lanes[lane] += f(a[lane], b[lane]);
+                        }
+                    }
+                    lanes.iter().map(|&lane| f64::from(lane)).sum()
+                },
+            )
+        })
+        .collect();
+    sums.iter().sum()
+}

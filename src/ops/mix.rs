@@ -1,0 +1,38 @@
+//! Mini-batches cut from cached activations.
+
+use super::fake_quant::Mask;
+use super::kernel;
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+/// Rows `rows` of `selected` where the mask selects, of `others` elsewhere: QDrop's element-wise mixed unit input.
+///
+/// Shapes: `selected` and `others` `(N, ...)`; result `(rows.len(), ...)`, over whose elements the mask is indexed.
+/// Gradient: none.
+pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -> Result<Tensor> {
+    let mut shape = selected.dims().to_vec();
+    if selected.shape() != others.shape() || rows.iter().any(|&row| row as usize >= shape[0]) {
+        bail!("mix-rows: rows out of {:?}, or another shape than {:?}", selected.dims(), others.dims());
+    }
+    let width = selected.elem_count() / shape[0];
+    shape[0] = rows.len();
+    let mixed = kernel::with_slice(selected, |selected| {
+        kernel::with_slice(others, |others| {
+            let mut mixed = vec![0f32; rows.len() * width];
+            mixed.par_chunks_mut(width).zip(rows).enumerate().for_each(|(position, (mixed, &row))| {
+                let start = row as usize * width;
+                let (selected, others) = (&selected[start..start + width], &others[start..start + width]);
+                kernel::vectorised(
+                    #[inline(always)]
+                    || {
+                        for (i, ((mixed, &a), &b)) in mixed.iter_mut().zip(selected).zip(others).enumerate() {
+                            *mixed = if mask.selects(position * width + i) { a } else { b };
+                        }
+                    },
+                );
+            });
+            Ok(mixed)
+        })
+    })?;
+    Tensor::from_vec(mixed, shape, selected.device())
+}

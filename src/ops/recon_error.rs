@@ -1,0 +1,82 @@
+//! The reconstruction error of a unit (BRECQ, arXiv 2102.05426, equations 9 and 10).
+
+use super::kernel;
+use super::power::power;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+
+/// `mean over batch and positions of sum over channels of |weight * (y_q - y_fp)|^p`.
+///
+/// Shapes: `y_q`, `y_fp` and `weight` (if any) `(N, C, H, W)` or `(N, C)`; result: scalar.
+/// Gradient (first order only): to `y_q`.  `weight` is BRECQ's `|dL/dy|` and goes with `p = 2`.
+pub fn recon_error(y_q: &Tensor, y_fp: &Tensor, weight: Option<&Tensor>, p: f64) -> Result<Tensor> {
+    if y_q.shape() != y_fp.shape() || weight.is_some_and(|weight| weight.shape() != y_q.shape()) {
+        bail!("recon-error: shapes {:?} and {:?} differ", y_q.dims(), y_fp.dims());
+    }
+    let means = y_q.elem_count() / y_q.dim(1)?;
+    let target = y_fp.contiguous()?;
+    let op = ReconError { target, weight: weight.cloned(), p: p as f32, means: means as f64 };
+    y_q.contiguous()?.apply_op1(op)
+}
+
+struct ReconError {
+    target: Tensor,
+    weight: Option<Tensor>,
+    p: f32,
+    /// Number of batch entries times positions.
+    means: f64,
+}
+
+impl ReconError {
+    /// The differences `y_q - y_fp`, weighted.
+    fn differences(&self, y: &[f32]) -> Result<Vec<f32>> {
+        let plain = kernel::with_slice(&self.target, |target| Ok(kernel::map2(y, target, |y, t| y - t)))?;
+        match &self.weight {
+            None => Ok(plain),
+            Some(weight) => kernel::with_slice(weight, |weight| Ok(kernel::map2(&plain, weight, |d, w| d * w))),
+        }
+    }
+
+    fn value(&self, y: &[f32]) -> Result<f32> {
+        let p = self.p;
+        let sum = match (&self.weight, p == 2.0) {
+            (None, true) => kernel::with_slice(&self.target, |t| Ok(kernel::sum2(y, t, |y, t| (y - t) * (y - t))))?,
+            _ => {
+                let d = self.differences(y)?;
+                kernel::sum2(&d, &d, |d, _| power(d.abs(), p))
+            }
+        };
+        Ok((sum / self.means) as f32)
+    }
+
+    /// `p |d|^(p-1) sign(d) / means`, times the weight.
+    fn gradient(&self, y: &[f32], upstream: f32) -> Result<Vec<f32>> {
+        let p = self.p;
+        let factor = (f64::from(upstream) * f64::from(p) / self.means) as f32;
+        if self.weight.is_none() && p == 2.0 {
+            return kernel::with_slice(&self.target, |t| Ok(kernel::map2(y, t, |y, t| factor * (y - t))));
+        }
+        let d = self.differences(y)?;
+        let g = kernel::map(&d, |d| factor * power(d.abs(), p - 1.0).copysign(d));
+        match &self.weight {
+            None => Ok(g),
+            Some(weight) => kernel::with_slice(weight, |weight| Ok(kernel::map2(&g, weight, |g, w| g * w))),
+        }
+    }
+}
+
+impl CustomOp1 for ReconError {
+    fn name(&self) -> &'static str {
+        "recon-error"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let value = self.value(kernel::slice(storage, layout)?)?;
+        Ok((CpuStorage::F32(vec![value]), Shape::from(())))
+    }
+
+    fn bwd(&self, y_q: &Tensor, _value: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let upstream = grad.to_scalar::<f32>()?;
+        let gradient = kernel::with_slice(y_q, |y| self.gradient(y, upstream))?;
+        Ok(Some(Tensor::from_vec(gradient, y_q.shape(), y_q.device())?))
+    }
+}

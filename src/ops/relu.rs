@@ -1,0 +1,58 @@
+//! Rectified linear units with gradient 0 on the bounds, as in PyTorch (Candle: 1 for `relu`, 1/2 for `clamp`).
+
+use super::kernel;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+
+/// `min(max(x, 0), upper)`.
+///
+/// Shapes: any; the result has that of `x`.  Gradient: passes where `0 < x < upper`; exact in every order.
+pub fn clipped_relu(x: &Tensor, upper: f32) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(ClippedRelu { upper })
+}
+
+/// `max(x, 0)`; see [`clipped_relu`].
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    clipped_relu(x, f32::INFINITY)
+}
+
+struct ClippedRelu {
+    upper: f32,
+}
+
+impl CustomOp1 for ClippedRelu {
+    fn name(&self) -> &'static str {
+        "clipped-relu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let upper = self.upper;
+        let y = kernel::map(kernel::slice(storage, layout)?, |x| x.max(0.0).min(upper));
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(grad.contiguous()?.apply_op2(&y.detach(), Gate { upper: self.upper })?))
+    }
+}
+
+/// `g` where `0 < y < upper`, else 0; linear in `g`, so its own gradient is itself.
+struct Gate {
+    upper: f32,
+}
+
+impl CustomOp2 for Gate {
+    fn name(&self) -> &'static str {
+        "relu-gate"
+    }
+
+    fn cpu_fwd(&self, g: &CpuStorage, g_layout: &Layout, y: &CpuStorage, y_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let upper = self.upper;
+        let (g, y) = (kernel::slice(g, g_layout)?, kernel::slice(y, y_layout)?);
+        let gated = kernel::map2(g, y, |g, y| if y > 0.0 && y < upper { g } else { 0.0 });
+        Ok((CpuStorage::F32(gated), g_layout.shape().clone()))
+    }
+
+    fn bwd(&self, _g: &Tensor, y: &Tensor, _r: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(grad.contiguous()?.apply_op2(y, Gate { upper: self.upper })?), None))
+    }
+}

@@ -1,0 +1,50 @@
+//! The quantizer of one activation tensor.
+
+use super::range_search::Range;
+use crate::error::{Error, Result};
+use crate::ops::fake_quant::{FakeQuant, Mask, fake_quant};
+use crate::recon::recipe::ClipOrder;
+use candle_core::{Device, Tensor, Var};
+
+/// Quantizes an activation per tensor, with a scale that can be learned.
+#[derive(Clone, Debug)]
+pub struct ActQuantizer {
+    pub bits: u32,
+    pub clip: ClipOrder,
+    /// Whether the gradient of the scale is multiplied by `1 / sqrt(numel * q_max)` (LSQ), numel with the batch.
+    pub gradient_factor: bool,
+    /// One element.
+    pub scale: Var,
+    /// `[-zero_point, 2^b - 1 - zero_point]`; `None` until the range is searched.
+    levels: Option<(f32, f32)>,
+}
+
+impl ActQuantizer {
+    /// A quantizer whose range is yet to be searched.
+    pub fn new(bits: u32, clip: ClipOrder, gradient_factor: bool) -> Result<Self> {
+        let scale = Var::from_tensor(&Tensor::ones(1, candle_core::DType::F32, &Device::Cpu)?)?;
+        Ok(Self { bits, clip, gradient_factor, scale, levels: None })
+    }
+
+    pub fn set_range(&mut self, range: Range) -> Result<()> {
+        self.scale.set(&Tensor::from_slice(&[range.scale], 1, &Device::Cpu)?)?;
+        self.levels = Some(range.levels(self.bits));
+        Ok(())
+    }
+
+    pub fn is_ready(&self) -> bool {
+        self.levels.is_some()
+    }
+
+    /// Quantizes the elements of `x` that `mask` selects.
+    pub fn forward(&self, x: &Tensor, mask: Mask) -> Result<Tensor> {
+        let Some(levels) = self.levels else {
+            return Err(Error::Shape { op: "activation quantizer", problem: "its range was not searched".to_string() });
+        };
+        let scale_gradient_factor = match self.gradient_factor {
+            true => 1.0 / (x.elem_count() as f64 * f64::from(levels.1 - levels.0)).sqrt() as f32,
+            false => 1.0,
+        };
+        Ok(fake_quant(x, &self.scale, FakeQuant { levels, clip: self.clip, scale_gradient_factor, mask })?)
+    }
+}

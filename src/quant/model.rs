@@ -1,0 +1,204 @@
+//! A network with its quantizers.
+
+use super::act::ActQuantizer;
+use super::placement::{UnitPlacement, place};
+use super::range_search::{search_act, search_weight};
+use super::weight::WeightQuantizer;
+use crate::error::Result;
+use crate::experiment::{Bits, Setting};
+use crate::graph::forward::{self, Hooks};
+use crate::graph::{Network, Source, Unit};
+use crate::ops::fake_quant::Mask;
+use crate::recon::recipe::{Prefix, RangeSearch, Recipe};
+use candle_core::Tensor;
+use std::cell::RefCell;
+
+/// One unit with its quantizers; `unit` keeps the full-precision parameters.
+#[derive(Clone, Debug)]
+pub struct QuantUnit {
+    pub unit: Unit,
+    pub placement: UnitPlacement,
+    /// Per node.
+    pub weights: Vec<Option<WeightQuantizer>>,
+    /// Per site of the placement.
+    pub acts: Vec<ActQuantizer>,
+}
+
+/// A network whose every unit has its quantizers.
+#[derive(Clone, Debug)]
+pub struct QuantModel {
+    pub units: Vec<QuantUnit>,
+}
+
+/// What a quantized pass quantizes.
+#[derive(Clone, Copy)]
+pub struct Mode<'a> {
+    pub weights: Weights<'a>,
+    pub acts: Acts<'a>,
+}
+
+/// Which weights a pass uses.
+#[derive(Clone, Copy)]
+pub enum Weights<'a> {
+    FullPrecision,
+    /// Soft rounding; per node, the stretched sigmoids of the logits ([`WeightQuantizer::stretched`]).
+    Soft(&'a [Option<Tensor>]),
+    Hard,
+}
+
+/// How a pass treats activations.
+#[derive(Clone, Copy)]
+pub enum Acts<'a> {
+    FullPrecision,
+    Quantized,
+    /// Quantized where the masks say, full precision elsewhere.
+    Dropped(&'a dyn Masks),
+}
+
+/// Chooses the elements of an activation that are quantized.
+pub trait Masks {
+    /// Mask of the activation that node `node` reads at `slot`, or writes if `slot` is `None`.
+    fn mask(&self, node: usize, slot: Option<usize>) -> Mask;
+}
+
+impl Mode<'_> {
+    /// The finished quantized network.
+    pub const HARD: Mode<'static> = Mode { weights: Weights::Hard, acts: Acts::Quantized };
+
+    /// The pass that computes the prefix of later units.
+    pub fn of_prefix(prefix: Prefix) -> Mode<'static> {
+        match prefix {
+            Prefix::FullPrecision => Mode { weights: Weights::FullPrecision, acts: Acts::FullPrecision },
+            Prefix::QuantizedWeights => Mode { weights: Weights::Hard, acts: Acts::FullPrecision },
+            Prefix::Quantized => Mode::HARD,
+        }
+    }
+}
+
+impl QuantUnit {
+    /// Output of the unit for input `x`.
+    pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        forward::forward(&self.unit, x, &Quantized { unit: self, mode })
+    }
+
+    /// What a consumer of `source` inside the unit reads.
+    pub fn read(&self, x: &Tensor, mode: Mode, source: Source) -> Result<Tensor> {
+        forward::read(&self.unit, x, &Quantized { unit: self, mode }, source)
+    }
+}
+
+struct Quantized<'a> {
+    unit: &'a QuantUnit,
+    mode: Mode<'a>,
+}
+
+impl Quantized<'_> {
+    fn act(&self, site: Option<usize>, x: Tensor, node: usize, slot: Option<usize>) -> Result<Tensor> {
+        let Some(site) = site else { return Ok(x) };
+        let mask = match self.mode.acts {
+            Acts::FullPrecision => return Ok(x),
+            Acts::Quantized => Mask::All,
+            Acts::Dropped(masks) => masks.mask(node, slot),
+        };
+        self.unit.acts[site].forward(&x, mask)
+    }
+}
+
+impl Hooks for Quantized<'_> {
+    fn weight(&self, node: usize, weight: &Tensor) -> Result<Tensor> {
+        match (&self.unit.weights[node], self.mode.weights) {
+            (Some(quantizer), Weights::Hard) => quantizer.hard(),
+            (Some(quantizer), Weights::Soft(stretched)) => match &stretched[node] {
+                Some(stretched) => quantizer.soft(stretched),
+                None => quantizer.hard(),
+            },
+            (None, _) | (_, Weights::FullPrecision) => Ok(weight.clone()),
+        }
+    }
+
+    fn input(&self, node: usize, slot: usize, x: Tensor) -> Result<Tensor> {
+        self.act(self.unit.placement.on_input[node][slot], x, node, Some(slot))
+    }
+
+    fn output(&self, node: usize, y: Tensor) -> Result<Tensor> {
+        self.act(self.unit.placement.on_output[node], y, node, None)
+    }
+}
+
+impl QuantModel {
+    /// Places the quantizers and searches the weights' scales; activation ranges come with [`Self::search_acts`].
+    pub fn new(network: &Network, bits: Bits, setting: Setting, recipe: &Recipe) -> Result<Self> {
+        let placements = place(network, bits, setting, recipe);
+        let units = network.units.iter().zip(placements).map(|(unit, placement)| QuantUnit::new(unit, placement, recipe));
+        Ok(Self { units: units.collect::<Result<_>>()? })
+    }
+
+    /// Searches the range of every activation quantizer on `images`, in the order in which the network computes them;
+    /// `prefix` says what is quantized upstream, with [`Prefix::Quantized`] by the ranges just found.
+    pub fn search_acts(&mut self, images: &Tensor, search: RangeSearch, prefix: Prefix) -> Result<()> {
+        let mut x = images.clone();
+        for unit in &mut self.units {
+            let acts = RefCell::new(std::mem::take(&mut unit.acts));
+            let searched = forward::forward(&unit.unit, &x, &SearchRanges { unit, acts: &acts, search, prefix });
+            unit.acts = acts.into_inner();
+            x = searched?;
+        }
+        Ok(())
+    }
+}
+
+impl QuantUnit {
+    fn new(unit: &Unit, placement: UnitPlacement, recipe: &Recipe) -> Result<Self> {
+        let weights = unit.nodes.iter().zip(&placement.weight_bits).map(|(node, bits)| match (node.op.weight(), bits) {
+            (Some(weight), Some(bits)) => {
+                let values = weight.flatten_all()?.to_vec1::<f32>()?;
+                let ranges = search_weight(&values, weight.dim(0)?, recipe.weight_search, *bits);
+                WeightQuantizer::new(weight, &ranges, *bits).map(Some)
+            }
+            _ => Ok(None),
+        });
+        let weights = weights.collect::<Result<_>>()?;
+        let acts = placement.sites.iter().map(|site| ActQuantizer::new(site.bits, recipe.act_clip, recipe.lsq_gradient_factor));
+        let acts = acts.collect::<Result<_>>()?;
+        Ok(Self { unit: unit.clone(), placement, weights, acts })
+    }
+}
+
+/// Sets the range of each site when its tensor first comes by.
+struct SearchRanges<'a> {
+    unit: &'a QuantUnit,
+    acts: &'a RefCell<Vec<ActQuantizer>>,
+    search: RangeSearch,
+    prefix: Prefix,
+}
+
+impl SearchRanges<'_> {
+    fn act(&self, site: Option<usize>, x: Tensor) -> Result<Tensor> {
+        let Some(site) = site else { return Ok(x) };
+        let quantizer = &mut self.acts.borrow_mut()[site];
+        if !quantizer.is_ready() {
+            quantizer.set_range(search_act(&x.flatten_all()?.to_vec1::<f32>()?, self.search, quantizer.bits))?;
+        }
+        match self.prefix {
+            Prefix::Quantized => quantizer.forward(&x, Mask::All),
+            Prefix::FullPrecision | Prefix::QuantizedWeights => Ok(x),
+        }
+    }
+}
+
+impl Hooks for SearchRanges<'_> {
+    fn weight(&self, node: usize, weight: &Tensor) -> Result<Tensor> {
+        match (&self.unit.weights[node], self.prefix) {
+            (Some(quantizer), Prefix::QuantizedWeights | Prefix::Quantized) => quantizer.hard(),
+            _ => Ok(weight.clone()),
+        }
+    }
+
+    fn input(&self, node: usize, slot: usize, x: Tensor) -> Result<Tensor> {
+        self.act(self.unit.placement.on_input[node][slot], x)
+    }
+
+    fn output(&self, node: usize, y: Tensor) -> Result<Tensor> {
+        self.act(self.unit.placement.on_output[node], y)
+    }
+}

@@ -1,0 +1,66 @@
+//! The quantizer of one weight: scales, and a rounding that can be learned.
+
+use super::range_search::{Range, highest};
+use crate::error::Result;
+use crate::ops::rounding::{SoftWeight, inverse_stretched_sigmoid, soft_weight, stretched_sigmoid};
+use candle_core::{Device, Tensor, Var};
+use std::sync::Arc;
+
+/// Quantizes a weight to `scale * (clip(floor(W / scale_0) + h + zero_point, 0, 2^b - 1) - zero_point)`.
+///
+/// `h` is soft (AdaRound's function of `alpha`) while the rounding is learned and `alpha >= 0` afterwards; it starts at
+/// the fractional part of `W / scale_0`, so that the hard weight starts as rounding to nearest.
+#[derive(Clone, Debug)]
+pub struct WeightQuantizer {
+    pub bits: u32,
+    /// `(C_out, 1, ...)`: one per output channel, of the weight's rank.
+    pub scale: Var,
+    /// The rounding logits, of the weight's shape.
+    pub alpha: Var,
+    constants: SoftWeight,
+}
+
+impl WeightQuantizer {
+    /// Starts from `ranges`, one per output channel of `weight`.
+    pub fn new(weight: &Tensor, ranges: &[Range], bits: u32) -> Result<Self> {
+        let values = weight.flatten_all()?.to_vec1::<f32>()?;
+        let per_channel = values.len() / ranges.len();
+        let (mut floor, mut alpha) = (Vec::with_capacity(values.len()), Vec::with_capacity(values.len()));
+        for (channel, range) in values.chunks(per_channel).zip(ranges) {
+            for &value in channel {
+                let level = value / range.scale;
+                floor.push(level.floor());
+                alpha.push(inverse_stretched_sigmoid(level - level.floor()));
+            }
+        }
+        let mut scale_shape = vec![1; weight.rank()];
+        scale_shape[0] = ranges.len();
+        let constants = SoftWeight {
+            floor: Arc::new(floor),
+            zero_point: Arc::new(ranges.iter().map(|range| range.zero_point).collect()),
+            highest: highest(bits),
+        };
+        let scales = ranges.iter().map(|range| range.scale).collect();
+        Self::from_parts(bits, Tensor::from_vec(scales, scale_shape, &Device::Cpu)?, Tensor::from_vec(alpha, weight.shape(), &Device::Cpu)?, constants)
+    }
+
+    pub(crate) fn from_parts(bits: u32, scale: Tensor, alpha: Tensor, constants: SoftWeight) -> Result<Self> {
+        Ok(Self { bits, scale: Var::from_tensor(&scale)?, alpha: Var::from_tensor(&alpha)?, constants })
+    }
+
+    /// `1.2 sigmoid(alpha) - 0.1`, which the soft weight and the regulariser share.
+    pub fn stretched(&self) -> Result<Tensor> {
+        Ok(stretched_sigmoid(&self.alpha)?)
+    }
+
+    /// The soft weight for a [`Self::stretched`] rounding; gradients flow to it and to the scale.
+    pub fn soft(&self, stretched: &Tensor) -> Result<Tensor> {
+        Ok(soft_weight(stretched, &self.scale, self.constants.clone())?)
+    }
+
+    /// The hard weight, `h = (alpha >= 0)`; no gradients.
+    pub fn hard(&self) -> Result<Tensor> {
+        let up = self.alpha.as_detached_tensor().ge(0f64)?.to_dtype(self.alpha.dtype())?;
+        Ok(soft_weight(&up, &self.scale.as_detached_tensor(), self.constants.clone())?)
+    }
+}

@@ -1,0 +1,51 @@
+//! BRECQ's Fisher-diagonal weights (arXiv 2102.05426, section 3.3).
+
+use super::event::Control;
+use super::recipe::{Loss, Recipe};
+use crate::error::Result;
+use crate::graph::forward::{FullPrecision, forward};
+use crate::quant::model::{Mode, QuantModel};
+use candle_core::{D, Tensor, Var};
+
+/// Images per gradient; the divergence is a mean over them.
+const BATCH: usize = 32;
+
+/// `|dL/dy| + damping` at the output `y` of unit `index`, one value per image and element; `None` unless the recipe's
+/// loss is [`Loss::Fisher`].
+///
+/// `L = KL(softmax(f(x)) || softmax(f_q(x)))`, mean over a batch of 32, with the units after `index` in full precision.
+pub fn loss_weight(
+    model: &QuantModel,
+    index: usize,
+    x_fp: &Tensor,
+    x_q: &Tensor,
+    recipe: &Recipe,
+    control: &Control,
+) -> Result<Option<Tensor>> {
+    if recipe.loss != Loss::Fisher {
+        return Ok(None);
+    }
+    let n = x_fp.dim(0)?;
+    let mut parts = Vec::with_capacity(n.div_ceil(BATCH));
+    for start in (0..n).step_by(BATCH) {
+        control.check()?;
+        let len = BATCH.min(n - start);
+        let logits = |y: Tensor| model.units[index + 1..].iter().try_fold(y, |y, unit| forward(&unit.unit, &y, &FullPrecision));
+        let fp = logits(forward(&model.units[index].unit, &x_fp.narrow(0, start, len)?, &FullPrecision)?)?;
+        let y = model.units[index].forward(&x_q.narrow(0, start, len)?, Mode::of_prefix(recipe.unit_input))?;
+        let y = Var::from_tensor(&y.detach())?;
+        let divergence = kl_divergence(&fp.detach(), &logits(y.as_tensor().clone())?)?;
+        let gradient = divergence.backward()?.remove(&y);
+        let gradient = gradient.map_or_else(|| y.zeros_like(), Ok)?;
+        parts.push((gradient.detach().abs()? + recipe.fisher_damping)?);
+    }
+    Ok(Some(Tensor::cat(&parts, 0)?))
+}
+
+/// `KL(softmax(p) || softmax(q))`, mean over the batch; `p` and `q` logits `(N, classes)`. Gradient: to both.
+fn kl_divergence(p: &Tensor, q: &Tensor) -> Result<Tensor> {
+    let log_p = candle_nn::ops::log_softmax(p, D::Minus1)?;
+    let log_q = candle_nn::ops::log_softmax(q, D::Minus1)?;
+    let n = p.dim(0)? as f64;
+    Ok(((log_p.exp()? * (log_p - log_q)?)?.sum_all()? / n)?)
+}

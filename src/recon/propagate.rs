@@ -1,0 +1,31 @@
+//! Carries the activations of the calibration sample through one unit, in batches.
+
+use super::event::Control;
+use crate::error::Result;
+use crate::graph::forward::{FullPrecision, read};
+use crate::graph::{Source, Unit};
+use candle_core::Tensor;
+
+/// Images per batch: enough for all cores, small beside the cached activations.
+const BATCH: usize = 64;
+
+/// `f` over `x` `(N, ...)`, batch by batch.
+pub fn in_batches(x: &Tensor, control: &Control, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let n = x.dim(0)?;
+    let mut parts = Vec::with_capacity(n.div_ceil(BATCH));
+    for start in (0..n).step_by(BATCH) {
+        control.check()?;
+        parts.push(f(&x.narrow(0, start, BATCH.min(n - start))?)?.detach());
+    }
+    Ok(Tensor::cat(&parts, 0)?)
+}
+
+/// Full-precision output of `unit`.
+pub fn full_precision(unit: &Unit, x: &Tensor, control: &Control) -> Result<Tensor> {
+    full_precision_until(unit, x, Source::Node(unit.nodes.len() - 1), control)
+}
+
+/// Full-precision value of `source` inside `unit`.
+pub fn full_precision_until(unit: &Unit, x: &Tensor, source: Source, control: &Control) -> Result<Tensor> {
+    in_batches(x, control, |x| read(unit, x, &FullPrecision, source))
+}

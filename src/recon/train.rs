@@ -1,0 +1,272 @@
+//! Optimises the quantizers of one unit.
+
+use super::event::{Control, Event};
+use super::recipe::{Recipe, Sampling};
+use super::schedule::{BetaSchedule, LearningRate};
+use crate::error::{Error, Result};
+use crate::ops::adam::AdamState;
+use crate::ops::fake_quant::Mask;
+use crate::ops::mix::mix_rows;
+use crate::ops::recon_error::recon_error;
+use crate::ops::rounding::rounding_regulariser;
+use crate::quant::model::{Acts, Masks, Mode, QuantUnit, Weights};
+use crate::rng::{Purpose, Stream, threshold};
+use crate::store::record::UnitTrace;
+use candle_core::Tensor;
+use std::time::Instant;
+
+/// Points per trace.
+const TRACE_POINTS: usize = 100;
+
+/// A unit and the cached activations around it, all `(N, ...)`.
+pub struct Problem<'a> {
+    pub unit: &'a QuantUnit,
+    /// Input from the full-precision prefix.
+    pub x_fp: &'a Tensor,
+    /// Input from the quantized prefix.
+    pub x_q: &'a Tensor,
+    /// Full-precision output for `x_fp`: the target.
+    pub y_fp: &'a Tensor,
+    /// Weight of each element of the error.
+    pub loss_weight: Option<&'a Tensor>,
+}
+
+/// What is trained, on what, for how long.
+#[derive(Clone, Debug)]
+pub struct Phase {
+    pub name: &'static str,
+    pub iterations: usize,
+    pub batch: usize,
+    pub sampling: Sampling,
+    pub exponent: f64,
+    /// Learning rates; `None`: fixed.
+    pub alpha: Option<LearningRate>,
+    pub weight_scale: Option<LearningRate>,
+    pub act_scale: Option<LearningRate>,
+    pub quantize_acts: bool,
+    pub drop_inside: f64,
+    pub drop_input: f64,
+    pub round_weight: f64,
+    pub beta: BetaSchedule,
+}
+
+impl Phase {
+    /// Trains the rounding, with what the recipe trains beside it.
+    pub fn weights(recipe: &Recipe) -> Self {
+        let cosine = |lr: f64| (lr > 0.0).then_some(LearningRate::Cosine(lr));
+        Self {
+            name: "weights",
+            iterations: recipe.iterations,
+            batch: recipe.batch,
+            sampling: recipe.sampling,
+            exponent: recipe.loss_exponent,
+            alpha: (recipe.alpha_lr > 0.0).then_some(LearningRate::Constant(recipe.alpha_lr)),
+            weight_scale: cosine(recipe.weight_scale_lr),
+            act_scale: cosine(recipe.act_scale_lr).filter(|_| recipe.quantize_acts),
+            quantize_acts: recipe.quantize_acts,
+            drop_inside: recipe.drop_inside,
+            drop_input: recipe.drop_input,
+            round_weight: recipe.round_weight,
+            beta: BetaSchedule {
+                warmup: recipe.round_warmup,
+                start: recipe.round_beta_start,
+                end: recipe.round_beta_end,
+            },
+        }
+    }
+
+    /// Trains activation scales alone, weights hard-rounded, nothing dropped.
+    pub fn acts(recipe: &Recipe) -> Self {
+        Self {
+            name: "activations",
+            iterations: recipe.act_phase_iterations,
+            exponent: recipe.act_phase_exponent,
+            alpha: None,
+            weight_scale: None,
+            act_scale: Some(LearningRate::Cosine(recipe.act_phase_lr)),
+            quantize_acts: true,
+            drop_inside: 0.0,
+            drop_input: 0.0,
+            ..Self::weights(recipe)
+        }
+    }
+}
+
+/// One mini-batch.
+pub struct Batch {
+    /// Input of the unit.
+    pub x: Tensor,
+    pub y_fp: Tensor,
+    pub loss_weight: Option<Tensor>,
+}
+
+/// The two parts of a loss.
+#[derive(Clone, Copy, Debug)]
+pub struct StepLoss {
+    pub error: f64,
+    pub regulariser: f64,
+}
+
+/// The trained parameters of a unit with their optimiser states.
+pub struct Trainer<'a> {
+    unit: &'a QuantUnit,
+    phase: &'a Phase,
+    parameters: Vec<(AdamState, LearningRate)>,
+}
+
+impl<'a> Trainer<'a> {
+    pub fn new(unit: &'a QuantUnit, phase: &'a Phase) -> Self {
+        let weights = unit.weights.iter().flatten();
+        let scales = weights.clone().zip(phase.weight_scale.into_iter().cycle()).map(|(weight, lr)| (&weight.scale, lr));
+        let alphas = weights.zip(phase.alpha.into_iter().cycle()).map(|(weight, lr)| (&weight.alpha, lr));
+        let placement = &unit.placement;
+        let used = |site: &usize| {
+            placement.on_output.contains(&Some(*site)) || placement.on_input.iter().flatten().any(|at| *at == Some(*site))
+        };
+        let acts = (0..unit.acts.len()).filter(used).zip(phase.act_scale.into_iter().cycle());
+        let acts = acts.map(|(site, lr)| (&unit.acts[site].scale, lr));
+        let parameters = scales.chain(alphas).chain(acts).map(|(var, lr)| (AdamState::new(var), lr)).collect();
+        Self { unit, phase, parameters }
+    }
+
+    /// Whether there is nothing to train.
+    pub fn is_idle(&self) -> bool {
+        self.parameters.is_empty()
+    }
+
+    /// Step `t` (from 1): forward, backward, Adam.
+    pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<StepLoss> {
+        let phase = self.phase;
+        let stretched: Vec<Option<Tensor>> = match phase.alpha {
+            None => Vec::new(),
+            Some(_) => {
+                let weights = self.unit.weights.iter();
+                weights.map(|weight| weight.as_ref().map(|weight| weight.stretched()).transpose()).collect::<Result<_>>()?
+            }
+        };
+        let weights = if phase.alpha.is_some() { Weights::Soft(&stretched) } else { Weights::Hard };
+        let acts = match (phase.quantize_acts, phase.drop_inside > 0.0) {
+            (false, _) => Acts::FullPrecision,
+            (true, false) => Acts::Quantized,
+            (true, true) => Acts::Dropped(masks),
+        };
+        let y_q = self.unit.forward(&batch.x, Mode { weights, acts })?;
+        let error = recon_error(&y_q, &batch.y_fp, batch.loss_weight.as_ref(), phase.exponent)?;
+        let mut loss = error.clone();
+        if let Some(beta) = phase.beta.at(t, phase.iterations) {
+            for stretched in stretched.iter().flatten() {
+                loss = (loss + rounding_regulariser(stretched, beta, phase.round_weight)?)?;
+            }
+        }
+        let gradients = loss.backward()?;
+        for (state, lr) in &self.parameters {
+            if let Some(gradient) = gradients.get(state.var()) {
+                state.step(gradient, t, lr.at(t, phase.iterations))?;
+            }
+        }
+        let [error, total] = [error, loss].map(|value| value.to_scalar::<f32>());
+        let (error, total) = (f64::from(error?), f64::from(total?));
+        Ok(StepLoss { error, regulariser: total - error })
+    }
+}
+
+/// Runs `phase` on `problem`; `None` if it leaves the unit nothing to train.
+pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control) -> Result<Option<UnitTrace>> {
+    let trainer = Trainer::new(problem.unit, phase);
+    if trainer.is_idle() || phase.iterations == 0 {
+        return Ok(None);
+    }
+    let started = Instant::now();
+    let name = &problem.unit.unit.name;
+    let every = phase.iterations.div_ceil(TRACE_POINTS);
+    let mut trace = UnitTrace {
+        unit: name.clone(),
+        phase: phase.name.to_string(),
+        iterations: Vec::new(),
+        loss: Vec::new(),
+        regulariser: Vec::new(),
+        wall_s: 0.0,
+    };
+    let sampler = Sampler { sampling: phase.sampling, images: problem.x_fp.dim(0)?, batch: phase.batch, stream };
+    for t in 1..=phase.iterations {
+        control.check()?;
+        let batch = problem.batch(&sampler.rows(t), phase.drop_input, stream.purpose(Purpose::DropInput).at(t as u64))?;
+        let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
+        let loss = trainer.step(t, &batch, &masks)?;
+        let total = loss.error + loss.regulariser;
+        if !total.is_finite() {
+            return Err(Error::Diverged { unit: name.clone(), iteration: t, value: total });
+        }
+        if t == 1 || t % every == 0 || t == phase.iterations {
+            trace.iterations.push(t);
+            trace.loss.push(loss.error);
+            trace.regulariser.push(loss.regulariser);
+        }
+        let event = Event::Step { phase: phase.name, iteration: t, iterations: phase.iterations, loss: total };
+        (control.observe)(event);
+    }
+    trace.wall_s = started.elapsed().as_secs_f64();
+    Ok(Some(trace))
+}
+
+impl Problem<'_> {
+    /// Mini-batch of the images `rows`, each input element taken from the full-precision prefix with probability `drop`.
+    fn batch(&self, rows: &[u32], drop: f64, stream: Stream) -> Result<Batch> {
+        let take = |cached: &Tensor| mix_rows(cached, cached, rows, &Mask::All);
+        let x = mix_rows(self.x_q, self.x_fp, rows, &keyed(stream, drop))?;
+        Ok(Batch { x, y_fp: take(self.y_fp)?, loss_weight: self.loss_weight.map(take).transpose()? })
+    }
+}
+
+/// Masks drawn afresh for every activation of one step.
+struct KeyedMasks {
+    stream: Stream,
+    drop: f64,
+}
+
+impl Masks for KeyedMasks {
+    fn mask(&self, node: usize, slot: Option<usize>) -> Mask {
+        keyed(self.stream.at(node as u64).at(slot.map_or(0, |slot| slot as u64 + 1)), self.drop)
+    }
+}
+
+/// Selects each element with probability `1 - drop`.
+fn keyed(stream: Stream, drop: f64) -> Mask {
+    match drop > 0.0 {
+        true => Mask::Keyed { key: stream.element_key(), threshold: threshold(1.0 - drop) },
+        false => Mask::All,
+    }
+}
+
+/// Draws mini-batches.
+struct Sampler {
+    sampling: Sampling,
+    images: usize,
+    batch: usize,
+    stream: Stream,
+}
+
+impl Sampler {
+    /// Rows of step `t` (from 1).
+    fn rows(&self, t: usize) -> Vec<u32> {
+        let batch = self.batch.min(self.images);
+        let stream = self.stream.purpose(Purpose::Batch);
+        match self.sampling {
+            Sampling::Epochs => {
+                let per_epoch = self.images / batch;
+                let (epoch, within) = ((t - 1) / per_epoch, (t - 1) % per_epoch);
+                let order = stream.at(epoch as u64).permutation(self.images);
+                order[within * batch..(within + 1) * batch].to_vec()
+            }
+            Sampling::Permutation => {
+                let mut order = stream.at(t as u64).permutation(self.images);
+                order.truncate(batch);
+                order
+            }
+            Sampling::Replacement => {
+                let draws = stream.at(t as u64);
+                (0..batch).map(|i| draws.below(i as u64, self.images) as u32).collect()
+            }
+        }
+    }
+}
