@@ -2,3 +2,6 @@
 //!
 //! Candle's own gradients of `clamp`, `max_pool2d` and others do not fit the published methods (see each file).
 pub mod conv;
+
+#[cfg(test)]
+mod check;
