@@ -2,6 +2,7 @@
 //!
 //! Candle's own gradients of `clamp`, `max_pool2d` and others do not fit the published methods (see each file).
 pub mod conv;
+pub mod pool;
 
 #[cfg(test)]
 mod check;
