@@ -17,3 +17,6 @@ pub mod relu;
 pub mod rounding;
 
 pub(crate) use kernel::vectorised;
+
+#[cfg(test)]
+mod check;

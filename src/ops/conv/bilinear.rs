@@ -1,0 +1,175 @@
+//! Convolution and its two gradients as Candle operations, each one's derivative made of the other two.
+//!
+//! With `<a, b> = sum(a * b)`, the three are the partial derivatives of one trilinear form
+//! `f(x, w, gy) = <gy, conv(x, w)>`: [`Forward`] to `gy`, [`InputGradient`] to `x`, [`WeightGradient`] to `w`.
+//! Given `g`, the gradient of a result, the gradients of its two arguments are therefore again partial derivatives of
+//! `f`, with `g` in the place of the third: no other formula appears below.
+
+use super::matrix::Real;
+use super::sizes::Sizes;
+use super::{dense, depthwise};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+/// `(x, w) -> conv(x, w)`, or `(x, w, bias) -> conv(x, w) + bias`.
+pub(super) struct Forward(pub Sizes);
+
+/// `(gy, w) -> df/dx`.
+pub(super) struct InputGradient(pub Sizes);
+
+/// `(x, gy) -> df/dw`.
+pub(super) struct WeightGradient(pub Sizes);
+
+impl Forward {
+    fn compute<T: Real>(&self, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+        let kernel = if self.0.is_depthwise() { depthwise::forward } else { dense::forward };
+        kernel(&self.0, x, w, bias)
+    }
+
+    fn shape(&self) -> Shape {
+        (self.0.batch, self.0.c_out, self.0.out_h, self.0.out_w).into()
+    }
+
+    fn gradients(&self, x: &Tensor, w: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let g = g.contiguous()?;
+        let gx = x.track_op().then(|| g.apply_op2(w, InputGradient(self.0))).transpose()?;
+        let gw = w.track_op().then(|| x.apply_op2(&g, WeightGradient(self.0))).transpose()?;
+        Ok((gx, gw))
+    }
+}
+
+impl CustomOp2 for Forward {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, w: &CpuStorage, w_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let y = match (x, w) {
+            (CpuStorage::F32(x), CpuStorage::F32(w)) => {
+                CpuStorage::F32(self.compute(values(x, x_at)?, values(w, w_at)?, None))
+            }
+            (CpuStorage::F64(x), CpuStorage::F64(w)) => {
+                CpuStorage::F64(self.compute(values(x, x_at)?, values(w, w_at)?, None))
+            }
+            _ => bail!("conv2d of element types other than f32 or f64"),
+        };
+        Ok((y, self.shape()))
+    }
+
+    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.gradients(x, w, g)
+    }
+}
+
+impl CustomOp3 for Forward {
+    fn name(&self) -> &'static str {
+        "conv2d with bias"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_at: &Layout,
+        w: &CpuStorage,
+        w_at: &Layout,
+        bias: &CpuStorage,
+        bias_at: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let y = match (x, w, bias) {
+            (CpuStorage::F32(x), CpuStorage::F32(w), CpuStorage::F32(b)) => {
+                CpuStorage::F32(self.compute(values(x, x_at)?, values(w, w_at)?, Some(values(b, bias_at)?)))
+            }
+            (CpuStorage::F64(x), CpuStorage::F64(w), CpuStorage::F64(b)) => {
+                CpuStorage::F64(self.compute(values(x, x_at)?, values(w, w_at)?, Some(values(b, bias_at)?)))
+            }
+            _ => bail!("conv2d of element types other than f32 or f64"),
+        };
+        Ok((y, self.shape()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (gx, gw) = self.gradients(x, w, g)?;
+        let gb = bias.track_op().then(|| g.sum((0, 2, 3))).transpose()?;
+        Ok((gx, gw, gb))
+    }
+}
+
+impl InputGradient {
+    fn compute<T: Real>(&self, gy: &[T], w: &[T]) -> Vec<T> {
+        let kernel = if self.0.is_depthwise() { depthwise::input_gradient } else { dense::input_gradient };
+        kernel(&self.0, gy, w)
+    }
+}
+
+impl CustomOp2 for InputGradient {
+    fn name(&self) -> &'static str {
+        "conv2d input gradient"
+    }
+
+    fn cpu_fwd(&self, gy: &CpuStorage, gy_at: &Layout, w: &CpuStorage, w_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let gx = match (gy, w) {
+            (CpuStorage::F32(gy), CpuStorage::F32(w)) => {
+                CpuStorage::F32(self.compute(values(gy, gy_at)?, values(w, w_at)?))
+            }
+            (CpuStorage::F64(gy), CpuStorage::F64(w)) => {
+                CpuStorage::F64(self.compute(values(gy, gy_at)?, values(w, w_at)?))
+            }
+            _ => bail!("conv2d input gradient of element types other than f32 or f64"),
+        };
+        Ok((gx, (self.0.batch, self.0.c_in, self.0.h, self.0.w).into()))
+    }
+
+    fn bwd(&self, gy: &Tensor, w: &Tensor, _gx: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let g = g.contiguous()?;
+        let to_gy = gy.track_op().then(|| g.apply_op2(w, Forward(self.0))).transpose()?;
+        let to_w = w.track_op().then(|| g.apply_op2(gy, WeightGradient(self.0))).transpose()?;
+        Ok((to_gy, to_w))
+    }
+}
+
+impl WeightGradient {
+    fn compute<T: Real>(&self, x: &[T], gy: &[T]) -> Vec<T> {
+        let kernel = if self.0.is_depthwise() { depthwise::weight_gradient } else { dense::weight_gradient };
+        kernel(&self.0, x, gy)
+    }
+}
+
+impl CustomOp2 for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv2d weight gradient"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, gy: &CpuStorage, gy_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let gw = match (x, gy) {
+            (CpuStorage::F32(x), CpuStorage::F32(gy)) => {
+                CpuStorage::F32(self.compute(values(x, x_at)?, values(gy, gy_at)?))
+            }
+            (CpuStorage::F64(x), CpuStorage::F64(gy)) => {
+                CpuStorage::F64(self.compute(values(x, x_at)?, values(gy, gy_at)?))
+            }
+            _ => bail!("conv2d weight gradient of element types other than f32 or f64"),
+        };
+        Ok((gw, (self.0.c_out, self.0.c_in_of_group(), self.0.k_h, self.0.k_w).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, gy: &Tensor, _gw: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let g = g.contiguous()?;
+        let to_x = x.track_op().then(|| gy.apply_op2(&g, InputGradient(self.0))).transpose()?;
+        let to_gy = gy.track_op().then(|| x.apply_op2(&g, Forward(self.0))).transpose()?;
+        Ok((to_x, to_gy))
+    }
+}
+
+/// The values of a contiguous tensor.
+fn values<'a, T>(data: &'a [T], at: &Layout) -> Result<&'a [T]> {
+    match at.contiguous_offsets() {
+        Some((start, end)) => Ok(&data[start..end]),
+        None => bail!("conv2d operations take contiguous tensors only"),
+    }
+}

@@ -1,0 +1,71 @@
+//! Unfolding an image into the matrix that turns a convolution into a matrix product, and its adjoint.
+//!
+//! The unfolded matrix has one row per (channel, kernel row, kernel column) and one column per output pixel.
+
+use super::matrix::Real;
+use super::sizes::Sizes;
+
+/// Copies the channels in `image` to `columns`; padding becomes zeros.
+///
+/// `image` is `(channels, H, W)` and `columns` `(channels * K_h * K_w, H' * W')`.
+pub(super) fn unfold<T: Real>(sizes: &Sizes, image: &[T], columns: &mut [T]) {
+    let mut rows = columns.chunks_exact_mut(sizes.out_pixels());
+    for channel in image.chunks_exact(sizes.in_pixels()) {
+        for tap_y in 0..sizes.k_h {
+            for tap_x in 0..sizes.k_w {
+                let Some(row) = rows.next() else { return };
+                unfold_tap(sizes, channel, tap_y, tap_x, row);
+            }
+        }
+    }
+}
+
+fn unfold_tap<T: Real>(sizes: &Sizes, channel: &[T], tap_y: usize, tap_x: usize, row: &mut [T]) {
+    let (ys, xs) = (sizes.rows_inside(tap_y), sizes.columns_inside(tap_x));
+    for (y, line) in row.chunks_exact_mut(sizes.out_w).enumerate() {
+        if !ys.contains(&y) || xs.is_empty() {
+            line.fill(T::zero());
+            continue;
+        }
+        let first =
+            (y * sizes.stride + tap_y - sizes.padding) * sizes.w + xs.start * sizes.stride + tap_x - sizes.padding;
+        line[..xs.start].fill(T::zero());
+        line[xs.end..].fill(T::zero());
+        if sizes.stride == 1 {
+            line[xs.clone()].copy_from_slice(&channel[first..first + xs.len()]);
+        } else {
+            let source = channel[first..].iter().step_by(sizes.stride);
+            line[xs.clone()].iter_mut().zip(source).for_each(|(to, from)| *to = *from);
+        }
+    }
+}
+
+/// Adds `columns` back to where [`unfold`] would have copied them from: its adjoint.
+pub(super) fn fold_add<T: Real>(sizes: &Sizes, columns: &[T], image: &mut [T]) {
+    let mut rows = columns.chunks_exact(sizes.out_pixels());
+    for channel in image.chunks_exact_mut(sizes.in_pixels()) {
+        for tap_y in 0..sizes.k_h {
+            for tap_x in 0..sizes.k_w {
+                let Some(row) = rows.next() else { return };
+                fold_tap(sizes, row, tap_y, tap_x, channel);
+            }
+        }
+    }
+}
+
+fn fold_tap<T: Real>(sizes: &Sizes, row: &[T], tap_y: usize, tap_x: usize, channel: &mut [T]) {
+    let (ys, xs) = (sizes.rows_inside(tap_y), sizes.columns_inside(tap_x));
+    if xs.is_empty() {
+        return;
+    }
+    for y in ys {
+        let first =
+            (y * sizes.stride + tap_y - sizes.padding) * sizes.w + xs.start * sizes.stride + tap_x - sizes.padding;
+        let line = &row[y * sizes.out_w..][xs.clone()];
+        if sizes.stride == 1 {
+            channel[first..first + line.len()].iter_mut().zip(line).for_each(|(to, from)| *to += *from);
+        } else {
+            channel[first..].iter_mut().step_by(sizes.stride).zip(line).for_each(|(to, from)| *to += *from);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Matrix products over slices: the one place that calls the `gemm` crate.
+
+use candle_core::WithDType;
+
+/// Element types of the convolution kernels. Not for implementing elsewhere: `gemm` knows these types only.
+pub(super) trait Real: WithDType {}
+impl Real for f32 {}
+impl Real for f64 {}
+
+/// A dense matrix in a slice, row-major or the transpose of one.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a, T> {
+    data: &'a [T],
+    rows: usize,
+    cols: usize,
+    row_stride: usize,
+    col_stride: usize,
+}
+
+impl<'a, T: Real> Matrix<'a, T> {
+    /// `data` read as `rows` rows of `cols` values.
+    pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
+        assert_eq!(data.len(), rows * cols, "a {rows}x{cols} matrix");
+        Matrix { data, rows, cols, row_stride: cols, col_stride: 1 }
+    }
+
+    /// The same values with rows and columns exchanged.
+    pub fn transposed(self) -> Self {
+        Matrix { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
+    }
+}
+
+/// What becomes of the previous content of a destination.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Store {
+    Overwrite,
+    Add,
+}
+
+/// `dst = lhs rhs` or `dst += lhs rhs`, on the calling thread; `dst` is row-major.
+pub(super) fn multiply<T: Real>(dst: &mut [T], store: Store, lhs: Matrix<T>, rhs: Matrix<T>) {
+    let (m, k, n) = (lhs.rows, lhs.cols, rhs.cols);
+    assert_eq!(k, rhs.rows, "inner dimensions of {m}x{k} times {}x{n}", rhs.rows);
+    assert_eq!(dst.len(), m * n, "destination of a {m}x{n} product");
+    // SAFETY: gemm reads lhs[i * row_stride + p * col_stride] for i < m, p < k, likewise rhs for p < k, j < n, and
+    // accesses dst[i * n + j] for i < m, j < n. `Matrix::new` and `transposed` keep all of the former inside their
+    // slices, the assertion above the latter; `dst` is borrowed mutably and so overlaps neither. T is f32 or f64.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            dst.as_mut_ptr(),
+            1,
+            n as isize,
+            store == Store::Add,
+            lhs.data.as_ptr(),
+            lhs.col_stride as isize,
+            lhs.row_stride as isize,
+            rhs.data.as_ptr(),
+            rhs.col_stride as isize,
+            rhs.row_stride as isize,
+            T::one(),
+            T::one(),
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_plain_and_transposed_matrices() {
+        // [1 2 3; 4 5 6] and its product with its own transpose.
+        let a = [1f64, 2., 3., 4., 5., 6.];
+        let a = Matrix::new(&a, 2, 3);
+        let mut square = [0.; 4];
+        multiply(&mut square, Store::Overwrite, a, a.transposed());
+        assert_eq!(square, [14., 32., 32., 77.]);
+        multiply(&mut square, Store::Add, a, a.transposed());
+        assert_eq!(square, [28., 64., 64., 154.]);
+    }
+
+    #[test]
+    #[should_panic(expected = "inner dimensions")]
+    fn mismatched_products_stop_before_the_unsafe_call() {
+        let a = [0f32; 6];
+        multiply(&mut [0.; 4], Store::Overwrite, Matrix::new(&a, 2, 3), Matrix::new(&a, 2, 3));
+    }
+}
