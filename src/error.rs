@@ -41,6 +41,9 @@ pub enum Error {
     /// A device was asked for that this binary or machine does not have.
     #[error("{0}")]
     Device(String),
+    /// A bug in the harness, caught at the border of a cell.
+    #[error("the cell panicked: {0}; this is a bug of the harness, please report it with the cell's TOML")]
+    Panicked(String),
     /// A table or figure could not be made.
     #[error("{0}")]
     Report(String),

@@ -1,1 +1,4 @@
-//! Pretrained weights and data.
+//! Pretrained weights and data: compiled into the binary, or from files.
+
+pub mod checkpoint;
+pub mod embedded;

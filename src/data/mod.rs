@@ -1,6 +1,11 @@
 //! Data sets: a calibration pool and a test split, as normalised images.
 
-use crate::error::Result;
+mod fashion_mnist;
+mod idx;
+
+use crate::assets::embedded::sha256;
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, Stream};
 use candle_core::{Device, Tensor};
 
 /// Images with their labels.
@@ -23,9 +28,25 @@ pub struct Data {
 }
 
 impl Data {
-    /// Calibration sample of `n` images: the first `n` of the pool for seed 0, of a permutation of it otherwise.
-    pub fn calibration(&self, _n: usize, _seed: u64) -> Result<Split> {
-        Ok(self.pool.clone())
+    /// Calibration sample of `n` images: the first `n` of the pool for seed 0, of a permutation of it for other seeds.
+    ///
+    /// Its SHA-256 covers the pool and the chosen indices.  Errors: `n` is 0 or larger than the pool.
+    pub fn calibration(&self, n: usize, seed: u64) -> Result<Split> {
+        let pool = self.pool.labels.len();
+        if n == 0 || n > pool {
+            return Err(Error::Usage(format!("calib-images = {n}: must be 1 to {pool}, the size of the pool")));
+        }
+        let mut indices: Vec<u32> = match seed {
+            0 => (0..pool as u32).collect(),
+            _ => Stream::new(seed).purpose(Purpose::Calibration).permutation(pool),
+        };
+        indices.truncate(n);
+        let bytes: Vec<u8> = indices.iter().flat_map(|index| index.to_le_bytes()).collect();
+        Ok(Split {
+            labels: indices.iter().map(|&index| self.pool.labels[index as usize]).collect(),
+            sha256: sha256(&[self.pool.sha256.as_bytes(), &bytes]),
+            images: self.pool.images.index_select(&Tensor::from_vec(indices, n, self.pool.images.device())?, 0)?,
+        })
     }
 }
 
@@ -33,15 +54,52 @@ impl Data {
 pub struct DatasetSpec {
     /// As written in a grid.
     pub name: &'static str,
+    /// As printed in captions.
+    pub title: &'static str,
     /// Number of images calibration samples are drawn from.
     pub pool_images: usize,
     pub load: fn(&Device) -> Result<Data>,
 }
 
 /// Every known data set.
-pub const DATASETS: &[DatasetSpec] = &[];
+pub const DATASETS: &[DatasetSpec] =
+    &[DatasetSpec { name: "fashion-mnist", title: "Fashion-MNIST", pool_images: 4096, load: fashion_mnist::load }];
 
 /// The data set called `name`.
 pub fn find(name: &str) -> Option<&'static DatasetSpec> {
     DATASETS.iter().find(|dataset| dataset.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn fashion_mnist_is_complete_and_normalised() {
+        let data = fashion_mnist::load(&Device::Cpu).unwrap();
+        assert_eq!(data.pool.images.dims(), [find("fashion-mnist").unwrap().pool_images, 1, 28, 28]);
+        assert_eq!(data.test.images.dims(), [10_000, 1, 28, 28]);
+        let mean = data.pool.images.mean_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(mean.abs() < 0.02, "{mean}");
+        // The first test image is an ankle boot, the first of the pool is training image 18597.
+        assert_eq!((data.test.labels[0], data.pool.labels[..4].to_vec()), (9, vec![8, 8, 3, 2]));
+        for class in 0..10 {
+            assert_eq!(data.test.labels.iter().filter(|label| **label == class).count(), 1000);
+        }
+    }
+
+    #[test]
+    fn calibration_samples_follow_their_seed() {
+        let data = fashion_mnist::load(&Device::Cpu).unwrap();
+        let [zero, one] = [0, 1].map(|seed| data.calibration(256, seed).unwrap());
+        assert_eq!(zero.labels, data.pool.labels[..256]);
+        assert_ne!((&zero.labels, &zero.sha256), (&one.labels, &one.sha256));
+        assert_ne!(zero.sha256, data.calibration(255, 0).unwrap().sha256);
+        let rows = one.images.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+        let distinct: BTreeSet<Vec<u32>> =
+            rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect();
+        assert_eq!(distinct.len(), 256);
+        assert!(data.calibration(0, 0).is_err() && data.calibration(4097, 0).is_err());
+    }
 }

@@ -25,20 +25,35 @@ pub struct FakeQuant {
 pub enum Mask {
     All,
     /// Those whose random bits ([`rng::element_bits`]) are below a threshold.
-    Keyed { key: [u32; 2], threshold: u32 },
+    Keyed {
+        key: [u32; 2],
+        threshold: u32,
+    },
     /// Those that are not 0 here, in row-major order.
     Given(Arc<Vec<u8>>),
 }
 
 impl Mask {
-    /// Whether element `index` is selected. The match is loop-invariant, so that it is moved out of loops over elements.
+    /// Whether the elements from `start` on are selected, as numbers that are not 0; at most [`BLOCK`] of them.
+    ///
+    /// A block at a time, so that the loops over elements have no branch on the kind of mask.
     #[inline(always)]
-    pub fn selects(&self, index: usize) -> bool {
+    pub fn block(&self, start: usize, len: usize) -> [u32; BLOCK] {
+        let mut selected = [1u32; BLOCK];
         match self {
-            Mask::All => true,
-            Mask::Keyed { key, threshold } => rng::element_bits(*key, index as u32) < *threshold,
-            Mask::Given(mask) => mask.get(index).is_some_and(|&bit| bit != 0),
+            Mask::All => {}
+            Mask::Keyed { key, threshold } => {
+                for (i, selected) in selected[..len].iter_mut().enumerate() {
+                    *selected = u32::from(rng::element_bits(*key, (start + i) as u32) < *threshold);
+                }
+            }
+            Mask::Given(mask) => {
+                for (selected, &bit) in selected[..len].iter_mut().zip(&mask[start..start + len]) {
+                    *selected = u32::from(bit);
+                }
+            }
         }
+        selected
     }
 }
 
@@ -75,9 +90,10 @@ impl FakeQuant {
             kernel::vectorised(
                 #[inline(always)]
                 || {
-                    for (i, (y, &x)) in y.iter_mut().zip(x).enumerate() {
+                    let selected = self.mask.block(block * BLOCK, x.len());
+                    for ((y, &x), &selected) in y.iter_mut().zip(x).zip(&selected) {
                         let quantized = self.level(x / scale).0 * scale;
-                        *y = if self.mask.selects(block * BLOCK + i) { quantized } else { x };
+                        *y = if selected != 0 { quantized } else { x };
                     }
                 },
             );
@@ -94,16 +110,17 @@ impl FakeQuant {
                 kernel::vectorised(
                     #[inline(always)]
                     || {
-                        let mut lanes = [0f32; 16];
-                        for (i, ((g_x, &x), &g)) in g_x.iter_mut().zip(x).zip(g).enumerate() {
+                        let selected = self.mask.block(block * BLOCK, x.len());
+                        let mut g_scale = [0f32; BLOCK];
+                        let gradients = g_x.iter_mut().zip(&mut g_scale);
+                        for (((g_x, g_scale), (&x, &g)), &selected) in gradients.zip(x.iter().zip(g)).zip(&selected) {
                             let v = x / scale;
                             let (q, in_range) = self.level(v);
-                            let selected = self.mask.selects(block * BLOCK + i);
-                            *g_x = if in_range || !selected { g } else { 0.0 };
+                            *g_x = if in_range || selected == 0 { g } else { 0.0 };
                             let dq_dscale = if in_range { q - v } else { q };
-                            lanes[i % 16] += if selected { g * dq_dscale } else { 0.0 };
+                            *g_scale = if selected != 0 { g * dq_dscale } else { 0.0 };
                         }
-                        lanes.iter().map(|&lane| f64::from(lane)).sum()
+                        kernel::lane_sum(&g_scale[..x.len()])
                     },
                 )
             })
@@ -117,7 +134,13 @@ impl CustomOp2 for FakeQuant {
         "fake-quant"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, x_layout: &Layout, s: &CpuStorage, s_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        s: &CpuStorage,
+        s_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let x = kernel::slice(x, x_layout)?;
         if let Mask::Given(mask) = &self.mask {
             if mask.len() != x.len() {

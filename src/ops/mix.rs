@@ -1,7 +1,7 @@
 //! Mini-batches cut from cached activations.
 
 use super::fake_quant::Mask;
-use super::kernel;
+use super::kernel::{self, BLOCK};
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
@@ -22,14 +22,20 @@ pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -
             mixed.par_chunks_mut(width).zip(rows).enumerate().for_each(|(position, (mixed, &row))| {
                 let start = row as usize * width;
                 let (selected, others) = (&selected[start..start + width], &others[start..start + width]);
-                kernel::vectorised(
-                    #[inline(always)]
-                    || {
-                        for (i, ((mixed, &a), &b)) in mixed.iter_mut().zip(selected).zip(others).enumerate() {
-                            *mixed = if mask.selects(position * width + i) { a } else { b };
-                        }
-                    },
-                );
+                let blocks = mixed.chunks_mut(BLOCK).zip(selected.chunks(BLOCK).zip(others.chunks(BLOCK)));
+                for (block, (mixed, (selected, others))) in blocks.enumerate() {
+                    kernel::vectorised(
+                        #[inline(always)]
+                        || {
+                            let mask = mask.block(position * width + block * BLOCK, mixed.len());
+                            for ((mixed, (&a, &b)), &mask) in
+                                mixed.iter_mut().zip(selected.iter().zip(others)).zip(&mask)
+                            {
+                                *mixed = if mask != 0 { a } else { b };
+                            }
+                        },
+                    );
+                }
             });
             Ok(mixed)
         })

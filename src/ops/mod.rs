@@ -16,7 +16,7 @@ pub mod recon_error;
 pub mod relu;
 pub mod rounding;
 
-pub(crate) use kernel::vectorised;
+pub(crate) use kernel::sum2;
 
 #[cfg(test)]
 mod check;

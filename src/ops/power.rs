@@ -21,9 +21,10 @@ pub fn log2(x: f32) -> f32 {
 /// `2^x`, 0 below the normal range and the largest power of two above it; relative error below 2e-7.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
-    let clipped = x.clamp(-126.0, 127.0);
-    let whole = clipped.round_ties_even();
-    let t = clipped - whole;
+    // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits of the sum: a conversion without its checks.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = x.max(-126.0).min(127.0) + ROUND;
+    let t = x.max(-126.0).min(127.0) - (shifted - ROUND);
     // Taylor series of 2^t on [-1/2, 1/2] to degree 7.
     let p = 1.525_273_4e-5f32;
     let p = p * t + 1.540_353e-4;
@@ -33,7 +34,7 @@ pub fn exp2(x: f32) -> f32 {
     let p = p * t + 2.402_265_1e-1;
     let p = p * t + 6.931_472e-1;
     let p = p * t + 1.0;
-    let scaled = p * f32::from_bits(((whole as i32 + 127) as u32) << 23);
+    let scaled = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
     if x < -126.0 { 0.0 } else { scaled }
 }
 

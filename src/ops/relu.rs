@@ -45,7 +45,13 @@ impl CustomOp2 for Gate {
         "relu-gate"
     }
 
-    fn cpu_fwd(&self, g: &CpuStorage, g_layout: &Layout, y: &CpuStorage, y_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        g: &CpuStorage,
+        g_layout: &Layout,
+        y: &CpuStorage,
+        y_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let upper = self.upper;
         let (g, y) = (kernel::slice(g, g_layout)?, kernel::slice(y, y_layout)?);
         let gated = kernel::map2(g, y, |g, y| if y > 0.0 && y < upper { g } else { 0.0 });

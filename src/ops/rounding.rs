@@ -89,7 +89,13 @@ impl CustomOp2 for SoftWeight {
         "soft-weight"
     }
 
-    fn cpu_fwd(&self, r: &CpuStorage, r_layout: &Layout, s: &CpuStorage, s_layout: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        r: &CpuStorage,
+        r_layout: &Layout,
+        s: &CpuStorage,
+        s_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (r, scale) = (kernel::slice(r, r_layout)?, kernel::slice(s, s_layout)?);
         let per_channel = self.per_channel(r.len(), scale.len())?;
         let mut w = vec![0f32; r.len()];
@@ -131,13 +137,21 @@ impl SoftWeight {
             kernel::vectorised(
                 #[inline(always)]
                 || {
-                    let mut lanes = [0f32; 16];
-                    for i in 0..r.len() {
-                        let (q, passes) = self.level(r[i], floor[i], zero_point);
-                        g_r[i] = if passes { g[i] * scale } else { 0.0 };
-                        lanes[i % 16] += g[i] * (q - zero_point);
+                    let mut g_scale = 0f64;
+                    let blocks =
+                        g_r.chunks_mut(BLOCK).zip(r.chunks(BLOCK)).zip(g.chunks(BLOCK).zip(floor.chunks(BLOCK)));
+                    for ((g_r, r), (g, floor)) in blocks {
+                        let mut terms = [0f32; BLOCK];
+                        for (((g_r, &r), (&g, &floor)), term) in
+                            g_r.iter_mut().zip(r).zip(g.iter().zip(floor)).zip(&mut terms)
+                        {
+                            let (q, passes) = self.level(r, floor, zero_point);
+                            *g_r = if passes { g * scale } else { 0.0 };
+                            *term = g * (q - zero_point);
+                        }
+                        g_scale += kernel::lane_sum(&terms[..r.len()]);
                     }
-                    lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>() as f32
+                    g_scale as f32
                 },
             )
         });
@@ -175,15 +189,15 @@ impl CustomOp1 for Regulariser {
                 kernel::vectorised(
                     #[inline(always)]
                     || {
-                        let mut lanes = [0f32; 16];
-                        for (i, (gradient, &r)) in gradient.iter_mut().zip(r).enumerate() {
+                        let mut terms = [0f32; BLOCK];
+                        for ((gradient, &r), term) in gradient.iter_mut().zip(r).zip(&mut terms) {
                             let u = 2.0 * r.max(0.0).min(1.0) - 1.0;
                             let below = power(u.abs(), beta - 1.0);
-                            lanes[i % 16] += 1.0 - below * u.abs();
+                            *term = 1.0 - below * u.abs();
                             let slope = -2.0 * weight * beta * below.copysign(u);
                             *gradient = if (0.0..=1.0).contains(&r) { slope } else { 0.0 };
                         }
-                        lanes.iter().map(|&lane| f64::from(lane)).sum()
+                        kernel::lane_sum(&terms[..r.len()])
                     },
                 )
             })

@@ -129,7 +129,8 @@ impl QuantModel {
     /// Places the quantizers and searches the weights' scales; activation ranges come with [`Self::search_acts`].
     pub fn new(network: &Network, bits: Bits, setting: Setting, recipe: &Recipe) -> Result<Self> {
         let placements = place(network, bits, setting, recipe);
-        let units = network.units.iter().zip(placements).map(|(unit, placement)| QuantUnit::new(unit, placement, recipe));
+        let units =
+            network.units.iter().zip(placements).map(|(unit, placement)| QuantUnit::new(unit, placement, recipe));
         Ok(Self { units: units.collect::<Result<_>>()? })
     }
 
@@ -149,16 +150,20 @@ impl QuantModel {
 
 impl QuantUnit {
     fn new(unit: &Unit, placement: UnitPlacement, recipe: &Recipe) -> Result<Self> {
-        let weights = unit.nodes.iter().zip(&placement.weight_bits).map(|(node, bits)| match (node.op.weight(), bits) {
-            (Some(weight), Some(bits)) => {
-                let values = weight.flatten_all()?.to_vec1::<f32>()?;
-                let ranges = search_weight(&values, weight.dim(0)?, recipe.weight_search, *bits);
-                WeightQuantizer::new(weight, &ranges, *bits).map(Some)
-            }
-            _ => Ok(None),
-        });
+        let weights =
+            unit.nodes.iter().zip(&placement.weight_bits).map(|(node, bits)| match (node.op.weight(), bits) {
+                (Some(weight), Some(bits)) => {
+                    let values = weight.flatten_all()?.to_vec1::<f32>()?;
+                    let ranges = search_weight(&values, weight.dim(0)?, recipe.weight_search, *bits);
+                    WeightQuantizer::new(weight, &ranges, *bits).map(Some)
+                }
+                _ => Ok(None),
+            });
         let weights = weights.collect::<Result<_>>()?;
-        let acts = placement.sites.iter().map(|site| ActQuantizer::new(site.bits, recipe.act_clip, recipe.lsq_gradient_factor));
+        let acts = placement
+            .sites
+            .iter()
+            .map(|site| ActQuantizer::new(site.bits, recipe.act_clip, recipe.lsq_gradient_factor));
         let acts = acts.collect::<Result<_>>()?;
         Ok(Self { unit: unit.clone(), placement, weights, acts })
     }

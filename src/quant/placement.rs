@@ -39,7 +39,8 @@ pub fn place(network: &Network, bits: Bits, setting: Setting, recipe: &Recipe) -
     let units = network.units.iter().enumerate();
     units
         .map(|(index, unit)| {
-            let position = Position { stem: unit.role == Role::Stem, second: index == 1, feeds_classifier: index + 1 == last };
+            let position =
+                Position { stem: unit.role == Role::Stem, second: index == 1, feeds_classifier: index + 1 == last };
             let mut placed = match recipe.placement {
                 Placement::Outputs => outputs(unit, &position, bits.a, setting, recipe),
                 Placement::Inputs => inputs(unit, &position, bits.a, setting, recipe),
@@ -83,15 +84,17 @@ fn outputs(unit: &Unit, position: &Position, bits: u32, setting: Setting, recipe
     for (index, node) in unit.nodes.iter().enumerate() {
         let computes = matches!(node.op, Op::Conv(_) | Op::Linear(_) | Op::Relu | Op::Relu6 | Op::Add);
         // A layer goes on in its normalisation and activation function, and its sum is quantized as a whole.
-        let goes_on = unit.consumers(Source::Node(index)).any(|(consumer, _)| {
-            matches!(unit.nodes[consumer].op, Op::BatchNorm(_) | Op::Relu | Op::Relu6 | Op::Add)
-        });
+        let goes_on = unit
+            .consumers(Source::Node(index))
+            .any(|(consumer, _)| matches!(unit.nodes[consumer].op, Op::BatchNorm(_) | Op::Relu | Op::Relu6 | Op::Add));
         if !computes || goes_on {
             continue;
         }
-        let leaves_unit = !unit.consumers(Source::Node(index)).any(|(consumer, _)| unit.nodes[consumer].op.weight().is_some());
+        let leaves_unit =
+            !unit.consumers(Source::Node(index)).any(|(consumer, _)| unit.nodes[consumer].op.weight().is_some());
         let spared = leaves_unit
-            && (position.stem && setting == Setting::Brecq || position.feeds_classifier && recipe.classifier_input_8bit);
+            && (position.stem && setting == Setting::Brecq
+                || position.feeds_classifier && recipe.classifier_input_8bit);
         placed.on_output[index] = Some(placed.sites.len());
         placed.sites.push(Site { tensor: node.name.clone(), bits: if spared { SPARED_BITS } else { bits } });
     }

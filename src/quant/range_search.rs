@@ -3,7 +3,7 @@
 //! Every search of the published codes is a list of candidate `(scale, zero_point)` pairs, tried in order; a strictly
 //! better candidate wins.
 
-use crate::ops::power::power;
+use crate::ops::{self, power::power};
 use crate::recon::recipe::RangeSearch;
 use rayon::prelude::*;
 
@@ -50,7 +50,10 @@ pub fn highest(bits: u32) -> f32 {
 /// `values`: row-major, `channels` equal runs. QDrop's search treats all channels as one-sided if the whole tensor is.
 pub fn search_weight(values: &[f32], channels: usize, search: RangeSearch, bits: u32) -> Vec<Range> {
     let sides = Sides::of(values);
-    values.par_chunks(values.len() / channels).map(|channel| best(channel, &weight_candidates(channel, sides, search, bits), bits)).collect()
+    values
+        .par_chunks(values.len() / channels)
+        .map(|channel| best(channel, &weight_candidates(channel, sides, search, bits), bits))
+        .collect()
 }
 
 /// Range of an activation tensor.
@@ -160,28 +163,14 @@ fn thresholds(min: f32, max: f32, sides: Sides, bits: u32) -> Vec<Range> {
 fn best(values: &[f32], candidates: &[Range], bits: u32) -> Range {
     let scores: Vec<f64> = candidates.par_iter().map(|candidate| error(values, candidate, highest(bits))).collect();
     let first = (candidates[0], scores[0]);
-    candidates.iter().zip(&scores).fold(first, |best, (candidate, &score)| if score < best.1 { (*candidate, score) } else { best }).0
+    candidates
+        .iter()
+        .zip(&scores)
+        .fold(first, |best, (candidate, &score)| if score < best.1 { (*candidate, score) } else { best })
+        .0
 }
 
 /// `sum |Q(x) - x|^2.4`.
 fn error(values: &[f32], range: &Range, highest: f32) -> f64 {
-    let block_sums = values.chunks(1 << 12).map(|block| {
-        crate::ops::vectorised(
-            #[inline(always)]
-            || {
-                let mut lanes = [0f32; 16];
-                let whole = block.chunks_exact(16);
-                for (lane, &x) in lanes.iter_mut().zip(whole.remainder()) {
-                    *lane += power((range.quantize(x, highest) - x).abs(), EXPONENT);
-                }
-                for x in whole {
-                    for lane in 0..16 {
-                        lanes[lane] += power((range.quantize(x[lane], highest) - x[lane]).abs(), EXPONENT);
-                    }
-                }
-                lanes.iter().map(|&lane| f64::from(lane)).sum::<f64>()
-            },
-        )
-    });
-    block_sums.sum()
+    ops::sum2(values, values, |x, _| power((range.quantize(x, highest) - x).abs(), EXPONENT))
 }

@@ -41,7 +41,12 @@ impl WeightQuantizer {
             highest: highest(bits),
         };
         let scales = ranges.iter().map(|range| range.scale).collect();
-        Self::from_parts(bits, Tensor::from_vec(scales, scale_shape, &Device::Cpu)?, Tensor::from_vec(alpha, weight.shape(), &Device::Cpu)?, constants)
+        Self::from_parts(
+            bits,
+            Tensor::from_vec(scales, scale_shape, &Device::Cpu)?,
+            Tensor::from_vec(alpha, weight.shape(), &Device::Cpu)?,
+            constants,
+        )
     }
 
     pub(crate) fn from_parts(bits: u32, scale: Tensor, alpha: Tensor, constants: SoftWeight) -> Result<Self> {

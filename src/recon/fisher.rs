@@ -30,7 +30,8 @@ pub fn loss_weight(
     for start in (0..n).step_by(BATCH) {
         control.check()?;
         let len = BATCH.min(n - start);
-        let logits = |y: Tensor| model.units[index + 1..].iter().try_fold(y, |y, unit| forward(&unit.unit, &y, &FullPrecision));
+        let logits =
+            |y: Tensor| model.units[index + 1..].iter().try_fold(y, |y, unit| forward(&unit.unit, &y, &FullPrecision));
         let fp = logits(forward(&model.units[index].unit, &x_fp.narrow(0, start, len)?, &FullPrecision)?)?;
         let y = model.units[index].forward(&x_q.narrow(0, start, len)?, Mode::of_prefix(recipe.unit_input))?;
         let y = Var::from_tensor(&y.detach())?;

@@ -20,7 +20,8 @@ pub fn layers(unit: &QuantUnit) -> Vec<Layer> {
     let weighted = nodes.iter().enumerate().filter(|(_, node)| node.op.weight().is_some());
     weighted
         .map(|(first, node)| {
-            let consumers: Vec<usize> = unit.unit.consumers(Source::Node(first)).map(|(consumer, _)| consumer).collect();
+            let consumers: Vec<usize> =
+                unit.unit.consumers(Source::Node(first)).map(|(consumer, _)| consumer).collect();
             let last = match consumers[..] {
                 [next] if matches!(nodes[next].op, Op::Relu | Op::Relu6) => next,
                 _ => first,

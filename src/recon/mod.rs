@@ -4,7 +4,7 @@
 pub mod event;
 mod fisher;
 mod layers;
-mod propagate;
+pub mod propagate;
 pub mod recipe;
 pub mod schedule;
 pub mod train;

@@ -117,11 +117,13 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     pub fn new(unit: &'a QuantUnit, phase: &'a Phase) -> Self {
         let weights = unit.weights.iter().flatten();
-        let scales = weights.clone().zip(phase.weight_scale.into_iter().cycle()).map(|(weight, lr)| (&weight.scale, lr));
+        let scales =
+            weights.clone().zip(phase.weight_scale.into_iter().cycle()).map(|(weight, lr)| (&weight.scale, lr));
         let alphas = weights.zip(phase.alpha.into_iter().cycle()).map(|(weight, lr)| (&weight.alpha, lr));
         let placement = &unit.placement;
         let used = |site: &usize| {
-            placement.on_output.contains(&Some(*site)) || placement.on_input.iter().flatten().any(|at| *at == Some(*site))
+            placement.on_output.contains(&Some(*site))
+                || placement.on_input.iter().flatten().any(|at| *at == Some(*site))
         };
         let acts = (0..unit.acts.len()).filter(used).zip(phase.act_scale.into_iter().cycle());
         let acts = acts.map(|(site, lr)| (&unit.acts[site].scale, lr));
@@ -141,7 +143,9 @@ impl<'a> Trainer<'a> {
             None => Vec::new(),
             Some(_) => {
                 let weights = self.unit.weights.iter();
-                weights.map(|weight| weight.as_ref().map(|weight| weight.stretched()).transpose()).collect::<Result<_>>()?
+                weights
+                    .map(|weight| weight.as_ref().map(|weight| weight.stretched()).transpose())
+                    .collect::<Result<_>>()?
             }
         };
         let weights = if phase.alpha.is_some() { Weights::Soft(&stretched) } else { Weights::Hard };
@@ -190,7 +194,8 @@ pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control
     let sampler = Sampler { sampling: phase.sampling, images: problem.x_fp.dim(0)?, batch: phase.batch, stream };
     for t in 1..=phase.iterations {
         control.check()?;
-        let batch = problem.batch(&sampler.rows(t), phase.drop_input, stream.purpose(Purpose::DropInput).at(t as u64))?;
+        let batch =
+            problem.batch(&sampler.rows(t), phase.drop_input, stream.purpose(Purpose::DropInput).at(t as u64))?;
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
         let loss = trainer.step(t, &batch, &masks)?;
         let total = loss.error + loss.regulariser;

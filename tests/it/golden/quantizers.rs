@@ -81,7 +81,9 @@ fn soft_and_hard_weights() {
     let golden = Golden::open("rounding");
     let (weight, upstream) = (golden.tensor("w"), golden.tensor("G"));
     for bits in [2, 4] {
-        for (code, scale_name, zero_name, alpha_name) in [("genie", "scale", "zp", "logit"), ("brecq", "delta", "zp", "alpha")] {
+        for (code, scale_name, zero_name, alpha_name) in
+            [("genie", "scale", "zp", "logit"), ("brecq", "delta", "zp", "alpha")]
+        {
             let get = |name: &str| golden.find(&format!("{code}_b{bits}_{name}"));
             let (scales, zero_points) = (values(&get(scale_name).unwrap()), values(&get(zero_name).unwrap()));
             let ranges: Vec<Range> =
@@ -98,7 +100,12 @@ fn soft_and_hard_weights() {
                 let g_alpha = values(gradients.get(&quantizer.alpha).unwrap());
                 assert_close("to alpha", &g_alpha, &values(&expected(&format!("soft_g{alpha_name}")).unwrap()), 1e-4);
                 if let Some(expected) = expected("soft_gscale") {
-                    assert_close("to scale", &values(gradients.get(&quantizer.scale).unwrap()), &values(&expected), 1e-4);
+                    assert_close(
+                        "to scale",
+                        &values(gradients.get(&quantizer.scale).unwrap()),
+                        &values(&expected),
+                        1e-4,
+                    );
                 }
             };
             check("");
@@ -181,7 +188,8 @@ fn folded_batch_norm() {
         for mode in [BatchNorm::Folded, BatchNorm::Kept] {
             let folded = metaaug::graph::fold_bn::fold_bn(&network, mode).unwrap();
             for network in [&network, &folded] {
-                let y = metaaug::graph::forward::forward(&network.units[0], &x, &metaaug::graph::forward::FullPrecision);
+                let y =
+                    metaaug::graph::forward::forward(&network.units[0], &x, &metaaug::graph::forward::FullPrecision);
                 assert_close(case, &values(&y.unwrap()), &golden.values(&format!("{case}_y")), 1e-5);
             }
             let [node] = &folded.units[0].nodes[..] else { panic!("BatchNorm is left") };

@@ -91,7 +91,8 @@ fn block(golden: &Golden, prefix: &str) -> Unit {
 /// Stem, one block, classifier.
 fn tiny_network(golden: &Golden, prefix: &str) -> Network {
     let stem = vec![conv(golden, prefix, "conv1", Source::Input, 1), node("relu", Op::Relu, &[Source::Node(0)])];
-    let fc = Linear { weight: golden.tensor(&format!("{prefix}fc.weight")), bias: golden.find(&format!("{prefix}fc.bias")) };
+    let fc =
+        Linear { weight: golden.tensor(&format!("{prefix}fc.weight")), bias: golden.find(&format!("{prefix}fc.bias")) };
     let classifier = vec![
         node("avgpool", Op::GlobalAvgPool, &[Source::Input]),
         node("flatten", Op::Flatten, &[Source::Node(0)]),
@@ -143,8 +144,9 @@ fn genie_block(file: &str, bits: Bits) {
         unit.unit.nodes.iter().filter(|node| node.op.weight().is_some()).map(|node| node.name.as_str()).collect();
     let compare = |moment: &str, steps: usize| {
         for layer in &layers {
-            let (quantizer, expected) =
-                (weight_named(unit, layer), |name: &str| golden.values(&format!("{moment}.{layer}.weight_quantizer.{name}")));
+            let (quantizer, expected) = (weight_named(unit, layer), |name: &str| {
+                golden.values(&format!("{moment}.{layer}.weight_quantizer.{name}"))
+            });
             assert_trained(layer, &values(&quantizer.scale), &expected("scale"), 1e-4, steps, 2e-6);
             assert_trained(layer, &values(&quantizer.alpha), &expected("bit_logit"), 1e-3, steps, 2e-5);
         }
@@ -214,7 +216,11 @@ fn qdrop_block() {
         let expected = golden.values(&format!("init.{name}.module.weight_fake_quant.scale"));
         assert_close(name, &values(&quantizer.scale), &expected, 1e-6);
     }
-    let sites = [(&stem.acts[0], "conv1.layer_post"), (&unit.acts[0], "layer1.0.conv1_relu.layer_post"), (&unit.acts[1], "layer1.0.block_post")];
+    let sites = [
+        (&stem.acts[0], "conv1.layer_post"),
+        (&unit.acts[0], "layer1.0.conv1_relu.layer_post"),
+        (&unit.acts[1], "layer1.0.block_post"),
+    ];
     for (act, name) in sites {
         let expected = golden.values(&format!("init.{name}_act_fake_quantize.scale"));
         assert_close(name, &values(&act.scale), &expected, 1e-6);
@@ -307,7 +313,8 @@ fn brecq_block_in_two_phases() {
     model.search_acts(&images, recipe.act_search, recipe.act_search_prefix).unwrap();
     let [stem, unit, _] = &model.units[..] else { panic!("three units") };
     let expected = golden.values("act_init");
-    let scales: Vec<f32> = [&stem.acts[0], &unit.acts[0], &unit.acts[1]].iter().map(|act| values(&act.scale)[0]).collect();
+    let scales: Vec<f32> =
+        [&stem.acts[0], &unit.acts[0], &unit.acts[1]].iter().map(|act| values(&act.scale)[0]).collect();
     assert!(relative_error(&scales, &[expected[0], expected[2], expected[4]]) < 1e-5, "{scales:?} {expected:?}");
     // Until the published code switches it off, it has a quantizer at the logits too.
     let searched = logits(&model.units, &images, Mode::HARD);

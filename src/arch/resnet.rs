@@ -1,0 +1,63 @@
+//! Residual networks of basic blocks (He et al., arXiv 1512.03385).
+
+use crate::graph::{Op, Role, Source, StateDict, Unit, UnitBuilder};
+use crate::ops::conv::Geometry;
+
+const EPS: f64 = 1e-5;
+
+/// CIFAR-style ResNet-20 (section 4.2 there) for grey images: 3 stages of 3 blocks, 16, 32 and 64 channels.
+pub fn resnet20(weights: &mut StateDict) -> Vec<Unit> {
+    let widths = [16, 32, 64];
+    let mut units = vec![cifar_stem(weights, 1, widths[0])];
+    let mut channels = widths[0];
+    for (stage, width) in widths.into_iter().enumerate() {
+        for index in 0..3 {
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            units.push(basic_block(weights, &format!("layer{}.{index}", stage + 1), (channels, width), stride));
+            channels = width;
+        }
+    }
+    units.push(classifier(weights, channels, 10));
+    units
+}
+
+/// 3x3 convolution, BatchNorm, ReLU.
+fn cifar_stem(weights: &mut StateDict, c_in: usize, c_out: usize) -> Unit {
+    let mut unit = UnitBuilder::new(weights, "stem", Role::Stem);
+    let x = unit.conv("conv1", Source::Input, (c_in, c_out), 3, geometry(1, 1));
+    let x = unit.batch_norm("bn1", x, c_out, EPS);
+    unit.push("relu", Op::Relu, &[x]);
+    unit.finish()
+}
+
+/// Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes.
+fn basic_block(weights: &mut StateDict, name: &str, (c_in, c_out): (usize, usize), stride: usize) -> Unit {
+    let mut unit = UnitBuilder::new(weights, name, Role::Block);
+    let x = unit.conv(&format!("{name}.conv1"), Source::Input, (c_in, c_out), 3, geometry(stride, 1));
+    let x = unit.batch_norm(&format!("{name}.bn1"), x, c_out, EPS);
+    let x = unit.push(format!("{name}.relu1"), Op::Relu, &[x]);
+    let x = unit.conv(&format!("{name}.conv2"), x, (c_out, c_out), 3, geometry(1, 1));
+    let x = unit.batch_norm(&format!("{name}.bn2"), x, c_out, EPS);
+    let shortcut = match stride != 1 || c_in != c_out {
+        false => Source::Input,
+        true => {
+            let x = unit.conv(&format!("{name}.downsample.0"), Source::Input, (c_in, c_out), 1, geometry(stride, 0));
+            unit.batch_norm(&format!("{name}.downsample.1"), x, c_out, EPS)
+        }
+    };
+    let x = unit.push(format!("{name}.add"), Op::Add, &[x, shortcut]);
+    unit.push(format!("{name}.relu2"), Op::Relu, &[x]);
+    unit.finish()
+}
+
+fn classifier(weights: &mut StateDict, features: usize, classes: usize) -> Unit {
+    let mut unit = UnitBuilder::new(weights, "classifier", Role::Classifier);
+    let x = unit.push("avgpool", Op::GlobalAvgPool, &[Source::Input]);
+    let x = unit.push("flatten", Op::Flatten, &[x]);
+    unit.linear("fc", x, (features, classes));
+    unit.finish()
+}
+
+fn geometry(stride: usize, padding: usize) -> Geometry {
+    Geometry { stride, padding, groups: 1 }
+}

@@ -1,0 +1,79 @@
+//! The files under `assets/` that are compiled into the binary, with their checksums.
+
+use crate::error::{Error, Result};
+use sha2::{Digest, Sha256};
+
+/// One embedded file.
+pub struct Embedded {
+    /// Path under `assets/`.
+    pub path: &'static str,
+    bytes: &'static [u8],
+}
+
+macro_rules! embed {
+    ($($path:literal),* $(,)?) => {
+        &[$(Embedded { path: $path, bytes: include_bytes!(concat!("../../assets/", $path)) }),*]
+    };
+}
+
+/// Every embedded file that `assets/SHA256SUMS` lists.
+pub const FILES: &[Embedded] = embed![
+    "fashion-mnist/pool-images-idx3-ubyte.gz",
+    "fashion-mnist/pool-labels-idx1-ubyte.gz",
+    "fashion-mnist/test-images-idx3-ubyte.gz",
+    "fashion-mnist/test-labels-idx1-ubyte.gz",
+    "mobilenetv2-tiny-fashion-mnist/model.safetensors",
+    "resnet20-fashion-mnist/model.safetensors",
+];
+
+const SUMS: &str = include_str!("../../assets/SHA256SUMS");
+
+/// The content of embedded file `path` and its SHA-256, checked against `assets/SHA256SUMS`.
+pub fn read(path: &str) -> Result<(&'static [u8], String)> {
+    let Some(file) = FILES.iter().find(|file| file.path == path) else {
+        return Err(Error::content(path, "is not among the embedded files"));
+    };
+    let sum = sha256(&[file.bytes]);
+    check(path, &sum)?;
+    Ok((file.bytes, sum))
+}
+
+fn check(path: &str, sum: &str) -> Result<()> {
+    let expected = SUMS.lines().find_map(|line| line.split_once("  ").filter(|(_, listed)| *listed == path));
+    match expected {
+        Some((expected, _)) if expected == sum => Ok(()),
+        _ => Err(Error::content(
+            path,
+            format!("the embedded file has SHA-256 {sum}, not that of SHA256SUMS; rebuild the binary"),
+        )),
+    }
+}
+
+/// SHA-256 of the concatenated parts, in lower-case hexadecimal.
+pub fn sha256(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    parts.iter().for_each(|part| hash.update(part));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_listed_file_is_embedded_unaltered() {
+        assert_eq!(SUMS.lines().count(), FILES.len());
+        for file in FILES {
+            read(file.path).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_altered_byte_is_noticed() {
+        let file = &FILES[0];
+        let mut altered = file.bytes.to_vec();
+        altered[1000] ^= 1;
+        let error = check(file.path, &sha256(&[&altered])).unwrap_err().to_string();
+        assert!(error.contains(file.path) && error.contains("SHA-256"), "{error}");
+    }
+}

@@ -1,0 +1,88 @@
+//! Checks before a cell is quantized: a wrong checkpoint or preprocessing must not become a number in a table.
+
+use super::evaluate::{predict, top1};
+use super::inputs::Inputs;
+use crate::error::{Error, Result};
+use crate::graph::Network;
+use crate::graph::forward::{FullPrecision, forward};
+use crate::recon::event::Control;
+use crate::recon::propagate::in_batches;
+use crate::store::atomic;
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// Raised when the full-precision pass changes, so that remembered accuracies are measured again.
+const REVISION: u32 = 1;
+/// Largest difference between the measured accuracy and the card's, as a fraction.
+const ACCURACY_TOLERANCE: f64 = 0.0002;
+/// Largest change of a logit by folding BatchNorm.
+const FOLDING_TOLERANCE: f32 = 1e-3;
+/// Images on which folding is checked.
+const FOLDING_IMAGES: usize = 64;
+
+/// Full-precision accuracies, measured once per network and test set and remembered in a folder.
+pub struct FullPrecisionCache {
+    folder: PathBuf,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    test_top1: f64,
+    images: usize,
+}
+
+impl FullPrecisionCache {
+    pub fn new(cache: &Path) -> Self {
+        Self { folder: cache.join("full-precision") }
+    }
+
+    /// Top-1 on the test split in full precision; an error if the checkpoint's card says otherwise.
+    pub fn accuracy(&self, inputs: &Inputs, control: &Control) -> Result<f64> {
+        let hashes = &inputs.hashes;
+        let path = self.folder.join(format!("{}-{:.16}-{:.16}-r{REVISION}.json", inputs.network.arch, hashes.weights, hashes.test));
+        // A file that cannot be read or parsed only costs a measurement.
+        let remembered = std::fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Remembered>(&json).ok());
+        let images = inputs.test.labels.len();
+        let measured = match remembered.filter(|remembered| remembered.images == images) {
+            Some(remembered) => remembered.test_top1,
+            None => {
+                let predictions = predict(&inputs.test, control, |x| logits(&inputs.network, x))?;
+                let test_top1 = top1(&predictions, &inputs.test.labels);
+                let json = serde_json::to_vec(&Remembered { test_top1, images })
+                    .map_err(|error| Error::content(&path, error.to_string()))?;
+                atomic::write(&path, &json)?;
+                test_top1
+            }
+        };
+        match &inputs.card {
+            Some(card) if (measured - card.test_top1).abs() > ACCURACY_TOLERANCE => Err(Error::Sanity(format!(
+                "{} reaches {:.2} % on the test set in full precision, its card says {:.2} %; usual suspects: \
+                 preprocessing (mean, standard deviation, image order), the checkpoint, the labels",
+                inputs.network.arch,
+                100.0 * measured,
+                100.0 * card.test_top1
+            ))),
+            _ => Ok(measured),
+        }
+    }
+}
+
+fn logits(network: &Network, x: &Tensor) -> Result<Tensor> {
+    network.units.iter().try_fold(x.clone(), |x, unit| forward(unit, &x, &FullPrecision))
+}
+
+/// Refuses a folded network whose logits differ from the original's by more than 1e-3 on the first calibration images.
+pub fn check_folding(original: &Network, folded: &Network, calib: &Tensor, control: &Control) -> Result<()> {
+    let images = calib.narrow(0, 0, FOLDING_IMAGES.min(calib.dim(0)?))?;
+    let [before, after] = [original, folded].map(|network| in_batches(&images, control, |x| logits(network, x)));
+    let change = (before? - after?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    match change <= FOLDING_TOLERANCE {
+        true => Ok(()),
+        false => Err(Error::Sanity(format!(
+            "folding BatchNorm changes the logits of {} by up to {change:.1e}; usual suspects: the checkpoint (running \
+             statistics), the eps of BatchNorm, the order of the layers",
+            original.arch
+        ))),
+    }
+}
