@@ -27,12 +27,12 @@
 
 pub mod arch;
 pub mod assets;
-//pub mod cli;
+pub mod cli;
 pub mod data;
 pub mod error;
 pub mod experiment;
 pub mod graph;
-//pub mod launch;
+pub mod launch;
 pub mod methods;
 pub mod ops;
 pub mod quant;

@@ -13,6 +13,11 @@ pub const EMBEDDED: &str = "embedded";
 /// How it names a file.
 const FILE_PREFIX: &str = "file:";
 
+/// Whether `spec` has the form of a cell's `weights`.
+pub fn is_weights_spec(spec: &str) -> bool {
+    spec == EMBEDDED || spec.strip_prefix(FILE_PREFIX).is_some_and(|path| !path.is_empty())
+}
+
 /// Tensors by name, and where they come from.
 pub struct Checkpoint {
     pub tensors: HashMap<String, Tensor>,

@@ -1,7 +1,9 @@
 //! A cell: one configuration of a grid, with nothing left to default.
 
+use crate::error::{Error, Result as LibraryResult};
 use crate::recon::recipe::Recipe;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -97,4 +99,44 @@ pub struct Cell {
     pub calib_images: usize,
     pub seed: u64,
     pub recipe: Recipe,
+}
+
+impl Cell {
+    /// Readable part of a run id: `resnet20-w2a4-qdrop-s0`, with the variant's name if there is one.
+    pub fn slug(&self) -> String {
+        let bits = self.bits.to_string().to_lowercase();
+        let variant = self.variant.as_ref().map_or(String::new(), |variant| format!("-{variant}"));
+        format!("{}-{bits}-{}{variant}-s{}", self.arch, self.method, self.seed)
+    }
+
+    /// The cell as complete TOML, which parses back to it.
+    pub fn to_toml(&self) -> LibraryResult<String> {
+        toml::to_string(self)
+            .map_err(|error| Error::Usage(format!("cell {} cannot be written as TOML: {error}", self.slug())))
+    }
+
+    /// Every field by its dotted key, as text.
+    pub fn fields(&self) -> BTreeMap<String, String> {
+        fn flatten(prefix: &str, value: &toml::Value, fields: &mut BTreeMap<String, String>) {
+            match value {
+                toml::Value::Table(table) => {
+                    for (key, value) in table {
+                        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                        flatten(&key, value, fields);
+                    }
+                }
+                toml::Value::String(text) => {
+                    fields.insert(prefix.to_string(), text.clone());
+                }
+                other => {
+                    fields.insert(prefix.to_string(), other.to_string());
+                }
+            }
+        }
+        let mut fields = BTreeMap::new();
+        if let Ok(value) = toml::Value::try_from(self) {
+            flatten("", &value, &mut fields);
+        }
+        fields
+    }
 }

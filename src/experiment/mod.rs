@@ -1,10 +1,22 @@
-//! From a grid file to cells.
-mod cell;
-pub use cell::{Bits, Cell, Setting};
+//! From a grid file to cells with ids, and to what is left to do.
+//!
+//! [`wire`] documents the format.
 
-/// A grid file that is wrong, with the place.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct GridError {
-    message: String,
-}
+mod cell;
+mod check;
+mod diagnostic;
+mod filter;
+mod grid;
+mod plan;
+mod run_id;
+pub mod wire;
+
+pub use cell::{Bits, Cell, Setting};
+pub use diagnostic::GridError;
+pub use filter::Filter;
+pub use grid::{Experiment, Options};
+pub use plan::{Planned, State, plan};
+pub use run_id::RunId;
+
+#[cfg(test)]
+mod tests;

@@ -40,7 +40,9 @@ impl FullPrecisionCache {
     /// Top-1 on the test split in full precision; an error if the checkpoint's card says otherwise.
     pub fn accuracy(&self, inputs: &Inputs, control: &Control) -> Result<f64> {
         let hashes = &inputs.hashes;
-        let path = self.folder.join(format!("{}-{:.16}-{:.16}-r{REVISION}.json", inputs.network.arch, hashes.weights, hashes.test));
+        let path = self
+            .folder
+            .join(format!("{}-{:.16}-{:.16}-r{REVISION}.json", inputs.network.arch, hashes.weights, hashes.test));
         // A file that cannot be read or parsed only costs a measurement.
         let remembered = std::fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Remembered>(&json).ok());
         let images = inputs.test.labels.len();

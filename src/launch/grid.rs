@@ -16,9 +16,15 @@ use std::sync::atomic::AtomicBool;
 /// Something happened in the grid.
 pub enum GridEvent<'a> {
     /// Cell `position` (from 0) of `count` begins.
-    Started { position: usize, count: usize, id: &'a RunId },
+    Started {
+        position: usize,
+        count: usize,
+        id: &'a RunId,
+    },
     Cell(Event<'a>),
-    Finished { record: &'a Record },
+    Finished {
+        record: &'a Record,
+    },
 }
 
 /// How a grid ended.

@@ -51,6 +51,8 @@ pub struct Provenance {
     pub device: String,
     pub threads: usize,
     pub eval_batch: usize,
+    /// The grid file, as given on the command line.
+    pub grid: String,
     pub crate_version: String,
     /// Revision of the sources the binary was built from, `-dirty` if they were modified.
     pub git_revision: String,

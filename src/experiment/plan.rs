@@ -1,0 +1,92 @@
+//! What is to be done: cells against stored runs.
+
+use super::cell::Cell;
+use super::run_id::{RunId, identity};
+use crate::error::Result;
+use crate::methods;
+use crate::store::record::{Hashes, Record, Status};
+
+/// A cell with its identity and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    pub id: RunId,
+    pub cell: Cell,
+    pub hashes: Hashes,
+    pub method_revision: u32,
+    pub state: State,
+}
+
+/// What is stored of a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    Done,
+    /// It ran and failed, with this error.
+    Failed(String),
+    /// Not run; `differs` from a stored run of the same slug in these points: name, stored, now.
+    Stale {
+        stored: String,
+        differs: Vec<(String, String, String)>,
+    },
+    /// Not run, and nothing like it.
+    Missing,
+}
+
+impl State {
+    /// As `harness plan` prints it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Done => "done",
+            State::Failed(_) => "failed",
+            State::Stale { .. } => "stale",
+            State::Missing => "pending",
+        }
+    }
+}
+
+/// Compares `cells` with `stored` runs; `hashes` gives what identifies a cell's inputs.
+pub fn plan(
+    cells: Vec<Cell>,
+    stored: &[Record],
+    mut hashes: impl FnMut(&Cell) -> Result<Hashes>,
+) -> Result<Vec<Planned>> {
+    let planned = cells.into_iter().map(|cell| {
+        let hashes = hashes(&cell)?;
+        let method_revision = methods::find(&cell.method).map_or(0, |method| method.revision);
+        let id = RunId::new(&cell, &hashes, method_revision);
+        let state = state(&id, &cell, &hashes, method_revision, stored);
+        Ok(Planned { id, cell, hashes, method_revision, state })
+    });
+    planned.collect()
+}
+
+fn state(id: &RunId, cell: &Cell, hashes: &Hashes, method_revision: u32, stored: &[Record]) -> State {
+    let name = id.to_string();
+    if let Some(record) = stored.iter().find(|record| record.run_id == name) {
+        return match record.status {
+            Status::Done => State::Done,
+            Status::Failed => State::Failed(record.error.clone().unwrap_or_default()),
+        };
+    }
+    let now = identity(cell, hashes, method_revision);
+    let nearest = stored
+        .iter()
+        .filter(|record| record.cell.slug() == cell.slug())
+        .map(|record| (record, differences(&identity(&record.cell, &record.hashes, record.method_revision), &now)))
+        .min_by_key(|(_, differs)| differs.len());
+    match nearest {
+        Some((record, differs)) => State::Stale { stored: record.run_id.clone(), differs },
+        None => State::Missing,
+    }
+}
+
+/// Name, old and new value of every part that differs.
+fn differences(old: &[(String, String)], new: &[(String, String)]) -> Vec<(String, String, String)> {
+    let value = |parts: &[(String, String)], name: &str| {
+        parts.iter().find(|(part, _)| part == name).map_or("(none)".to_string(), |(_, value)| value.clone())
+    };
+    let mut names: Vec<&String> = new.iter().chain(old).map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    let pairs = names.into_iter().map(|name| (name.clone(), value(old, name), value(new, name)));
+    pairs.filter(|(_, old, new)| old != new).collect()
+}

@@ -1,0 +1,38 @@
+//! Run ids: what determines a result, hashed.
+
+use super::cell::Cell;
+use crate::assets::embedded::sha256;
+use crate::store::record::Hashes;
+use std::fmt;
+
+/// A readable slug and ten hexadecimal digits, `resnet20-w2a2-qdrop-s0-0123456789`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(String);
+
+impl RunId {
+    /// Hash of every field of the cell but its variant's name, of weights, calibration sample and test set, and of the
+    /// method's revision. Devices, threads, paths and git revisions are recorded instead.
+    pub fn new(cell: &Cell, hashes: &Hashes, method_revision: u32) -> Self {
+        let mut text = String::new();
+        for (key, value) in identity(cell, hashes, method_revision) {
+            text.push_str(&format!("{key} = {value}\n"));
+        }
+        Self(format!("{}-{:.10}", cell.slug(), sha256(&[text.as_bytes()])))
+    }
+}
+
+/// Everything that is hashed, by name, in a fixed order.
+pub fn identity(cell: &Cell, hashes: &Hashes, method_revision: u32) -> Vec<(String, String)> {
+    let mut parts: Vec<(String, String)> = cell.fields().into_iter().filter(|(key, _)| key != "variant").collect();
+    parts.push(("hash of weights".to_string(), hashes.weights.clone()));
+    parts.push(("hash of calibration images".to_string(), hashes.calib.clone()));
+    parts.push(("hash of test images".to_string(), hashes.test.clone()));
+    parts.push(("revision of the method".to_string(), method_revision.to_string()));
+    parts
+}
+
+impl fmt::Display for RunId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,158 @@
+//! A grid file as written.
+//!
+//! ```toml
+//! name = "drop"                     # results go to results/drop/
+//! title = "Dropping at 2 bits"      # optional: heading of tables
+//! about = "What this shows."        # optional
+//!
+//! [base]                            # what all cells share: any field of a cell
+//! arch = "resnet20"
+//! calib-images = 1024
+//! [base.recipe]                     # any field of a recipe
+//! iterations = 1000
+//!
+//! [axes]                            # one cell per combination, in the order written
+//! bits = ["W4A4", "W2A2"]
+//! method = ["qdrop", "genie-m"]
+//! seed = [0, 1, 2]
+//! "recipe.drop-input" = [0.0, 0.5]
+//!
+//! [variants.published]              # optional, one more axis: named overrides
+//! [variants.constant]
+//! recipe = { act-scale-lr = 0.0 }
+//!
+//! [[include]]                       # one more cell
+//! method = "rtn"
+//! bits = "W8A8"
+//!
+//! [[exclude]]                       # drops the cells that match all keys; lists are alternatives
+//! method = "genie-m"
+//! "recipe.drop-input" = 0.0
+//!
+//! [smoke.set]                       # with --smoke: overrides on top of everything ...
+//! calib-images = 64
+//! [smoke.axes]                      # ... and replaced axes
+//! seed = [0]
+//! ```
+//!
+//! Later wins: the method's published recipe, `base`, `axes`, `variants`; for an included cell the published recipe,
+//! `base`, its own table; then `smoke.set`, then `--set`.
+
+use super::cell::{Bits, Setting};
+use crate::recon::recipe::RecipeOverride;
+use crate::{arch, assets, data, methods};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+use toml::Spanned;
+
+/// The file.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Grid {
+    pub name: Spanned<String>,
+    pub title: Option<String>,
+    pub about: Option<String>,
+    pub base: Option<Spanned<CellOverride>>,
+    #[serde(default)]
+    pub axes: Axes,
+    #[serde(default)]
+    pub variants: BTreeMap<Spanned<String>, Spanned<CellOverride>>,
+    #[serde(default)]
+    pub include: Vec<Spanned<CellOverride>>,
+    #[serde(default)]
+    pub exclude: Vec<Spanned<BTreeMap<String, toml::Value>>>,
+    pub smoke: Option<Smoke>,
+}
+
+/// Axis values by key; their spans give the order in which they were written.
+pub type Axes = BTreeMap<Spanned<String>, Spanned<Vec<Spanned<toml::Value>>>>;
+
+/// What `--smoke` changes.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Smoke {
+    pub set: Option<Spanned<CellOverride>>,
+    #[serde(default)]
+    pub axes: Axes,
+}
+
+/// Fields of a cell that some table sets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct CellOverride {
+    #[serde(deserialize_with = "known_arch")]
+    pub arch: Option<String>,
+    #[serde(deserialize_with = "known_weights")]
+    pub weights: Option<String>,
+    #[serde(deserialize_with = "known_dataset")]
+    pub dataset: Option<String>,
+    pub bits: Option<Bits>,
+    #[serde(deserialize_with = "known_method")]
+    pub method: Option<String>,
+    pub setting: Option<Setting>,
+    pub calib_images: Option<usize>,
+    pub seed: Option<u64>,
+    pub recipe: RecipeOverride,
+}
+
+impl CellOverride {
+    /// Takes over the fields that `over` sets.
+    pub fn merge(&mut self, over: &CellOverride) {
+        fn take<T: Clone>(own: &mut Option<T>, over: &Option<T>) {
+            if over.is_some() {
+                own.clone_from(over);
+            }
+        }
+        take(&mut self.arch, &over.arch);
+        take(&mut self.weights, &over.weights);
+        take(&mut self.dataset, &over.dataset);
+        take(&mut self.bits, &over.bits);
+        take(&mut self.method, &over.method);
+        take(&mut self.setting, &over.setting);
+        take(&mut self.calib_images, &over.calib_images);
+        take(&mut self.seed, &over.seed);
+        self.recipe.merge(&over.recipe);
+    }
+
+    /// `value` at a dotted `key` such as `recipe.iterations`.
+    pub fn single(key: &str, value: toml::Value) -> Result<Self, toml::de::Error> {
+        let nested =
+            key.rsplit('.').fold(value, |value, part| toml::Table::from_iter([(part.to_string(), value)]).into());
+        Self::deserialize(nested)
+    }
+}
+
+/// Accepts one of `known`; the error lists them in the form in which serde lists field names.
+fn one_of<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    what: &str,
+    known: impl Iterator<Item = &'static str>,
+) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let known: Vec<&str> = known.collect();
+    if known.contains(&name.as_str()) {
+        return Ok(Some(name));
+    }
+    let listed: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    Err(serde::de::Error::custom(format!("unknown {what} `{name}`, expected one of {}", listed.join(", "))))
+}
+
+fn known_arch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    one_of(deserializer, "architecture", arch::ARCHS.iter().map(|arch| arch.name))
+}
+
+fn known_dataset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    one_of(deserializer, "data set", data::DATASETS.iter().map(|dataset| dataset.name))
+}
+
+fn known_method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    one_of(deserializer, "method", methods::METHODS.iter().map(|method| method.name))
+}
+
+fn known_weights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let spec = String::deserialize(deserializer)?;
+    match assets::checkpoint::is_weights_spec(&spec) {
+        true => Ok(Some(spec)),
+        false => Err(serde::de::Error::custom(format!("weights `{spec}` are neither \"embedded\" nor \"file:PATH\""))),
+    }
+}

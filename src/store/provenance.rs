@@ -1,0 +1,19 @@
+//! Where this binary comes from and runs.
+
+use super::record::Provenance;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+impl Provenance {
+    /// A run that starts now in this process.
+    pub fn now(device: &str, threads: usize, eval_batch: usize, grid: &str) -> Self {
+        Self {
+            device: device.to_string(),
+            threads,
+            eval_batch,
+            grid: grid.to_string(),
+            crate_version: env!("CARGO_PKG_VERSION").to_string(),
+            git_revision: env!("HARNESS_GIT_REVISION").to_string(),
+            started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+use super::*;
+use crate::arch;
+use crate::experiment::{Bits, Cell, Setting};
+use crate::methods;
+use record::{Cost, Hashes, Metrics, Provenance, Status};
+
+fn record(id: &str) -> Record {
+    let cell = Cell {
+        arch: "resnet20".into(),
+        weights: "embedded".into(),
+        dataset: "fashion-mnist".into(),
+        bits: Bits { w: 2, a: 4 },
+        method: "qdrop".into(),
+        variant: None,
+        setting: Setting::Qdrop,
+        calib_images: 64,
+        seed: 1,
+        recipe: (methods::find("qdrop").unwrap().recipe)(arch::find("resnet20").unwrap()),
+    };
+    Record {
+        format: FORMAT,
+        run_id: id.into(),
+        experiment: "test".into(),
+        cell,
+        method_revision: 1,
+        hashes: Hashes { weights: "a".into(), calib: "b".into(), test: "c".into() },
+        status: Status::Done,
+        error: None,
+        metrics: Some(Metrics { fp_test_top1: 0.9, test_top1: 0.8, calib_top1: 0.85, test_images: 2 }),
+        cost: Cost { wall_s: 1.0, cpu_s: 2.0, peak_memory_bytes: Some(3) },
+        provenance: Provenance::now("cpu", 2, 250, "x.toml"),
+    }
+}
+
+fn predictions() -> Predictions {
+    Predictions { test: vec![1, 2], calib: vec![3], test_labels: vec![1, 0], calib_labels: vec![3] }
+}
+
+#[test]
+fn runs_come_back_as_they_were_stored() {
+    let results = tempfile::tempdir().unwrap();
+    let store = Store::new(results.path(), "test");
+    assert!(store.scan().unwrap().records.is_empty());
+    let _lock = store.lock().unwrap();
+    store.write_run(&record("one"), "a = 1", &[], Some(&predictions())).unwrap();
+    let mut failed = record("two");
+    (failed.status, failed.error, failed.metrics) = (Status::Failed, Some("why".into()), None);
+    store.write_run(&failed, "a = 2", &[], None).unwrap();
+    store.write_run(&record("two"), "a = 2", &[], Some(&predictions())).unwrap();
+    let scan = store.scan().unwrap();
+    assert_eq!(
+        scan.records.iter().map(|record| (record.run_id.as_str(), record.status)).collect::<Vec<_>>(),
+        [("one", Status::Done), ("two", Status::Done)]
+    );
+    assert!(scan.broken.is_empty(), "{:?}", scan.broken);
+    assert_eq!(Predictions::read(&store.run_folder("two")).unwrap(), predictions());
+    assert!(read_traces(&store.run_folder("two")).unwrap().is_empty());
+    // Nothing temporary is left.
+    assert_eq!(std::fs::read_dir(&store.runs).unwrap().count(), 3);
+}
+
+#[test]
+fn broken_and_newer_records_are_named_and_skipped() {
+    let results = tempfile::tempdir().unwrap();
+    let store = Store::new(results.path(), "test");
+    let _lock = store.lock().unwrap();
+    for id in ["cut", "newer", "moved", "good"] {
+        store.write_run(&record(id), "", &[], None).unwrap();
+    }
+    let path = |id: &str| store.run_folder(id).join(RECORD);
+    let text = std::fs::read_to_string(path("cut")).unwrap();
+    std::fs::write(path("cut"), &text[..text.len() / 2]).unwrap();
+    std::fs::write(path("newer"), text.replace("\"format\": 1", "\"format\": 999")).unwrap();
+    std::fs::rename(store.run_folder("moved"), store.run_folder("renamed")).unwrap();
+    std::fs::create_dir(store.run_folder("empty")).unwrap();
+    let scan = store.scan().unwrap();
+    assert_eq!(scan.records.len(), 1);
+    let broken: Vec<String> = scan.broken.iter().map(|(path, why)| format!("{} {why}", path.display())).collect();
+    for (part, text) in [
+        ("cut", "not a complete record"),
+        ("newer", "format 999"),
+        ("renamed", "of run moved"),
+        ("empty", "cannot read"),
+    ] {
+        assert!(broken.iter().any(|broken| broken.contains(part) && broken.contains(text)), "{part}: {broken:?}");
+    }
+}
+
+#[test]
+fn a_second_process_is_kept_out() {
+    let results = tempfile::tempdir().unwrap();
+    let store = Store::new(results.path(), "test");
+    let lock = store.lock().unwrap();
+    assert!(store.lock().unwrap_err().to_string().contains("another harness"));
+    drop(lock);
+    store.lock().unwrap();
+}
+
+#[test]
+fn results_that_cannot_be_written_are_one_error_with_the_path() {
+    let results = tempfile::tempdir().unwrap();
+    let file = results.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = Store::new(&file, "test").lock().unwrap_err().to_string();
+    assert!(error.contains("cannot make folder") && error.contains("file/test/runs"), "{error}");
+}
+
+#[test]
+fn runs_are_found_by_unique_prefix() {
+    let results = tempfile::tempdir().unwrap();
+    for (experiment, id) in [("a", "cell-1"), ("a", "cell-12"), ("b", "cell-2")] {
+        let store = Store::new(results.path(), experiment);
+        let _lock = store.lock().unwrap();
+        store.write_run(&record(id), "", &[], None).unwrap();
+    }
+    let find =
+        |prefix: &str| find(results.path(), prefix).map(|(_, record)| record.run_id).map_err(|error| error.to_string());
+    assert_eq!(find("cell-2").unwrap(), "cell-2");
+    assert_eq!(find("cell-1").unwrap(), "cell-1");
+    assert!(find("cell").unwrap_err().contains("cell-1, cell-12, cell-2"));
+    assert!(find("x").unwrap_err().contains("no run"));
+}
