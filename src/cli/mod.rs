@@ -1,1 +1,98 @@
-//! The command line.
+//! The command line: one file per verb, each a function from its arguments to an [`Exit`].
+
+mod doctor;
+mod inspect;
+mod plan;
+mod progress;
+mod report;
+mod run;
+mod session;
+mod show;
+mod why;
+
+use crate::error::{Error, Result};
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use std::process::ExitCode;
+
+/// Runs grids of post-training quantization experiments and makes their tables and plots.
+#[derive(Parser)]
+#[command(name = "harness", version, after_help = EXIT_CODES, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXIT_CODES: &str = "\
+Examples:
+  harness run experiments/quickstart.toml
+  harness run experiments/fashion/methods.toml --filter 'arch=resnet20,method=qdrop|genie-m' --set seed=7
+  harness plan experiments/fashion/methods.toml
+  harness show resnet20-w2a2-qdrop-s0
+
+Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed, 106 interrupted";
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the cells of a grid that have no stored result, then write its tables and plots.
+    Run(run::Args),
+    /// List the cells of a grid with their ids and what is stored of them.
+    Plan(plan::Args),
+    /// Write tables and plots again from stored runs, computing nothing.
+    Report(report::Args),
+    /// Print a stored run.
+    Show(show::Args),
+    /// Say why a cell counts as done, failed, stale or missing.
+    Why(why::Args),
+    /// List every quantizer of a cell: which tensor, how many bits, per channel or per tensor.
+    Inspect(inspect::Args),
+    /// Print what the harness finds on this machine.
+    Doctor,
+    /// Print a completion script for a shell.
+    Completions { shell: Shell },
+}
+
+/// How a verb ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Done,
+    SomeFailed,
+    Interrupted,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(match exit {
+            Exit::Done => 0,
+            Exit::SomeFailed => 100,
+            Exit::Interrupted => 106,
+        })
+    }
+}
+
+/// Runs the verb.
+pub fn dispatch(cli: Cli) -> Result<Exit> {
+    match cli.verb {
+        Verb::Run(args) => run::run(&args),
+        Verb::Plan(args) => plan::plan(&args),
+        Verb::Report(args) => report::report(&args),
+        Verb::Show(args) => show::show(&args),
+        Verb::Why(args) => why::why(&args),
+        Verb::Inspect(args) => inspect::inspect(&args),
+        Verb::Doctor => doctor::doctor(),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "harness", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// The exit code of an error.
+pub fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Grid(_) | Error::Usage(_) => 2,
+        Error::NothingMatched(_) => 4,
+        Error::Interrupted => 106,
+        _ => 96,
+    }
+}

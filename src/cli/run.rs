@@ -1,0 +1,119 @@
+//! `harness run`.
+
+use super::Exit;
+use super::progress::Progress;
+use super::session::{GridArgs, Session, cache_folder, device};
+use crate::error::{Error, Result};
+use crate::experiment::{Cell, RunId, State};
+use crate::launch::{EVAL_BATCH, FullPrecisionCache, Launch, run_grid};
+use crate::store::record::{Hashes, Provenance};
+use crate::{arch, methods};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    grid: GridArgs,
+    /// Where to compute: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto", env = "HARNESS_DEVICE")]
+    device: String,
+    /// Print what would run, and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Run the selected cells again even if they are stored.
+    #[arg(long)]
+    fresh: bool,
+    /// No progress, no table: errors and warnings only.
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs what is pending, then reports.
+pub fn run(args: &Args) -> Result<Exit> {
+    let device = device(&args.device)?;
+    let mut session = Session::open(&args.grid, &device)?;
+    let to_run: Vec<(RunId, Cell, Hashes)> = session
+        .plan
+        .iter()
+        .filter(|planned| args.fresh || planned.state != State::Done)
+        .map(|planned| (planned.id.clone(), planned.cell.clone(), planned.hashes.clone()))
+        .collect();
+    if args.dry_run {
+        to_run.iter().for_each(|(id, ..)| println!("{id}"));
+        println!("{} of {} cells would run", to_run.len(), session.plan.len());
+        return Ok(Exit::Done);
+    }
+    if !args.quiet {
+        warn_of_departures(&session);
+    }
+    let cache = FullPrecisionCache::new(&cache_folder()?);
+    let lock = session.store.lock()?;
+    let cancelled = interruptible()?;
+    let progress = Progress::new(to_run.len(), session.plan.len() - to_run.len(), args.quiet);
+    let grid = args.grid.grid.display().to_string();
+    let outcome = run_grid(
+        &to_run,
+        &mut session.loader,
+        &Launch {
+            store: &session.store,
+            cache: &cache,
+            experiment: &session.experiment.name,
+            provenance: &|| Provenance::now("cpu", rayon::current_num_threads(), EVAL_BATCH, &grid),
+            observe: &|event| progress.show(&event),
+            cancelled: &cancelled,
+        },
+    );
+    progress.finish();
+    drop(lock);
+    let outcome = outcome?;
+    super::report::write(&session, args.quiet)?;
+    if outcome.left > 0 {
+        eprintln!("interrupted: {} of {} cells left; the same command goes on from here", outcome.left, to_run.len());
+        return Ok(Exit::Interrupted);
+    }
+    if outcome.failed > 0 {
+        eprintln!(
+            "{} cells failed; `harness plan {grid}` names them, `harness run {grid}` tries them again",
+            outcome.failed
+        );
+        return Ok(Exit::SomeFailed);
+    }
+    Ok(Exit::Done)
+}
+
+/// A flag that Ctrl-C sets; a second Ctrl-C ends the process at once.
+fn interruptible() -> Result<Arc<AtomicBool>> {
+    let cancelled = Arc::new(AtomicBool::new(false));
+    let flag = cancelled.clone();
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(106);
+        }
+        eprintln!("stopping; press Ctrl-C again to stop at once");
+    };
+    ctrlc::set_handler(handler).map_err(|error| Error::Usage(format!("cannot listen to Ctrl-C: {error}")))?;
+    Ok(cancelled)
+}
+
+/// Says once per method which fields of its recipe differ from the published ones: a table must not surprise.
+fn warn_of_departures(session: &Session) {
+    let mut lines = BTreeSet::new();
+    for planned in &session.plan {
+        let cell = &planned.cell;
+        if let (Some(arch), Some(method)) = (arch::find(&cell.arch), methods::find(&cell.method)) {
+            let mut published = (method.recipe)(arch);
+            published.act_search_images = published.act_search_images.min(cell.calib_images);
+            let departures = cell.recipe.departures(&published);
+            if !departures.is_empty() {
+                lines.insert(format!(
+                    "note: {} differs from its published recipe in {}",
+                    method.title,
+                    departures.join(", ")
+                ));
+            }
+        }
+    }
+    lines.iter().for_each(|line| eprintln!("{line}"));
+}
