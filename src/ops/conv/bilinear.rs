@@ -5,8 +5,8 @@
 //! Given `g`, the gradient of a result, the gradients of its two arguments are therefore again partial derivatives of
 //! `f`, with `g` in the place of the third: no other formula appears below.
 
-use super::matrix::Real;
 use super::sizes::Sizes;
+use super::vector::Real;
 use super::{dense, depthwise};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 

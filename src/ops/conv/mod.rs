@@ -9,11 +9,15 @@
 mod bilinear;
 mod dense;
 mod depthwise;
+mod flat;
 mod im2col;
 mod matrix;
+mod shifted;
 mod sizes;
+mod strided;
 #[cfg(test)]
 mod tests;
+mod vector;
 
 use crate::error::{Error, Result};
 use bilinear::{Forward, InputGradient, WeightGradient};
