@@ -7,7 +7,7 @@
 
 use super::sizes::Sizes;
 use super::vector::Real;
-use super::{dense, depthwise};
+use super::{dense, depthwise, direct};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// `(x, w) -> conv(x, w)`, or `(x, w, bias) -> conv(x, w) + bias`.
@@ -21,7 +21,13 @@ pub(super) struct WeightGradient(pub Sizes);
 
 impl Forward {
     fn compute<T: Real>(&self, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-        let kernel = if self.0.is_depthwise() { depthwise::forward } else { dense::forward };
+        let kernel = if self.0.is_depthwise() {
+            depthwise::forward
+        } else if direct::suits(&self.0) {
+            direct::forward
+        } else {
+            dense::forward
+        };
         kernel(&self.0, x, w, bias)
     }
 
@@ -102,7 +108,13 @@ impl CustomOp3 for Forward {
 
 impl InputGradient {
     fn compute<T: Real>(&self, gy: &[T], w: &[T]) -> Vec<T> {
-        let kernel = if self.0.is_depthwise() { depthwise::input_gradient } else { dense::input_gradient };
+        let kernel = if self.0.is_depthwise() {
+            depthwise::input_gradient
+        } else if direct::suits(&self.0) {
+            direct::input_gradient
+        } else {
+            dense::input_gradient
+        };
         kernel(&self.0, gy, w)
     }
 }
@@ -135,7 +147,13 @@ impl CustomOp2 for InputGradient {
 
 impl WeightGradient {
     fn compute<T: Real>(&self, x: &[T], gy: &[T]) -> Vec<T> {
-        let kernel = if self.0.is_depthwise() { depthwise::weight_gradient } else { dense::weight_gradient };
+        let kernel = if self.0.is_depthwise() {
+            depthwise::weight_gradient
+        } else if direct::suits(&self.0) {
+            direct::weight_gradient
+        } else {
+            dense::weight_gradient
+        };
         kernel(&self.0, x, gy)
     }
 }

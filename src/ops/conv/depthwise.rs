@@ -36,25 +36,21 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
     // Where the forward pass reads at `offset + t`, its adjoint reads `gy` at `t - offset`: zeros go before the first pixel.
     let lead = flat.largest_offset();
     let planes: Vec<(Vec<usize>, Vec<usize>)> = (0..flat.planes())
-        .map(|plane| {
-            let taps: Vec<usize> = (0..sizes.taps()).filter(|tap| flat.offset(*tap) / flat.plane() == plane).collect();
-            let offsets = taps.iter().map(|tap| lead - flat.offset(*tap) % flat.plane()).collect();
-            (taps, offsets)
-        })
+        .map(|plane| flat.taps_of_plane(plane).into_iter().map(|(tap, offset)| (tap, lead - offset)).unzip())
         .collect();
     let mut gx = vec![T::zero(); sizes.batch * sizes.in_image()];
     let channels = gx.par_chunks_exact_mut(sizes.in_pixels()).zip(gy.par_chunks_exact(sizes.out_pixels()));
     channels.with_min_len(CHANNELS).enumerate().for_each_init(
-        || (zeros(lead + flat.plane()), zeros(flat.channel()), Vec::new()),
+        || (zeros(lead + flat.span()), zeros(flat.span()), Vec::new()),
         |(output, input, weights), (i, (gx, gy))| {
             let filter = &w[i % sizes.c_in * sizes.taps()..][..sizes.taps()];
             flat.spread(0, gy, &mut output[lead..]);
-            for (plane, (taps, offsets)) in input.chunks_exact_mut(flat.plane()).zip(&planes) {
+            for (plane, (taps, offsets)) in planes.iter().enumerate() {
                 weights.clear();
                 weights.extend(taps.iter().map(|tap| filter[*tap]));
-                shifted_sum(plane, output, offsets, weights);
+                shifted_sum(input, output, offsets, weights);
+                flat.empty(plane, 0, input, gx);
             }
-            flat.empty(0, input, gx);
         },
     );
     gx

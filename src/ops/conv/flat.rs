@@ -33,20 +33,36 @@ pub(super) struct Flat {
 impl Flat {
     pub fn new(sizes: &Sizes, images: usize) -> Flat {
         let Sizes { h, w, k_h, k_w, out_h, out_w, stride, padding, .. } = *sizes;
-        let data_rows = (h - 1 + padding) / stride + 1;
-        let data_columns = (w - 1 + padding) / stride + 1;
-        let read_columns = out_w + (k_w - 1) / stride;
-        // Every plane begins its rows with at least `padding / stride` zeros, which also end the row before.
-        let pitch = out_w.max(data_columns).max(read_columns - (padding / stride).min(read_columns));
-        let rows = data_rows.max(out_h + (k_h - 1) / stride);
+        // What an image takes in a plane, down or across. Behind it come the zeros, `padding / stride` or more, before the
+        // next row or image: what is read of the padding behind it can lie there.
+        let extent = |input: usize, kernel: usize, output: usize| {
+            let data = (input - 1 + padding) / stride + 1;
+            let read = output + (kernel - 1) / stride;
+            output.max(data).max(read.saturating_sub(padding / stride))
+        };
+        let pitch = extent(w, k_w, out_w);
         Flat {
             sizes: *sizes,
             images,
             pitch,
-            image: (rows * pitch + (k_w - 1) / stride).next_multiple_of(BLOCK),
+            image: extent(h, k_h, out_h) * pitch,
             phases_y: stride.min(k_h),
             phases_x: stride.min(k_w),
         }
+    }
+
+    pub fn images(&self) -> usize {
+        self.images
+    }
+
+    /// Values of the flat output of one channel, all images; a multiple of [`BLOCK`].
+    pub fn span(&self) -> usize {
+        (self.images * self.image).next_multiple_of(BLOCK)
+    }
+
+    /// Values of one plane: as many as the output has can be read from any kernel position's offset on.
+    pub fn plane(&self) -> usize {
+        self.span() + self.largest_offset()
     }
 
     /// Planes of one channel.
@@ -54,20 +70,9 @@ impl Flat {
         self.phases_y * self.phases_x
     }
 
-    /// Values of one plane.
-    pub fn plane(&self) -> usize {
-        self.images * self.image
-    }
-
-    /// Values in the buffer of one channel: its planes one after the other, and room to read a plane's length from any
-    /// kernel position's offset.
+    /// Values in the buffer of one channel: its planes one after the other.
     pub fn channel(&self) -> usize {
-        self.planes() * self.plane() + self.largest_offset()
-    }
-
-    /// Values of the flat output of one channel, all images: from `offset` on, as many can be read.
-    pub fn span(&self) -> usize {
-        self.plane()
+        self.planes() * self.plane()
     }
 
     /// Where, in a channel's buffer, kernel position `tap` finds the value for output pixel 0.
@@ -78,6 +83,13 @@ impl Flat {
         plane * self.plane() + y / stride * self.pitch + x / stride
     }
 
+    /// The kernel positions that read plane `number`, each with its offset from the start of the plane.
+    pub fn taps_of_plane(&self, number: usize) -> Vec<(usize, usize)> {
+        let start = number * self.plane();
+        let taps = (0..self.sizes.taps()).filter(|tap| self.offset(*tap) / self.plane() == number);
+        taps.map(|tap| (tap, self.offset(tap) - start)).collect()
+    }
+
     /// The largest offset from the start of a plane, that of the last kernel position.
     pub fn largest_offset(&self) -> usize {
         (self.sizes.k_h - 1) / self.sizes.stride * self.pitch + (self.sizes.k_w - 1) / self.sizes.stride
@@ -85,40 +97,38 @@ impl Flat {
 
     /// Copies a channel of image number `image` into the channel's buffer.
     pub fn fill<T: Real>(&self, image: usize, channel: &[T], buffer: &mut [T]) {
-        for (y, row) in channel.chunks_exact(self.sizes.w).enumerate() {
-            self.for_each_part(image, y, |first, part| {
-                take_every(self.sizes.stride, &row[first..], &mut buffer[part]);
-            });
-        }
-    }
-
-    /// The adjoint of [`Flat::fill`]: copies a channel of one image back. Pixels that no output depends on are left.
-    pub fn empty<T: Real>(&self, image: usize, buffer: &[T], channel: &mut [T]) {
-        for (y, row) in channel.chunks_exact_mut(self.sizes.w).enumerate() {
-            self.for_each_part(image, y, |first, part| {
-                put_every(self.sizes.stride, &buffer[part], &mut row[first..]);
-            });
-        }
-    }
-
-    /// Input row `y` goes to one plane per column modulo the stride: calls `visit` with the first pixel of each part, and
-    /// where the part goes in the channel's buffer.
-    fn for_each_part(&self, image: usize, y: usize, mut visit: impl FnMut(usize, Range<usize>)) {
-        let Sizes { w, stride, padding, .. } = self.sizes;
-        let row = y + padding;
-        if row % stride >= self.phases_y {
-            return;
-        }
-        for phase in 0..self.phases_x {
-            // The first column at or after the padding that belongs to this phase.
-            let column = padding.saturating_sub(phase).div_ceil(stride);
-            let first = column * stride + phase - padding;
-            if first < w {
-                let plane = row % stride * self.phases_x + phase;
-                let start = plane * self.plane() + image * self.image + row / stride * self.pitch + column;
-                visit(first, start..start + (w - first).div_ceil(stride));
+        for (number, plane) in buffer.chunks_exact_mut(self.plane()).enumerate() {
+            for (y, first, part) in self.rows_of_plane(number, image) {
+                let row = &channel[y * self.sizes.w..][..self.sizes.w];
+                take_every(self.sizes.stride, &row[first..], &mut plane[part]);
             }
         }
+    }
+
+    /// The adjoint of [`Flat::fill`] for one plane: copies a channel of image number `image` back from it. Pixels that no
+    /// plane holds are left: no output depends on them.
+    pub fn empty<T: Real>(&self, number: usize, image: usize, plane: &[T], channel: &mut [T]) {
+        for (y, first, part) in self.rows_of_plane(number, image) {
+            let row = &mut channel[y * self.sizes.w..][..self.sizes.w];
+            put_every(self.sizes.stride, &plane[part], &mut row[first..]);
+        }
+    }
+
+    /// The input rows that plane `number` holds parts of: the row, the first of its pixels there, and where in the plane.
+    fn rows_of_plane(&self, number: usize, image: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
+        let Sizes { h, w, stride, padding, .. } = self.sizes;
+        let (phase_y, phase_x) = (number / self.phases_x, number % self.phases_x);
+        // The first row and column at or after the padding that belong to this plane.
+        let row = padding.saturating_sub(phase_y).div_ceil(stride);
+        let column = padding.saturating_sub(phase_x).div_ceil(stride);
+        let (first_y, first_x) = (row * stride + phase_y - padding, column * stride + phase_x - padding);
+        let len = w.saturating_sub(first_x).div_ceil(stride);
+        let start = image * self.image + row * self.pitch + column;
+        let (pitch, end) = (self.pitch, if len == 0 { 0 } else { h });
+        (first_y..end).step_by(stride).enumerate().map(move |(i, y)| {
+            let start = start + i * pitch;
+            (y, first_x, start..start + len)
+        })
     }
 
     /// Copies an output channel of image number `image` into the flat layout.

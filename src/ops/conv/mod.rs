@@ -2,13 +2,15 @@
 //!
 //! A convolution is bilinear in input and weight, and so are its two gradients. The three are one family
 //! ([`bilinear`]): the derivative of each is made of the other two, so derivatives of every order are exact and as
-//! fast as the first. The arithmetic behind them: [`dense`] (matrix products) and [`depthwise`] (direct loops).
+//! fast as the first. The arithmetic behind them: [`dense`] (matrix products), [`direct`] (few channels) and
+//! [`depthwise`] (one).
 //!
 //! Every result is the same, bit for bit, for any number of threads.
 
 mod bilinear;
 mod dense;
 mod depthwise;
+mod direct;
 mod flat;
 mod im2col;
 mod matrix;
@@ -17,6 +19,7 @@ mod sizes;
 mod strided;
 #[cfg(test)]
 mod tests;
+mod tile;
 mod vector;
 
 use crate::error::{Error, Result};

@@ -5,8 +5,8 @@
 use super::vector::Real;
 use pulp::{Arch, Simd, WithSimd};
 
-/// A multiple of every vector's length.
-pub(super) const BLOCK: usize = 16;
+/// A multiple of every vector's length, and of three of them.
+pub(super) const BLOCK: usize = 48;
 
 /// `out[t] = sum_i weights[i] * values[offsets[i] + t]`.
 pub(super) fn shifted_sum<T: Real>(out: &mut [T], values: &[T], offsets: &[usize], weights: &[T]) {
