@@ -4,5 +4,7 @@
 pub mod conv;
 pub mod pool;
 
+mod window;
+
 #[cfg(test)]
 mod check;

@@ -17,8 +17,9 @@ const PIXELS_OF_PRODUCT: usize = 768;
 /// The same for dot products: vectors long enough to outweigh the sum over the last register, short enough to stay in cache.
 const PIXELS_OF_DOT: usize = 1536;
 
-/// Partial sums of the weight gradient, at most; their number depends on the sizes alone, and so does the result.
-const PARTS: usize = 8;
+/// Groups that a batch is cut into to be convolved in parallel, at least, and partial sums of the weight gradient, at most.
+/// They depend on the sizes alone, not on the number of threads, and so does every result.
+const GROUPS: usize = 8;
 
 /// Whether this is faster than matrix products; found by measurement, see `benches/NOTES.md`.
 pub(super) fn suits(sizes: &Sizes) -> bool {
@@ -111,7 +112,7 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
 
 /// Gradient of `sum(gy * conv(x, w))` to `w`.
 pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<T> {
-    let parts = (sizes.batch * sizes.out_pixels() / PIXELS_OF_PRODUCT).clamp(1, PARTS);
+    let parts = (sizes.batch * sizes.out_pixels() / PIXELS_OF_PRODUCT).clamp(1, GROUPS);
     let images_of_part = sizes.batch.div_ceil(parts).max(1);
     let flat = Flat::new(sizes, images_together(sizes, PIXELS_OF_DOT).min(images_of_part));
     let rows = unfolded_rows(sizes, &flat);
@@ -153,9 +154,9 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
     gw
 }
 
-/// Images that share the planes of one buffer.
+/// Images that share the planes of one buffer: enough to have so many pixels.
 fn images_together(sizes: &Sizes, pixels: usize) -> usize {
-    pixels.div_ceil(sizes.out_pixels()).min(sizes.batch.div_ceil(PARTS)).max(1)
+    pixels.div_ceil(sizes.out_pixels()).min(sizes.batch.div_ceil(GROUPS)).max(1)
 }
 
 /// Where each row of a group's unfolded matrix, `(channel, tap)`, begins in the group's buffers.

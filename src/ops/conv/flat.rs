@@ -10,8 +10,8 @@
 
 use super::shifted::BLOCK;
 use super::sizes::Sizes;
-use super::strided::{put_every, take_every};
 use super::vector::Real;
+use crate::ops::window::{put_every, take_every};
 use std::ops::Range;
 
 /// Where the pixels of a channel go. Buffers start as zeros; [`Flat::fill`] and [`Flat::spread`] write to the same places

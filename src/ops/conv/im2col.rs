@@ -3,8 +3,8 @@
 //! The unfolded matrix has one row per (channel, kernel row, kernel column) and one column per output pixel.
 
 use super::sizes::Sizes;
-use super::strided::take_every;
 use super::vector::Real;
+use crate::ops::window::take_every;
 
 /// Copies the channels in `image` to `columns`; padding becomes zeros.
 ///

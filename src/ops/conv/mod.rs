@@ -16,7 +16,6 @@ mod im2col;
 mod matrix;
 mod shifted;
 mod sizes;
-mod strided;
 #[cfg(test)]
 mod tests;
 mod tile;

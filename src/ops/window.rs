@@ -1,9 +1,17 @@
-//! Copies between a row of pixels and every `stride`-th of its values.
+//! Sliding windows over a row of pixels: which of them lie inside, and every `stride`-th pixel.
 
-use super::vector::Real;
+use std::ops::Range;
+
+/// Output positions `i` with `0 <= stride * i + tap - padding < input`: those whose window has pixel `tap` on the input
+/// rather than on the padding.
+pub(super) fn inside(tap: usize, stride: usize, padding: usize, input: usize, output: usize) -> Range<usize> {
+    let end = (input + padding).saturating_sub(tap).div_ceil(stride).min(output);
+    let start = padding.saturating_sub(tap).div_ceil(stride).min(end);
+    start..end
+}
 
 /// `to[i] = from[stride * i]`, as far as both reach.
-pub(super) fn take_every<T: Real>(stride: usize, from: &[T], to: &mut [T]) {
+pub(super) fn take_every<T: Copy>(stride: usize, from: &[T], to: &mut [T]) {
     match stride {
         1 => {
             let len = from.len().min(to.len());
@@ -20,7 +28,7 @@ pub(super) fn take_every<T: Real>(stride: usize, from: &[T], to: &mut [T]) {
 }
 
 /// `to[stride * i] = from[i]`, as far as both reach; the adjoint of [`take_every`] into zeros.
-pub(super) fn put_every<T: Real>(stride: usize, from: &[T], to: &mut [T]) {
+pub(super) fn put_every<T: Copy>(stride: usize, from: &[T], to: &mut [T]) {
     match stride {
         1 => {
             let len = from.len().min(to.len());
@@ -38,6 +46,18 @@ pub(super) fn put_every<T: Real>(stride: usize, from: &[T], to: &mut [T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn inside_is_where_the_definition_says() {
+        for (tap, stride, padding) in (0..4).flat_map(|t| (1..4).flat_map(move |s| (0..5).map(move |p| (t, s, p)))) {
+            for (input, output) in (1..7).flat_map(|input| (0..9).map(move |output| (input, output))) {
+                let holds = |i: &usize| (padding..input + padding).contains(&(stride * i + tap));
+                let expected: Vec<usize> = (0..output).filter(holds).collect();
+                let got: Vec<usize> = inside(tap, stride, padding, input, output).collect();
+                assert_eq!(got, expected, "{tap} {stride} {padding} {input} {output}");
+            }
+        }
+    }
 
     #[test]
     fn values_come_back_to_where_they_were_taken_from() {
