@@ -29,7 +29,7 @@ pub(super) fn suits(sizes: &Sizes) -> bool {
 
 /// `y = conv(x, w) + bias`.
 pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-    let flat = Flat::new(sizes, images_together(sizes, PIXELS_OF_PRODUCT));
+    let flat = Flat::new(sizes, images_together(sizes, PIXELS_OF_PRODUCT, sizes.batch.div_ceil(GROUPS)));
     let rows = unfolded_rows(sizes, &flat);
     let filters: Vec<Panels<T>> = w
         .chunks_exact(sizes.c_out_of_group() * sizes.terms())
@@ -62,7 +62,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T
 
 /// Gradient of `sum(gy * conv(x, w))` to `x`.
 pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T> {
-    let flat = Flat::new(sizes, images_together(sizes, PIXELS_OF_PRODUCT));
+    let flat = Flat::new(sizes, images_together(sizes, PIXELS_OF_PRODUCT, sizes.batch.div_ceil(GROUPS)));
     // Where the forward pass reads at `offset + t`, its adjoint reads `gy` at `t - offset`: zeros go before the first pixel.
     let lead = flat.largest_offset();
     let output_channel = lead + flat.span();
@@ -114,7 +114,7 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
 pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<T> {
     let parts = (sizes.batch * sizes.out_pixels() / PIXELS_OF_PRODUCT).clamp(1, GROUPS);
     let images_of_part = sizes.batch.div_ceil(parts).max(1);
-    let flat = Flat::new(sizes, images_together(sizes, PIXELS_OF_DOT).min(images_of_part));
+    let flat = Flat::new(sizes, images_together(sizes, PIXELS_OF_DOT, images_of_part));
     let rows = unfolded_rows(sizes, &flat);
     // Room to read whole panels of the last group.
     let output_rows = (sizes.groups - 1) * sizes.c_out_of_group() + sizes.c_out_of_group().next_multiple_of(CHANNELS);
@@ -154,9 +154,9 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
     gw
 }
 
-/// Images that share the planes of one buffer: enough to have so many pixels.
-fn images_together(sizes: &Sizes, pixels: usize) -> usize {
-    pixels.div_ceil(sizes.out_pixels()).min(sizes.batch.div_ceil(GROUPS)).max(1)
+/// Images that share the planes of one buffer: enough to have so many pixels, but no more than `limit`.
+fn images_together(sizes: &Sizes, pixels: usize, limit: usize) -> usize {
+    pixels.div_ceil(sizes.out_pixels()).min(limit).max(1)
 }
 
 /// Where each row of a group's unfolded matrix, `(channel, tap)`, begins in the group's buffers.

@@ -1,9 +1,9 @@
 //! 2-d convolution whose gradients can be differentiated again.
 //!
 //! A convolution is bilinear in input and weight, and so are its two gradients. The three are one family
-//! ([`bilinear`]): the derivative of each is made of the other two, so derivatives of every order are exact and as
-//! fast as the first. The arithmetic behind them: [`dense`] (matrix products), [`direct`] (few channels) and
-//! [`depthwise`] (one).
+//! (`bilinear`): the derivative of each is made of the other two, so derivatives of every order are exact and as
+//! fast as the first. The arithmetic behind them: `dense` (matrix products), `direct` (few channels) and
+//! `depthwise` (one).
 //!
 //! Every result is the same, bit for bit, for any number of threads.
 

@@ -75,7 +75,7 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Shapes of the target networks, cut down in the batch only, beside the random ones.
+/// Shapes of the target networks, and batches large enough to be cut into uneven groups of images.
 fn network_cases() -> Vec<Case> {
     vec![
         Case::new((2, 1, 28, 28), (16, 1, 3, 3), 1, 1),
@@ -84,6 +84,9 @@ fn network_cases() -> Vec<Case> {
         Case::new((2, 16, 28, 28), (32, 16, 1, 1), 2, 0),
         Case::new((3, 32, 14, 14), (32, 32, 3, 3), 1, 1),
         Case::new((9, 64, 7, 7), (64, 64, 3, 3), 1, 1),
+        Case::new((37, 5, 4, 6), (6, 5, 3, 2), 1, 0),
+        Case::new((37, 8, 9, 7), (12, 4, 3, 3), 2, 1),
+        Case::new((37, 3, 5, 5), (3, 1, 3, 3), 1, 2),
         Case::new((1, 3, 33, 33), (64, 3, 7, 7), 2, 3),
         Case::new((2, 16, 28, 28), (64, 16, 1, 1), 1, 0),
         Case::new((2, 64, 28, 28), (64, 1, 3, 3), 2, 1),
