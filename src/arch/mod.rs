@@ -26,13 +26,7 @@ pub struct ArchSpec {
 /// Every known architecture.
 pub const ARCHS: &[ArchSpec] = &[
     ArchSpec { name: "resnet20", family: Family::ResNet, build: |_| Vec::new(), input: [1, 28, 28], classes: 10 },
-    ArchSpec {
-        name: "mobilenetv2-tiny",
-        family: Family::MobileNetV2,
-        build: |_| Vec::new(),
-        input: [1, 28, 28],
-        classes: 10,
-    },
+    ArchSpec { name: "mobilenetv2-tiny", family: Family::MobileNetV2, build: |_| Vec::new(), input: [1, 28, 28], classes: 10 },
 ];
 
 /// The architecture called `name`.
