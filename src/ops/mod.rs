@@ -18,5 +18,7 @@ pub mod rounding;
 
 pub(crate) use kernel::sum2;
 
+mod window;
+
 #[cfg(test)]
 mod check;

@@ -5,9 +5,9 @@
 //! Given `g`, the gradient of a result, the gradients of its two arguments are therefore again partial derivatives of
 //! `f`, with `g` in the place of the third: no other formula appears below.
 
-use super::matrix::Real;
 use super::sizes::Sizes;
-use super::{dense, depthwise};
+use super::vector::Real;
+use super::{dense, depthwise, direct};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
 /// `(x, w) -> conv(x, w)`, or `(x, w, bias) -> conv(x, w) + bias`.
@@ -19,10 +19,32 @@ pub(super) struct InputGradient(pub Sizes);
 /// `(x, gy) -> df/dw`.
 pub(super) struct WeightGradient(pub Sizes);
 
+/// Which of the three ways is fastest.
+enum Algorithm {
+    Depthwise,
+    Direct,
+    Products,
+}
+
+impl Algorithm {
+    fn of(sizes: &Sizes) -> Algorithm {
+        if sizes.is_depthwise() {
+            Algorithm::Depthwise
+        } else if direct::suits(sizes) {
+            Algorithm::Direct
+        } else {
+            Algorithm::Products
+        }
+    }
+}
+
 impl Forward {
     fn compute<T: Real>(&self, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-        let kernel = if self.0.is_depthwise() { depthwise::forward } else { dense::forward };
-        kernel(&self.0, x, w, bias)
+        match Algorithm::of(&self.0) {
+            Algorithm::Depthwise => depthwise::forward(&self.0, x, w, bias),
+            Algorithm::Direct => direct::forward(&self.0, x, w, bias),
+            Algorithm::Products => dense::forward(&self.0, x, w, bias),
+        }
     }
 
     fn shape(&self) -> Shape {
@@ -102,8 +124,11 @@ impl CustomOp3 for Forward {
 
 impl InputGradient {
     fn compute<T: Real>(&self, gy: &[T], w: &[T]) -> Vec<T> {
-        let kernel = if self.0.is_depthwise() { depthwise::input_gradient } else { dense::input_gradient };
-        kernel(&self.0, gy, w)
+        match Algorithm::of(&self.0) {
+            Algorithm::Depthwise => depthwise::input_gradient(&self.0, gy, w),
+            Algorithm::Direct => direct::input_gradient(&self.0, gy, w),
+            Algorithm::Products => dense::input_gradient(&self.0, gy, w),
+        }
     }
 }
 
@@ -135,8 +160,11 @@ impl CustomOp2 for InputGradient {
 
 impl WeightGradient {
     fn compute<T: Real>(&self, x: &[T], gy: &[T]) -> Vec<T> {
-        let kernel = if self.0.is_depthwise() { depthwise::weight_gradient } else { dense::weight_gradient };
-        kernel(&self.0, x, gy)
+        match Algorithm::of(&self.0) {
+            Algorithm::Depthwise => depthwise::weight_gradient(&self.0, x, gy),
+            Algorithm::Direct => direct::weight_gradient(&self.0, x, gy),
+            Algorithm::Products => dense::weight_gradient(&self.0, x, gy),
+        }
     }
 }
 

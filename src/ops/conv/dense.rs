@@ -1,8 +1,9 @@
 //! Convolution and its two gradients as matrix products, one per image and group, parallel over the batch.
 
 use super::im2col::{fold_add, unfold};
-use super::matrix::{Matrix, Real, Store, multiply};
+use super::matrix::{Matrix, Store, multiply};
 use super::sizes::Sizes;
+use super::vector::Real;
 use rayon::prelude::*;
 
 /// Partial sums of the weight gradient; fixed, so that the order of additions does not depend on the thread count.

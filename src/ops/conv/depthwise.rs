@@ -1,101 +1,88 @@
-//! Depthwise convolution (one filter per channel) and its two gradients, by direct loops over image rows.
+//! Depthwise convolution (one filter per channel) and its two gradients, as sums of shifted vectors (see [`super::flat`]).
 
-use super::matrix::Real;
+use super::flat::Flat;
+use super::shifted::{shifted_dots, shifted_sum};
 use super::sizes::Sizes;
-use pulp::Arch;
+use super::vector::Real;
 use rayon::prelude::*;
 
-/// Planes handed to a worker at once: one plane is too little work for a task.
-const PLANES: usize = 8;
+/// Channel images handed to a worker at once: one is too little work for a task.
+const CHANNELS: usize = 8;
+
+/// Pixels of images that share one pass of dot products: sums over longer vectors spend less time on their ends.
+const GROUP: usize = 8192;
 
 /// `y = conv(x, w) + bias`.
 pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+    let flat = Flat::new(sizes, 1);
+    let offsets: Vec<usize> = (0..sizes.taps()).map(|tap| flat.offset(tap)).collect();
     let mut y = vec![T::zero(); sizes.batch * sizes.out_image()];
-    let arch = Arch::new();
-    let planes = y.par_chunks_exact_mut(sizes.out_pixels()).zip(x.par_chunks_exact(sizes.in_pixels()));
-    planes.with_min_len(PLANES).enumerate().for_each(|(plane, (y, x))| {
-        let channel = plane % sizes.c_in;
-        if let Some(bias) = bias {
-            y.fill(bias[channel]);
-        }
-        arch.dispatch(|| {
-            for_each_row_pair(sizes, |tap, rows| {
-                let weight = w[channel * sizes.taps() + tap];
-                let (x, y) = (&x[rows.input..], &mut y[rows.output..][..rows.len]);
-                if sizes.stride == 1 {
-                    y.iter_mut().zip(x).for_each(|(y, x)| *y += weight * *x);
-                } else {
-                    y.iter_mut().zip(x.iter().step_by(sizes.stride)).for_each(|(y, x)| *y += weight * *x);
-                }
-            });
-        });
-    });
+    let channels = y.par_chunks_exact_mut(sizes.out_pixels()).zip(x.par_chunks_exact(sizes.in_pixels()));
+    channels.with_min_len(CHANNELS).enumerate().for_each_init(
+        || (zeros(flat.channel()), zeros(flat.span())),
+        |(input, output), (i, (y, x))| {
+            let channel = i % sizes.c_in;
+            flat.fill(0, x, input);
+            shifted_sum(output, input, &offsets, &w[channel * sizes.taps()..][..sizes.taps()]);
+            flat.compact(0, output, bias.map_or(T::zero(), |bias| bias[channel]), y);
+        },
+    );
     y
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `x`.
 pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T> {
+    let flat = Flat::new(sizes, 1);
+    // Where the forward pass reads at `offset + t`, its adjoint reads `gy` at `t - offset`: zeros go before the first pixel.
+    let lead = flat.largest_offset();
+    let planes: Vec<(Vec<usize>, Vec<usize>)> = (0..flat.planes())
+        .map(|plane| flat.taps_of_plane(plane).into_iter().map(|(tap, offset)| (tap, lead - offset)).unzip())
+        .collect();
     let mut gx = vec![T::zero(); sizes.batch * sizes.in_image()];
-    let arch = Arch::new();
-    let planes = gx.par_chunks_exact_mut(sizes.in_pixels()).zip(gy.par_chunks_exact(sizes.out_pixels()));
-    planes.with_min_len(PLANES).enumerate().for_each(|(plane, (gx, gy))| {
-        let channel = plane % sizes.c_in;
-        arch.dispatch(|| {
-            for_each_row_pair(sizes, |tap, rows| {
-                let weight = w[channel * sizes.taps() + tap];
-                let (gx, gy) = (&mut gx[rows.input..], &gy[rows.output..][..rows.len]);
-                if sizes.stride == 1 {
-                    gx.iter_mut().zip(gy).for_each(|(gx, gy)| *gx += weight * *gy);
-                } else {
-                    gx.iter_mut().step_by(sizes.stride).zip(gy).for_each(|(gx, gy)| *gx += weight * *gy);
-                }
-            });
-        });
-    });
+    let channels = gx.par_chunks_exact_mut(sizes.in_pixels()).zip(gy.par_chunks_exact(sizes.out_pixels()));
+    channels.with_min_len(CHANNELS).enumerate().for_each_init(
+        || (zeros(lead + flat.span()), zeros(flat.span()), Vec::new()),
+        |(output, input, weights), (i, (gx, gy))| {
+            let filter = &w[i % sizes.c_in * sizes.taps()..][..sizes.taps()];
+            flat.spread(0, gy, &mut output[lead..]);
+            for (plane, (taps, offsets)) in planes.iter().enumerate() {
+                weights.clear();
+                weights.extend(taps.iter().map(|tap| filter[*tap]));
+                shifted_sum(input, output, offsets, weights);
+                flat.empty(plane, 0, input, gx);
+            }
+        },
+    );
     gx
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `w`; parallel over channels, so each sum has one fixed order.
 pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<T> {
+    let images = (GROUP / sizes.in_pixels()).clamp(1, sizes.batch.max(1));
+    let flat = Flat::new(sizes, images);
+    let offsets: Vec<usize> = (0..sizes.taps()).map(|tap| flat.offset(tap)).collect();
     let mut gw = vec![T::zero(); sizes.weight()];
-    let arch = Arch::new();
-    gw.par_chunks_exact_mut(sizes.taps()).enumerate().for_each(|(channel, gw)| {
-        arch.dispatch(|| {
-            for image in 0..sizes.batch {
-                let plane = image * sizes.c_in + channel;
-                let x = &x[plane * sizes.in_pixels()..][..sizes.in_pixels()];
-                let gy = &gy[plane * sizes.out_pixels()..][..sizes.out_pixels()];
-                for_each_row_pair(sizes, |tap, rows| {
-                    let mut sum = T::zero();
-                    let (x, gy) = (&x[rows.input..], &gy[rows.output..][..rows.len]);
-                    gy.iter().zip(x.iter().step_by(sizes.stride)).for_each(|(gy, x)| sum += *gy * *x);
-                    gw[tap] += sum;
-                });
+    gw.par_chunks_exact_mut(sizes.taps()).enumerate().for_each_init(
+        || (zeros(flat.channel()), zeros(flat.span())),
+        |(input, output), (channel, gw)| {
+            for first in (0..sizes.batch).step_by(images) {
+                for place in 0..images {
+                    let image = first + place;
+                    if image < sizes.batch {
+                        let i = image * sizes.c_in + channel;
+                        flat.fill(place, &x[i * sizes.in_pixels()..][..sizes.in_pixels()], input);
+                        flat.spread(place, &gy[i * sizes.out_pixels()..][..sizes.out_pixels()], output);
+                    } else {
+                        flat.clear(place, output);
+                    }
+                }
+                shifted_dots(gw, input, &offsets, output);
             }
-        });
-    });
+        },
+    );
     gw
 }
 
-/// A stretch of an output row and the start of the input values, `stride` apart, that one tap multiplies into it.
-struct RowPair {
-    input: usize,
-    output: usize,
-    len: usize,
-}
-
-#[inline(always)]
-fn for_each_row_pair(sizes: &Sizes, mut visit: impl FnMut(usize, RowPair)) {
-    for tap in 0..sizes.taps() {
-        let (tap_y, tap_x) = (tap / sizes.k_w, tap % sizes.k_w);
-        let xs = sizes.columns_inside(tap_x);
-        if xs.is_empty() {
-            continue;
-        }
-        for y in sizes.rows_inside(tap_y) {
-            let in_y = y * sizes.stride + tap_y - sizes.padding;
-            let in_x = xs.start * sizes.stride + tap_x - sizes.padding;
-            visit(tap, RowPair { input: in_y * sizes.w + in_x, output: y * sizes.out_w + xs.start, len: xs.len() });
-        }
-    }
+fn zeros<T: Real>(len: usize) -> Vec<T> {
+    vec![T::zero(); len]
 }

@@ -2,8 +2,9 @@
 //!
 //! The unfolded matrix has one row per (channel, kernel row, kernel column) and one column per output pixel.
 
-use super::matrix::Real;
 use super::sizes::Sizes;
+use super::vector::Real;
+use crate::ops::window::take_every;
 
 /// Copies the channels in `image` to `columns`; padding becomes zeros.
 ///
@@ -31,12 +32,7 @@ fn unfold_tap<T: Real>(sizes: &Sizes, channel: &[T], tap_y: usize, tap_x: usize,
             (y * sizes.stride + tap_y - sizes.padding) * sizes.w + xs.start * sizes.stride + tap_x - sizes.padding;
         line[..xs.start].fill(T::zero());
         line[xs.end..].fill(T::zero());
-        if sizes.stride == 1 {
-            line[xs.clone()].copy_from_slice(&channel[first..first + xs.len()]);
-        } else {
-            let source = channel[first..].iter().step_by(sizes.stride);
-            line[xs.clone()].iter_mut().zip(source).for_each(|(to, from)| *to = *from);
-        }
+        take_every(sizes.stride, &channel[first..], &mut line[xs.clone()]);
     }
 }
 

@@ -1,11 +1,6 @@
 //! Matrix products over slices: the one place that calls the `gemm` crate.
 
-use candle_core::WithDType;
-
-/// Element types of the convolution kernels. Not for implementing elsewhere: `gemm` knows these types only.
-pub(super) trait Real: WithDType {}
-impl Real for f32 {}
-impl Real for f64 {}
+use super::vector::Real;
 
 /// A dense matrix in a slice, row-major or the transpose of one.
 #[derive(Clone, Copy)]

@@ -1,21 +1,28 @@
 //! 2-d convolution whose gradients can be differentiated again.
 //!
 //! A convolution is bilinear in input and weight, and so are its two gradients. The three are one family
-//! ([`bilinear`]): the derivative of each is made of the other two, so derivatives of every order are exact and as
-//! fast as the first. The arithmetic behind them: [`dense`] (matrix products) and [`depthwise`] (direct loops).
+//! (`bilinear`): the derivative of each is made of the other two, so derivatives of every order are exact and as
+//! fast as the first. The arithmetic behind them: `dense` (matrix products), `direct` (few channels) and
+//! `depthwise` (one).
 //!
 //! Every result is the same, bit for bit, for any number of threads.
 
 mod bilinear;
 mod dense;
 mod depthwise;
+mod direct;
+mod flat;
 mod im2col;
 mod matrix;
+mod shifted;
 mod sizes;
 #[cfg(test)]
 mod tests;
+mod tile;
+mod vector;
 
 use crate::error::{Error, Result};
+use bilinear::{Forward, InputGradient, WeightGradient};
 use candle_core::{DType, Device, Tensor};
 use sizes::Sizes;
 
@@ -49,15 +56,62 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry)
             None => Ok(y),
         };
     }
-    let dtypes: Vec<DType> = [Some(x), Some(w), bias].into_iter().flatten().map(Tensor::dtype).collect();
-    if dtypes.iter().any(|dtype| *dtype != dtypes[0]) || !matches!(dtypes[0], DType::F32 | DType::F64) {
-        return Err(shape_error(format!("input, weight and bias must all be f32 or all f64, not {dtypes:?}")));
-    }
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     match bias {
-        Some(bias) => Ok(x.apply_op3(&w, &bias.contiguous()?, bilinear::Forward(sizes))?),
-        None => Ok(x.apply_op2(&w, bilinear::Forward(sizes))?),
+        Some(bias) => {
+            check_dtypes(&[&x, &w, bias])?;
+            Ok(x.apply_op3(&w, &bias.contiguous()?, Forward(sizes))?)
+        }
+        None => {
+            check_dtypes(&[&x, &w])?;
+            Ok(x.apply_op2(&w, Forward(sizes))?)
+        }
     }
+}
+
+/// Gradient of `sum(gy * conv2d(x, w))` to `x`, which has `height` and `width`: the transposed convolution of `gy`.
+///
+/// Shapes: `gy` `(N, C_out, H', W')`; `w` as in [`conv2d`]; result `(N, C_in, height, width)`. On the CPU only.
+/// Gradient: flows to `gy` and `w`, to any order. Errors: [`Error::Shape`], as [`conv2d`].
+pub fn input_gradient(gy: &Tensor, w: &Tensor, (height, width): (usize, usize), geometry: Geometry) -> Result<Tensor> {
+    let (batch, c_out, out_h, out_w) = gy.dims4()?;
+    let c_in = w.dims4()?.1 * geometry.groups;
+    let sizes = Sizes::new((batch, c_in, height, width), w.dims4()?, geometry)?;
+    check_output(&sizes, (c_out, out_h, out_w))?;
+    check_dtypes(&[gy, w])?;
+    Ok(gy.contiguous()?.apply_op2(&w.contiguous()?, InputGradient(sizes))?)
+}
+
+/// Gradient of `sum(gy * conv2d(x, w))` to `w`, whose kernel is `k_h` by `k_w`.
+///
+/// Shapes: `x` and `gy` as in [`conv2d`] and [`input_gradient`]; result `(C_out, C_in / groups, k_h, k_w)`. On the CPU only.
+/// Gradient: flows to `x` and `gy`, to any order. Errors: [`Error::Shape`], as [`conv2d`].
+pub fn weight_gradient(x: &Tensor, gy: &Tensor, (k_h, k_w): (usize, usize), geometry: Geometry) -> Result<Tensor> {
+    let (batch, c_out, out_h, out_w) = gy.dims4()?;
+    let c_in_of_group = x.dim(1)?.checked_div(geometry.groups).unwrap_or(0);
+    let sizes = Sizes::new(x.dims4()?, (c_out, c_in_of_group, k_h, k_w), geometry)?;
+    if batch != sizes.batch {
+        return Err(shape_error(format!("{} inputs with the gradients of {batch} outputs", sizes.batch)));
+    }
+    check_output(&sizes, (c_out, out_h, out_w))?;
+    check_dtypes(&[x, gy])?;
+    Ok(x.contiguous()?.apply_op2(&gy.contiguous()?, WeightGradient(sizes))?)
+}
+
+fn check_output(sizes: &Sizes, gy: (usize, usize, usize)) -> Result<()> {
+    let y = (sizes.c_out, sizes.out_h, sizes.out_w);
+    if gy != y {
+        return Err(shape_error(format!("gradient of an output {gy:?}, but the output is {y:?}")));
+    }
+    Ok(())
+}
+
+fn check_dtypes(tensors: &[&Tensor]) -> Result<()> {
+    let dtypes: Vec<DType> = tensors.iter().map(|t| t.dtype()).collect();
+    if dtypes.iter().any(|dtype| *dtype != dtypes[0]) || !matches!(dtypes[0], DType::F32 | DType::F64) {
+        return Err(shape_error(format!("the arguments must all be f32 or all f64, not {dtypes:?}")));
+    }
+    Ok(())
 }
 
 fn shape_error(problem: String) -> Error {

@@ -2,6 +2,7 @@
 
 use super::{Geometry, shape_error};
 use crate::error::Result;
+use crate::ops::window::inside;
 use std::ops::Range;
 
 /// Sizes of input, kernel and output of one convolution over a batch.
@@ -105,11 +106,4 @@ impl Sizes {
     pub fn columns_inside(&self, tap: usize) -> Range<usize> {
         inside(tap, self.stride, self.padding, self.w, self.out_w)
     }
-}
-
-/// Output positions `i` with `0 <= stride * i + tap - padding < input`.
-fn inside(tap: usize, stride: usize, padding: usize, input: usize, output: usize) -> Range<usize> {
-    let end = (input + padding).saturating_sub(tap).div_ceil(stride).min(output);
-    let start = padding.saturating_sub(tap).div_ceil(stride).min(end);
-    start..end
 }

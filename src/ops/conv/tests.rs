@@ -75,7 +75,7 @@ fn cases() -> impl Strategy<Value = Case> {
     )
 }
 
-/// Shapes of the target networks, cut down in the batch only, beside the random ones.
+/// Shapes of the target networks, and batches large enough to be cut into uneven groups of images.
 fn network_cases() -> Vec<Case> {
     vec![
         Case::new((2, 1, 28, 28), (16, 1, 3, 3), 1, 1),
@@ -84,6 +84,9 @@ fn network_cases() -> Vec<Case> {
         Case::new((2, 16, 28, 28), (32, 16, 1, 1), 2, 0),
         Case::new((3, 32, 14, 14), (32, 32, 3, 3), 1, 1),
         Case::new((9, 64, 7, 7), (64, 64, 3, 3), 1, 1),
+        Case::new((37, 5, 4, 6), (6, 5, 3, 2), 1, 0),
+        Case::new((37, 8, 9, 7), (12, 4, 3, 3), 2, 1),
+        Case::new((37, 3, 5, 5), (3, 1, 3, 3), 1, 2),
         Case::new((1, 3, 33, 33), (64, 3, 7, 7), 2, 3),
         Case::new((2, 16, 28, 28), (64, 16, 1, 1), 1, 0),
         Case::new((2, 64, 28, 28), (64, 1, 3, 3), 2, 1),
@@ -216,14 +219,13 @@ fn gradient_operations_have_the_right_gradients() {
         Case::new((2, 3, 4, 4), (5, 3, 1, 1), 1, 0),
     ] {
         let (x, w, _) = case.tensors(DType::F64);
-        let sizes = Sizes::new(case.x, case.w, case.geometry).unwrap();
-        let gy = noise((sizes.batch, sizes.c_out, sizes.out_h, sizes.out_w), 4, DType::F64);
+        let gy = noise(conv2d(&x, &w, None, case.geometry).unwrap().dims(), 4, DType::F64);
         let vars = [x, w, gy].map(|t| Var::from_tensor(&t).unwrap());
-        let input_gradient = |v: &[Var]| Ok(v[2].apply_op2(&v[1], bilinear::InputGradient(sizes))?.sqr()?.sum_all()?);
-        let weight_gradient =
-            |v: &[Var]| Ok(v[0].apply_op2(&v[2], bilinear::WeightGradient(sizes))?.sqr()?.sum_all()?);
-        check_gradients(&case, "input gradient", &vars, &[1, 2], input_gradient);
-        check_gradients(&case, "weight gradient", &vars, &[0, 2], weight_gradient);
+        let (image, kernel) = ((case.x.2, case.x.3), (case.w.2, case.w.3));
+        let of_input = |v: &[Var]| Ok(input_gradient(&v[2], &v[1], image, case.geometry)?.sqr()?.sum_all()?);
+        let of_weight = |v: &[Var]| Ok(weight_gradient(&v[0], &v[2], kernel, case.geometry)?.sqr()?.sum_all()?);
+        check_gradients(&case, "input gradient", &vars, &[1, 2], of_input);
+        check_gradients(&case, "weight gradient", &vars, &[0, 2], of_weight);
     }
 }
 
@@ -303,4 +305,12 @@ fn what_does_not_fit_is_an_error() {
     assert!(problem(&x, &noise((6, 2, 9, 3), 2, DType::F32), None, good).contains("9x3 kernel"));
     assert!(problem(&x, &w, Some(&noise(5, 3, DType::F32)), good).contains("bias"));
     assert!(problem(&x, &noise((6, 2, 3, 3), 2, DType::F64), None, good).contains("f32"));
+
+    let gy = noise((2, 6, 5, 5), 4, DType::F32);
+    assert_eq!(input_gradient(&gy, &w, (5, 5), good).unwrap().dims(), x.dims());
+    assert_eq!(weight_gradient(&x, &gy, (3, 3), good).unwrap().dims(), w.dims());
+    assert!(input_gradient(&gy, &w, (6, 5), good).unwrap_err().to_string().contains("gradient of an output"));
+    assert!(weight_gradient(&x, &gy, (5, 3), good).unwrap_err().to_string().contains("gradient of an output"));
+    assert!(weight_gradient(&x.narrow(0, 0, 1).unwrap(), &gy, (3, 3), good).is_err());
+    assert!(weight_gradient(&x, &gy, (3, 3), Geometry { groups: 0, ..good }).is_err());
 }

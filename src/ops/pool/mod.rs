@@ -1,7 +1,7 @@
 //! Max pooling and global average pooling, right in first and second order.
 //!
 //! Candle's own `max_pool2d` has no padding, and its gradient is scaled by `1 / kernel^2` or missing. Here the position
-//! of each maximum is found first; picking those positions is then a linear map ([`select`]).
+//! of each maximum is found first; picking those positions is then a linear map (`select`).
 
 mod select;
 #[cfg(test)]

@@ -3,7 +3,9 @@
 use super::shape_error;
 use crate::error::Result;
 use crate::graph::Pool;
+use crate::ops::window::{inside, take_every};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType, bail};
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -39,35 +41,52 @@ impl Windows {
     pub fn winners<T: WithDType>(&self, x: &[T]) -> Vec<u32> {
         let mut winners = vec![0; self.batch * self.channels * self.out_h * self.out_w];
         let planes = winners.par_chunks_exact_mut(self.out_h * self.out_w).zip(x.par_chunks_exact(self.h * self.w));
-        planes.with_min_len(PLANES).for_each(|(winners, x)| {
-            for (i, row) in winners.chunks_exact_mut(self.out_w).enumerate() {
-                for (j, winner) in row.iter_mut().enumerate() {
-                    *winner = self.winner(x, i, j);
+        planes.with_min_len(PLANES).for_each_init(
+            || (vec![T::zero(); self.out_w], vec![T::zero(); self.out_w]),
+            |(largest, values), (winners, x)| {
+                for (i, winners) in winners.chunks_exact_mut(self.out_w).enumerate() {
+                    self.winners_of_row(x, i, winners, largest, values);
                 }
-            }
-        });
+            },
+        );
         winners
     }
 
-    fn winner<T: WithDType>(&self, x: &[T], i: usize, j: usize) -> u32 {
+    /// One output row, kernel position by kernel position: loops without branches over whole rows. `largest` and `values`
+    /// are room for a row each.
+    fn winners_of_row<T: WithDType>(
+        &self,
+        x: &[T],
+        i: usize,
+        winners: &mut [u32],
+        largest: &mut [T],
+        values: &mut [T],
+    ) {
         let Pool { kernel, stride, padding } = self.pool;
-        let inside = |out: usize, size: usize| {
-            let start = out * stride;
-            start.saturating_sub(padding)..(start + kernel - padding).min(size)
-        };
-        let columns = inside(j, self.w);
-        let mut best: Option<(T, usize)> = None;
-        for y in inside(i, self.h) {
-            let row = &x[y * self.w..][columns.clone()];
-            for (value, column) in row.iter().copied().zip(columns.clone()) {
-                // NaN is the one value that differs from itself.
-                #[allow(clippy::eq_op)]
-                if best.is_none_or(|(largest, _)| value > largest || value != value) {
-                    best = Some((value, y * self.w + column));
+        let first_y = (i * stride).saturating_sub(padding);
+        for (j, winner) in winners.iter_mut().enumerate() {
+            *winner = (first_y * self.w + (j * stride).saturating_sub(padding)) as u32;
+        }
+        largest.fill(T::from_f64(f64::NEG_INFINITY));
+        for y in first_y..(i * stride + kernel - padding).min(self.h) {
+            for tap in 0..kernel {
+                let columns = inside(tap, stride, padding, self.w, self.out_w);
+                if columns.is_empty() {
+                    continue;
                 }
+                let first = y * self.w + columns.start * stride + tap - padding;
+                let values = &mut values[columns.clone()];
+                take_every(stride, &x[first..(y + 1) * self.w], values);
+                let (winners, largest) = (&mut winners[columns.clone()], &mut largest[columns]);
+                Arch::new().dispatch(KeepLarger {
+                    winners,
+                    largest,
+                    values,
+                    first: first as u32,
+                    stride: stride as u32,
+                });
             }
         }
-        best.map_or(0, |(_, position)| position as u32)
     }
 
     fn input(&self) -> Shape {
@@ -76,6 +95,33 @@ impl Windows {
 
     fn output(&self) -> Shape {
         (self.batch, self.channels, self.out_h, self.out_w).into()
+    }
+}
+
+/// Where a value is larger than the largest so far, it and its position, `stride` apart from `first` on, take over.
+///
+/// A type rather than a closure: only what is always inlined is compiled for the instructions dispatched to.
+struct KeepLarger<'a, T> {
+    winners: &'a mut [u32],
+    largest: &'a mut [T],
+    values: &'a [T],
+    first: u32,
+    stride: u32,
+}
+
+impl<T: WithDType> WithSimd for KeepLarger<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _simd: S) {
+        let candidates = self.winners.iter_mut().zip(self.largest).zip(self.values).zip(0u32..);
+        for (((winner, largest), value), n) in candidates {
+            // NaN is the one value that differs from itself.
+            #[allow(clippy::eq_op)]
+            let wins = (*value > *largest) | (*value != *value);
+            *largest = if wins { *value } else { *largest };
+            *winner = if wins { self.first + n * self.stride } else { *winner };
+        }
     }
 }
 
