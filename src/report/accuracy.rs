@@ -1,0 +1,196 @@
+//! The accuracy table: methods against bit widths, mean and standard deviation over seeds.
+
+use crate::error::Result;
+use crate::experiment::{Bits, Setting};
+use crate::methods;
+use crate::store::record::{Record, Status};
+use polars::prelude::*;
+
+/// Runs that may stand in one table: same network, data, setting and number of calibration images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    pub arch: String,
+    pub weights: String,
+    pub weights_sha256: String,
+    pub dataset: String,
+    pub setting: Setting,
+    pub calib_images: usize,
+    /// Full-precision top-1 on the test set, if any run is finished.
+    pub fp_test_top1: Option<f64>,
+    /// From many bits to few.
+    pub bits: Vec<Bits>,
+    /// In the order of [`methods::METHODS`].
+    pub rows: Vec<Row>,
+}
+
+/// One method, or one variant of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    pub method: String,
+    pub variant: Option<String>,
+    /// Per entry of [`Block::bits`].
+    pub entries: Vec<Entry>,
+}
+
+/// One configuration over its seeds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Entry {
+    /// `None` unless a run is finished.
+    pub statistics: Option<Statistics>,
+    /// Run id and error of each failed run.
+    pub failed: Vec<(String, String)>,
+}
+
+/// Top-1 over the finished runs of an entry, as fractions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Statistics {
+    pub n: usize,
+    pub test: Spread,
+    pub calib: Spread,
+    /// Calibration minus test.
+    pub gap: Spread,
+}
+
+/// Mean and sample standard deviation (`n - 1`; `None` for one value).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    pub mean: f64,
+    pub std: Option<f64>,
+}
+
+impl Spread {
+    fn of(values: &[f64]) -> Self {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        Self { mean, std: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) }
+    }
+}
+
+impl Row {
+    /// As printed: `QDrop`, or `QDrop (no-drop)` for a variant.
+    pub fn title(&self) -> String {
+        let method = methods::find(&self.method).map_or(self.method.as_str(), |method| method.title);
+        match &self.variant {
+            None => method.to_string(),
+            Some(variant) => format!("{method} ({variant})"),
+        }
+    }
+}
+
+impl Block {
+    /// Whether the entry of `row` is the best of column `column` (ties included).
+    pub fn is_best(&self, row: &Row, column: usize, value: impl Fn(&Statistics) -> f64) -> bool {
+        let entry = |row: &Row| row.entries[column].statistics.as_ref().map(&value);
+        let best = self.rows.iter().filter_map(entry).fold(f64::NEG_INFINITY, f64::max);
+        entry(row) == Some(best)
+    }
+}
+
+/// Groups `records` into blocks, in the order in which their first record comes.
+pub fn blocks(records: &[Record]) -> Vec<Block> {
+    let mut blocks: Vec<(Block, Vec<&Record>)> = Vec::new();
+    for record in records {
+        let cell = &record.cell;
+        let same = |block: &Block| {
+            block.arch == cell.arch
+                && block.weights_sha256 == record.hashes.weights
+                && block.dataset == cell.dataset
+                && block.setting == cell.setting
+                && block.calib_images == cell.calib_images
+        };
+        match blocks.iter_mut().find(|(block, _)| same(block)) {
+            Some((_, members)) => members.push(record),
+            None => {
+                let block = Block {
+                    arch: cell.arch.clone(),
+                    weights: cell.weights.clone(),
+                    weights_sha256: record.hashes.weights.clone(),
+                    dataset: cell.dataset.clone(),
+                    setting: cell.setting,
+                    calib_images: cell.calib_images,
+                    fp_test_top1: None,
+                    bits: Vec::new(),
+                    rows: Vec::new(),
+                };
+                blocks.push((block, vec![record]));
+            }
+        }
+    }
+    blocks.into_iter().map(|(block, members)| fill(block, &members)).collect()
+}
+
+fn fill(mut block: Block, members: &[&Record]) -> Block {
+    block.fp_test_top1 = members.iter().find_map(|record| record.metrics.as_ref()).map(|metrics| metrics.fp_test_top1);
+    block.bits = members.iter().map(|record| record.cell.bits).collect();
+    block.bits.sort_by_key(|bits| std::cmp::Reverse((bits.w + bits.a, bits.w)));
+    block.bits.dedup();
+    let position = |name: &str| methods::METHODS.iter().position(|method| method.name == name);
+    let mut names: Vec<(String, Option<String>)> =
+        members.iter().map(|record| (record.cell.method.clone(), record.cell.variant.clone())).collect();
+    names.sort_by_key(|(method, variant)| (position(method), variant.clone()));
+    names.dedup();
+    block.rows = names
+        .into_iter()
+        .map(|(method, variant)| {
+            let entry = |bits: &Bits| {
+                let of = |record: &&&Record| {
+                    record.cell.bits == *bits && record.cell.method == method && record.cell.variant == variant
+                };
+                entry(&members.iter().filter(of).copied().collect::<Vec<_>>())
+            };
+            Row { entries: block.bits.iter().map(entry).collect(), method, variant }
+        })
+        .collect();
+    block
+}
+
+fn entry(runs: &[&Record]) -> Entry {
+    let failed = runs.iter().filter(|run| run.status == Status::Failed);
+    let failed = failed.map(|run| (run.run_id.clone(), run.error.clone().unwrap_or_default())).collect();
+    let metrics: Vec<_> = runs.iter().filter_map(|run| run.metrics.as_ref()).collect();
+    let spread = |value: fn(f64, f64) -> f64| {
+        Spread::of(&metrics.iter().map(|m| value(m.test_top1, m.calib_top1)).collect::<Vec<_>>())
+    };
+    let statistics = (!metrics.is_empty()).then(|| Statistics {
+        n: metrics.len(),
+        test: spread(|test, _| test),
+        calib: spread(|_, calib| calib),
+        gap: spread(|test, calib| calib - test),
+    });
+    Entry { statistics, failed }
+}
+
+/// The table in long form, one row per entry that has a finished run; accuracies are fractions.
+pub fn long_frame(blocks: &[Block]) -> Result<DataFrame> {
+    let entries: Vec<(&Block, &Row, Bits, &Statistics)> = blocks
+        .iter()
+        .flat_map(|block| block.rows.iter().map(move |row| (block, row)))
+        .flat_map(|(block, row)| {
+            let entries = block.bits.iter().zip(&row.entries);
+            entries.filter_map(move |(bits, entry)| Some((block, row, *bits, entry.statistics.as_ref()?)))
+        })
+        .collect();
+    let text = |name: &str, f: &dyn Fn(&Block, &Row, Bits) -> String| {
+        Column::new(name.into(), entries.iter().map(|(block, row, bits, _)| f(block, row, *bits)).collect::<Vec<_>>())
+    };
+    let number = |name: &str, f: &dyn Fn(&Statistics) -> Option<f64>| {
+        Column::new(name.into(), entries.iter().map(|(.., statistics)| f(statistics)).collect::<Vec<_>>())
+    };
+    let columns = vec![
+        text("arch", &|block, _, _| block.arch.clone()),
+        text("dataset", &|block, _, _| block.dataset.clone()),
+        text("setting", &|block, _, _| block.setting.to_string()),
+        Column::new("calib_images".into(), entries.iter().map(|(block, ..)| block.calib_images as u64).collect::<Vec<_>>()),
+        text("bits", &|_, _, bits| bits.to_string()),
+        text("method", &|_, row, _| row.method.clone()),
+        Column::new("variant".into(), entries.iter().map(|(_, row, ..)| row.variant.clone()).collect::<Vec<_>>()),
+        Column::new("n".into(), entries.iter().map(|(.., statistics)| statistics.n as u64).collect::<Vec<_>>()),
+        number("test_top1_mean", &|s| Some(s.test.mean)),
+        number("test_top1_std", &|s| s.test.std),
+        number("calib_top1_mean", &|s| Some(s.calib.mean)),
+        number("gap_mean", &|s| Some(s.gap.mean)),
+    ];
+    DataFrame::new(entries.len(), columns)
+        .map_err(|error| crate::Error::Report(format!("cannot make a data frame: {error}")))
+}

@@ -1,0 +1,49 @@
+//! What stands around a table: which experiment it is of, and what a reader must know to trust it.
+
+use super::accuracy::Block;
+use crate::experiment::Setting;
+use crate::store::record::Record;
+use crate::{arch, data};
+use std::collections::BTreeSet;
+
+/// Network, data, which layers stay at 8 bits, calibration sample and checkpoint.
+pub fn caption(block: &Block) -> String {
+    let arch = arch::find(&block.arch).map_or(block.arch.as_str(), |arch| arch.title);
+    let dataset = data::find(&block.dataset).map_or(block.dataset.as_str(), |dataset| dataset.title);
+    let spared = match block.setting {
+        Setting::Qdrop => "the first and last layers' weights and the last layer's input stay at 8 bits",
+        Setting::Brecq => "the first and last layers' weights and the second and last layers' inputs stay at 8 bits",
+    };
+    format!(
+        "{arch} on {dataset}: top-1 in percent. Setting \"{}\": {spared} (BRECQ's published code leaves the last layer's input \
+         in ResNets at the activations' width). {} calibration images; {} weights, SHA-256 {:.8}.",
+        block.setting, block.calib_images, block.weights, block.weights_sha256
+    )
+}
+
+/// How many seeds an entry has, where not all have the same number; revisions of the harness, where there are several.
+pub fn notes(records: &[Record], blocks: &[Block]) -> Vec<String> {
+    let mut notes = Vec::new();
+    let entries = blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries);
+    let counts: BTreeSet<usize> = entries.map(|entry| entry.statistics.as_ref().map_or(0, |statistics| statistics.n)).collect();
+    match (counts.iter().max(), counts.len()) {
+        (Some(n), 1) => notes.push(format!("Each entry is of {n} seed{}.", if *n == 1 { "" } else { "s: mean ± standard deviation" })),
+        (Some(n), _) => notes.push(format!("Entries are of up to {n} seeds (their number in brackets where it is less): mean ± standard deviation.")),
+        (None, _) => {}
+    }
+    let revisions: BTreeSet<&str> = records.iter().map(|record| record.provenance.git_revision.as_str()).collect();
+    if revisions.len() > 1 {
+        let listed: Vec<&str> = revisions.iter().copied().collect();
+        notes.push(format!("The runs come from different revisions of the harness: {}.", listed.join(", ")));
+    }
+    if revisions.iter().any(|revision| revision.ends_with("-dirty")) {
+        notes.push("Some runs were made with uncommitted changes (revisions that end in -dirty).".to_string());
+    }
+    notes
+}
+
+/// The largest number of seeds of any entry.
+pub fn most_seeds(blocks: &[Block]) -> usize {
+    let entries = blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries);
+    entries.filter_map(|entry| entry.statistics.as_ref()).map(|statistics| statistics.n).max().unwrap_or(0)
+}
