@@ -133,7 +133,8 @@ mod tests {
         let [a, b] = [0, 1].map(|site| Stream::new(7).purpose(Purpose::DropInside).at(site).element_key());
         let half = threshold(0.5);
         let below = |key| (0..n).filter(|&i| element_bits(key, i) < half).count() as f64 / f64::from(n);
-        let both = (0..n).filter(|&i| (element_bits(a, i) < half) == (element_bits(b, i) < half)).count() as f64 / f64::from(n);
+        let both = (0..n).filter(|&i| (element_bits(a, i) < half) == (element_bits(b, i) < half)).count() as f64
+            / f64::from(n);
         // Five standard deviations of a fair coin over n throws.
         let bound = 5.0 * 0.5 / f64::from(n).sqrt();
         for frac in [below(a), below(b), both] {

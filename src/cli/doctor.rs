@@ -12,7 +12,7 @@ pub fn doctor() -> Result<Exit> {
     println!("harness        {} ({})", env!("CARGO_PKG_VERSION"), env!("HARNESS_GIT_REVISION"));
     println!("device         cpu ({}); this binary was built without CUDA", std::env::consts::ARCH);
     println!("threads        {} (RAYON_NUM_THREADS sets them)", rayon::current_num_threads());
-    println!("instructions   {:?}", pulp::Arch::new());
+    println!("instructions   {}", instructions());
     println!("cache          {}", cache_folder()?.display());
     let architectures: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
     let methods: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
@@ -23,4 +23,15 @@ pub fn doctor() -> Result<Exit> {
         println!("embedded       {sum:.16}  {}", file.path);
     }
     Ok(Exit::Done)
+}
+
+/// The vector instructions that this machine's loops use.
+fn instructions() -> &'static str {
+    match pulp::Arch::new() {
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V4(_) => "AVX-512",
+        #[cfg(target_arch = "x86_64")]
+        pulp::Arch::V3(_) => "AVX2 with FMA",
+        _ => "the baseline of the target",
+    }
 }

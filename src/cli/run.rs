@@ -6,6 +6,7 @@ use super::session::{GridArgs, Session, cache_folder, device};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
 use crate::launch::{EVAL_BATCH, FullPrecisionCache, Launch, run_grid};
+use crate::recon::recipe::Granularity;
 use crate::store::record::{Hashes, Provenance};
 use crate::{arch, methods};
 use std::collections::BTreeSet;
@@ -100,7 +101,9 @@ fn interruptible() -> Result<Arc<AtomicBool>> {
 /// Says once per method which fields of its recipe differ from the published ones: a table must not surprise.
 fn warn_of_departures(session: &Session) {
     let mut lines = BTreeSet::new();
-    for planned in &session.plan {
+    // A method that optimises nothing has no recipe to depart from.
+    let optimising = session.plan.iter().filter(|planned| planned.cell.recipe.granularity != Granularity::None);
+    for planned in optimising {
         let cell = &planned.cell;
         if let (Some(arch), Some(method)) = (arch::find(&cell.arch), methods::find(&cell.method)) {
             let mut published = (method.recipe)(arch);

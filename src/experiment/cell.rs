@@ -38,7 +38,8 @@ impl FromStr for Bits {
     fn from_str(text: &str) -> Result<Self, String> {
         let upper = text.to_ascii_uppercase();
         let parsed = upper.strip_prefix('W').and_then(|rest| rest.split_once('A'));
-        let (Some(w), Some(a)) = (parsed.and_then(|(w, _)| w.parse().ok()), parsed.and_then(|(_, a)| a.parse().ok())) else {
+        let (Some(w), Some(a)) = (parsed.and_then(|(w, _)| w.parse().ok()), parsed.and_then(|(_, a)| a.parse().ok()))
+        else {
             return Err(format!("bits {text:?} are not of the form \"W4A8\""));
         };
         for (what, bits) in [("weight", w), ("activation", a)] {

@@ -38,7 +38,7 @@ impl SourceText<'_> {
 
     /// What the TOML parser or a field's type refused.
     pub fn syntax(&self, error: &toml::de::Error) -> Box<GridError> {
-        let (message, help) = with_suggestion(error.message(), error.span().and_then(|span| self.text.get(span)));
+        let (message, help) = with_suggestion(error.message());
         let mut own = self.error(message, error.span(), "here");
         own.help = help;
         own
@@ -66,13 +66,14 @@ impl GridError {
     }
 }
 
-/// Moves the known names that a message lists into the help, with the closest one first.
-fn with_suggestion(message: &str, offending: Option<&str>) -> (String, Option<String>) {
+/// Moves the known names that a message lists into the help, with the closest one first; serde quotes the offending
+/// name with backticks.
+fn with_suggestion(message: &str) -> (String, Option<String>) {
     let Some((head, known)) = message.split_once(", expected one of ") else {
         return (message.to_string(), None);
     };
     let known: Vec<&str> = known.split(", ").map(|name| name.trim_matches('`')).collect();
-    let offending = offending.unwrap_or_default().trim_matches('"');
+    let offending = head.split('`').nth(1).unwrap_or_default();
     (head.to_string(), Some(suggest(offending, &known)))
 }
 
@@ -81,7 +82,9 @@ pub fn suggest(given: &str, known: &[&str]) -> String {
     let closest = known.iter().map(|name| (distance(given, name), *name)).min();
     let listed = known.join(", ");
     match closest {
-        Some((distance, name)) if distance <= 1 + name.len() / 4 => format!("did you mean {name}? known: {listed}"),
+        Some((distance, name)) if distance <= 2 && distance < name.len() => {
+            format!("did you mean {name}? known: {listed}")
+        }
         _ => format!("known: {listed}"),
     }
 }

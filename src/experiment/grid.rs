@@ -8,7 +8,6 @@ use super::wire::{Axes, CellOverride, Grid};
 use crate::assets::checkpoint::EMBEDDED;
 use crate::error::{Error, Result};
 use crate::{arch, methods};
-use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -115,13 +114,12 @@ fn on_top(grid: &Grid, options: &Options) -> Result<CellOverride> {
         };
         let source = SourceText { name: "--set", text: assignment };
         // A bare word is a string, so that nobody has to quote quotes.
-        let parsed = toml::Table::deserialize(
-            toml::de::Deserializer::parse(&format!("v = {value}")).map_err(|e| source.syntax(&e))?,
-        )
-        .ok()
-        .and_then(|mut table| table.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
-        over.merge(&CellOverride::single(key.trim(), parsed).map_err(|error| source.syntax(&error))?);
+        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
+        let parsed = parsed.ok().and_then(|mut table| table.remove("value"));
+        let parsed = parsed.unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
+        over.merge(
+            &CellOverride::single(key.trim(), parsed).map_err(|error| source.syntax(&error).at(0..assignment.len()))?,
+        );
     }
     Ok(over)
 }

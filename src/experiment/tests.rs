@@ -1,1 +1,258 @@
+use super::grid::{Experiment, Options};
+use super::wire::CellOverride;
+use super::{Bits, Cell, Filter, RunId, Setting, State, plan};
+use crate::error::Error;
+use crate::recon::recipe::{BatchNorm, Recipe, RecipeOverride};
+use crate::store::record::{Hashes, Record};
+use crate::{arch, methods};
+use proptest::prelude::*;
 
+fn read(text: &str, options: &Options) -> Result<Experiment, Error> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("grid.toml");
+    std::fs::write(&path, text).unwrap();
+    Experiment::read(&path, options)
+}
+
+fn cells(text: &str) -> Vec<Cell> {
+    read(text, &Options::default()).unwrap().cells
+}
+
+/// The error of `text` as the terminal shows it, without colours.
+fn rendered(text: &str, set: &[&str]) -> String {
+    let options = Options { smoke: false, set: set.iter().map(ToString::to_string).collect() };
+    match read(text, &options) {
+        Err(Error::Grid(error)) => {
+            let mut text = String::new();
+            let theme = miette::GraphicalTheme::unicode_nocolor();
+            miette::GraphicalReportHandler::new_themed(theme)
+                .with_width(160)
+                .render_report(&mut text, &*error)
+                .unwrap();
+            text
+        }
+        Err(other) => other.to_string(),
+        Ok(experiment) => panic!("{} cells", experiment.cells.len()),
+    }
+}
+
+const GRID: &str = r#"
+name = "test"
+title = "A test"
+[base]
+arch = "resnet20"
+calib-images = 256
+[base.recipe]
+iterations = 100
+[axes]
+bits = ["W4A4", "W2A2"]
+method = ["qdrop", "genie-m"]
+seed = [0, 1]
+"#;
+
+#[test]
+fn axes_expand_in_the_order_written() {
+    let slugs: Vec<String> = cells(GRID).iter().map(Cell::slug).collect();
+    assert_eq!(
+        slugs[..5],
+        [
+            "resnet20-w4a4-qdrop-s0",
+            "resnet20-w4a4-qdrop-s1",
+            "resnet20-w4a4-genie-m-s0",
+            "resnet20-w4a4-genie-m-s1",
+            "resnet20-w2a2-qdrop-s0"
+        ]
+    );
+    assert_eq!(slugs.len(), 8);
+}
+
+#[test]
+fn later_layers_win_and_unset_fields_keep_the_published_values() {
+    let text = format!(
+        "{GRID}\"recipe.batch\" = [8]\n[variants.plain]\n[variants.kept]\nrecipe = {{ batch = 16, batch-norm = \"kept\" }}\n\
+         [smoke.set]\ncalib-images = 64\nrecipe = {{ iterations = 5 }}\n[smoke.axes]\nseed = [7]\nmethod = [\"qdrop\"]\n"
+    );
+    let published = (methods::find("qdrop").unwrap().recipe)(arch::find("resnet20").unwrap());
+    let normal = cells(&text);
+    assert_eq!(normal.len(), 16);
+    let expected = Recipe { iterations: 100, batch: 8, ..published.clone() };
+    assert_eq!((normal[0].variant.as_deref(), &normal[0].recipe), (Some("plain"), &expected));
+    let expected = Recipe { batch: 16, batch_norm: BatchNorm::Kept, ..expected };
+    assert_eq!((normal[1].variant.as_deref(), &normal[1].recipe), (Some("kept"), &expected));
+    let set = vec!["recipe.iterations=6".to_string(), "setting=brecq".to_string()];
+    let smoke = read(&text, &Options { smoke: true, set }).unwrap();
+    assert_eq!((smoke.name.as_str(), smoke.cells.len()), ("test-smoke", 4));
+    let cell = &smoke.cells[1];
+    assert_eq!((cell.calib_images, cell.seed, cell.setting, cell.recipe.iterations), (64, 7, Setting::Brecq, 6));
+    // A search cannot see more images than the sample has.
+    assert_eq!((published.act_search_images, cell.recipe.act_search_images), (256, 64));
+}
+
+#[test]
+fn includes_add_and_excludes_remove() {
+    let text = format!(
+        "{GRID}[[include]]\nmethod = \"rtn\"\nbits = \"W8A8\"\n[[exclude]]\nmethod = \"genie-m\"\nbits = [\"W4A4\", \"W8A8\"]\n"
+    );
+    let slugs: Vec<String> = cells(&text).iter().map(Cell::slug).collect();
+    assert_eq!(slugs.len(), 7);
+    assert_eq!(slugs[6], "resnet20-w8a8-rtn-s0");
+    assert!(!slugs.contains(&"resnet20-w4a4-genie-m-s0".to_string()));
+}
+
+#[test]
+fn errors_show_the_place_the_text_and_what_is_known() {
+    for (broken, parts) in [
+        (
+            GRID.replace("[axes]", "[axis]"),
+            vec!["unknown field `axis`", "grid.toml:9:2", "[axis]", "did you mean axes?"],
+        ),
+        (
+            GRID.replace("\"qdrop\", ", "\"qdorp\", "),
+            vec!["unknown method `qdorp`", "\"qdorp\"", "did you mean qdrop?", "genie-m", ":11:11"],
+        ),
+        (
+            GRID.replace("\"resnet20\"", "\"resnet2\""),
+            vec!["unknown architecture `resnet2`", ":5:8", "resnet20, mobilenetv2-tiny"],
+        ),
+        (
+            GRID.replace("\"W2A2\"", "\"W1A2\""),
+            vec!["weight bits must be 2 to 8, or 32 for not quantized; got 1", ":10:17"],
+        ),
+        (GRID.replace("\"W2A2\"", "\"2/2\""), vec!["not of the form \"W4A8\""]),
+        (GRID.replace("seed = [0, 1]", "seed = []"), vec!["axis seed is empty", ":12:8"]),
+        (GRID.replace("seed = [0, 1]", "seed = [1, 1]"), vec!["axis seed has a value twice", "again", ":12:12"]),
+        (GRID.replace("seed = [0, 1]", "seed = [-1]"), vec!["-1", "u64", ":12:9"]),
+        (GRID.replace("seed = [0, 1]", "\"recipe.bach\" = [1]"), vec!["unknown field `bach`", "did you mean batch?"]),
+        (GRID.replace("iterations = 100", "iterations = \"many\""), vec!["\"many\"", "expected usize", ":8:14"]),
+        (
+            GRID.replace("iterations = 100", "iterations = 0"),
+            vec!["recipe.iterations: 0 is not allowed", ":8:1", "in cell resnet20-w4a4-qdrop-s0"],
+        ),
+        (
+            GRID.replace("iterations = 100", "drop-input = 1.5"),
+            vec!["recipe.drop-input: 1.5 is not a fraction", ":8:1"],
+        ),
+        (GRID.replace("iterations = 100", "alpha-lr = nan"), vec!["recipe.alpha-lr", "finite"]),
+        (
+            GRID.replace("calib-images = 256", "calib-images = 5000"),
+            vec!["calib-images: 5000 is not 1 to 4096", ":6:1"],
+        ),
+        (
+            GRID.replace("calib-images = 256", "calib-images = 16"),
+            vec!["recipe.batch: 32 is more than calib-images = 16"],
+        ),
+        (GRID.replace("name = \"test\"", "name = \"Test 1\""), vec!["is not kebab-case", ":2:8"]),
+        (GRID.replace("arch = \"resnet20\"", ""), vec!["a cell has no arch", "[base]"]),
+        (
+            format!("{GRID}[[include]]\nmethod = \"qdrop\"\nbits = \"W4A4\"\n"),
+            vec!["two cells are the same configuration", "made by this"],
+        ),
+        (format!("{GRID}[[exclude]]\nmethod = \"rtn\"\n"), vec!["exclude matches no cell"]),
+        (format!("{GRID}[[exclude]]\nmethdo = \"rtn\"\n"), vec!["unknown key `methdo`", "did you mean method?"]),
+        (GRID.replace("[axes]", "[axes"), vec![":9:"]),
+    ] {
+        let text = rendered(&broken, &[]);
+        for part in parts {
+            assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+        }
+    }
+    assert!(rendered(GRID, &["recipe.iteration=3"]).contains("did you mean iterations?"));
+    assert!(rendered(GRID, &["seed"]).contains("not of the form key=value"));
+    let missing = Experiment::read("nowhere.toml".as_ref(), &Options::default()).unwrap_err().to_string();
+    assert!(missing.contains("nowhere.toml"), "{missing}");
+}
+
+#[test]
+fn filters_select_by_any_field() {
+    let all = cells(GRID);
+    let selected =
+        |filter: &str| Filter::parse(filter).and_then(|filter| filter.select(all.clone())).map(|cells| cells.len());
+    assert_eq!(selected("method=qdrop").unwrap(), 4);
+    assert_eq!(selected("method=genie-*|rtn,bits=w2a2,seed=1").unwrap(), 1);
+    assert_eq!(selected("recipe.iterations=100").unwrap(), 8);
+    assert!(matches!(selected("seed=5"), Err(Error::NothingMatched(_))));
+    assert!(selected("metod=qdrop").unwrap_err().to_string().contains("did you mean method?"));
+    assert!(selected("method=qdrop,seed").unwrap_err().to_string().contains("column 14"));
+}
+
+fn hashes() -> Hashes {
+    Hashes { weights: "aa".into(), calib: "bb".into(), test: "cc".into() }
+}
+
+#[test]
+fn run_ids_are_the_same_in_every_build() {
+    let cell = &cells(GRID)[0];
+    assert_eq!(RunId::new(cell, &hashes(), 1).to_string(), "resnet20-w4a4-qdrop-s0-db1d1eb032");
+}
+
+#[test]
+fn run_ids_depend_on_what_determines_the_result_and_nothing_else() {
+    let cell = cells(GRID).remove(0);
+    let hash = |id: RunId| id.to_string().rsplit('-').next().unwrap().to_string();
+    let id = |cell: &Cell, hashes: &Hashes, revision: u32| hash(RunId::new(cell, hashes, revision));
+    let original = id(&cell, &hashes(), 1);
+    assert_eq!(id(&Cell { variant: Some("named".into()), ..cell.clone() }, &hashes(), 1), original);
+    let mut others = vec![
+        id(&cell, &hashes(), 2),
+        id(&cell, &Hashes { weights: "x".into(), ..hashes() }, 1),
+        id(&cell, &Hashes { calib: "x".into(), ..hashes() }, 1),
+        id(&cell, &Hashes { test: "x".into(), ..hashes() }, 1),
+        id(&Cell { seed: 9, ..cell.clone() }, &hashes(), 1),
+        id(&Cell { setting: Setting::Brecq, ..cell.clone() }, &hashes(), 1),
+        id(&Cell { bits: Bits { w: 4, a: 8 }, ..cell.clone() }, &hashes(), 1),
+        id(&Cell { calib_images: 255, ..cell.clone() }, &hashes(), 1),
+        id(&Cell { recipe: Recipe { drop_input: 0.25, ..cell.recipe.clone() }, ..cell.clone() }, &hashes(), 1),
+    ];
+    others.push(original);
+    let n = others.len();
+    others.sort();
+    others.dedup();
+    assert_eq!(others.len(), n);
+}
+
+#[test]
+fn plans_tell_done_failed_stale_and_missing_apart() {
+    let grid = cells(GRID);
+    let record = |cell: &Cell| Record {
+        cell: cell.clone(),
+        hashes: hashes(),
+        ..Record::sample(&RunId::new(cell, &hashes(), 1).to_string(), "qdrop", "W4A4", 0)
+    };
+    let older = Cell { recipe: Recipe { iterations: 50, ..grid[2].recipe.clone() }, ..grid[2].clone() };
+    let stored = [record(&grid[0]), record(&grid[1]).failed("out of luck"), record(&older)];
+    let planned = plan(grid, &stored, |_| Ok(hashes())).unwrap();
+    assert_eq!(planned[0].state, State::Done);
+    assert_eq!(planned[1].state, State::Failed("out of luck".into()));
+    let State::Stale { differs, .. } = &planned[2].state else { panic!("{:?}", planned[2].state) };
+    assert_eq!(*differs, [("recipe.iterations".to_string(), "50".to_string(), "100".to_string())]);
+    assert_eq!(planned[3].state, State::Missing);
+}
+
+proptest! {
+    #[test]
+    fn resolved_cells_come_back_from_their_toml(
+        iterations in 1usize..100_000, batch in 1usize..64, drop in 0.0f64..=1.0, lr in 0.0f64..1.0,
+        method in 0..methods::METHODS.len(), w in 2u32..=8, seed in 0u64..=i64::MAX as u64, variant in proptest::option::of("[a-z]{1,8}"),
+    ) {
+        let arch = arch::find("mobilenetv2-tiny").unwrap();
+        let method = &methods::METHODS[method];
+        let mut recipe = (method.recipe)(arch);
+        let over = RecipeOverride {
+            iterations: Some(iterations), batch: Some(batch), drop_input: Some(drop), act_scale_lr: Some(lr), ..RecipeOverride::default()
+        };
+        over.apply(&mut recipe);
+        let cell = Cell {
+            arch: arch.name.into(), weights: "embedded".into(), dataset: "fashion-mnist".into(), bits: Bits { w, a: 32 },
+            method: method.name.into(), variant, setting: Setting::Brecq, calib_images: 64, seed, recipe,
+        };
+        let text = cell.to_toml().unwrap();
+        prop_assert_eq!(toml::from_str::<Cell>(&text).unwrap(), cell);
+    }
+
+    #[test]
+    fn merging_takes_what_is_set(first in proptest::option::of(0u64..9), second in proptest::option::of(0u64..9)) {
+        let mut merged = CellOverride { seed: first, ..CellOverride::default() };
+        merged.merge(&CellOverride { seed: second, ..CellOverride::default() });
+        prop_assert_eq!(merged.seed, second.or(first));
+    }
+}

@@ -23,7 +23,9 @@ impl StateDict {
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Tensor {
         let taken = match self.tensors.remove(name) {
             None => Err(format!("missing {name} {shape:?}")),
-            Some(tensor) if tensor.dims() != shape => Err(format!("{name} has shape {:?}, not {shape:?}", tensor.dims())),
+            Some(tensor) if tensor.dims() != shape => {
+                Err(format!("{name} has shape {:?}, not {shape:?}", tensor.dims()))
+            }
             Some(tensor) => tensor
                 .to_dtype(DType::F32)
                 .and_then(|tensor| tensor.to_device(&self.device))
@@ -31,7 +33,9 @@ impl StateDict {
         };
         taken.unwrap_or_else(|problem| {
             self.problems.push(problem);
-            Tensor::from_slice(&[0f32], 1, &Device::Cpu).and_then(|zero| zero.broadcast_as(shape)).unwrap_or_else(|_| unreachable!())
+            Tensor::from_slice(&[0f32], 1, &Device::Cpu)
+                .and_then(|zero| zero.broadcast_as(shape))
+                .unwrap_or_else(|_| unreachable!())
         })
     }
 

@@ -42,7 +42,11 @@ impl Unit {
     /// The nodes (index and slot) that read `source`.
     pub fn consumers(&self, source: Source) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.nodes.iter().enumerate().flat_map(move |(index, node)| {
-            node.inputs.iter().enumerate().filter(move |(_, input)| **input == source).map(move |(slot, _)| (index, slot))
+            node.inputs
+                .iter()
+                .enumerate()
+                .filter(move |(_, input)| **input == source)
+                .map(move |(slot, _)| (index, slot))
         })
     }
 }
@@ -75,7 +79,14 @@ impl<'a> UnitBuilder<'a> {
     }
 
     /// Square convolution without bias; weights `<name>.weight` of shape `(c_out, c_in / groups, kernel, kernel)`.
-    pub fn conv(&mut self, name: &str, input: Source, (c_in, c_out): (usize, usize), kernel: usize, geometry: Geometry) -> Source {
+    pub fn conv(
+        &mut self,
+        name: &str,
+        input: Source,
+        (c_in, c_out): (usize, usize),
+        kernel: usize,
+        geometry: Geometry,
+    ) -> Source {
         let weight = self.weights.take(&format!("{name}.weight"), &[c_out, c_in / geometry.groups, kernel, kernel]);
         self.push(name, Op::Conv(Conv { weight, bias: None, gain: None, geometry }), &[input])
     }

@@ -181,7 +181,10 @@ pub fn long_frame(blocks: &[Block]) -> Result<DataFrame> {
         text("arch", &|block, _, _| block.arch.clone()),
         text("dataset", &|block, _, _| block.dataset.clone()),
         text("setting", &|block, _, _| block.setting.to_string()),
-        Column::new("calib_images".into(), entries.iter().map(|(block, ..)| block.calib_images as u64).collect::<Vec<_>>()),
+        Column::new(
+            "calib_images".into(),
+            entries.iter().map(|(block, ..)| block.calib_images as u64).collect::<Vec<_>>(),
+        ),
         text("bits", &|_, _, bits| bits.to_string()),
         text("method", &|_, row, _| row.method.clone()),
         Column::new("variant".into(), entries.iter().map(|(_, row, ..)| row.variant.clone()).collect::<Vec<_>>()),

@@ -25,10 +25,14 @@ pub fn caption(block: &Block) -> String {
 pub fn notes(records: &[Record], blocks: &[Block]) -> Vec<String> {
     let mut notes = Vec::new();
     let entries = blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries);
-    let counts: BTreeSet<usize> = entries.map(|entry| entry.statistics.as_ref().map_or(0, |statistics| statistics.n)).collect();
+    let counts: BTreeSet<usize> =
+        entries.map(|entry| entry.statistics.as_ref().map_or(0, |statistics| statistics.n)).collect();
     match (counts.iter().max(), counts.len()) {
-        (Some(n), 1) => notes.push(format!("Each entry is of {n} seed{}.", if *n == 1 { "" } else { "s: mean ± standard deviation" })),
-        (Some(n), _) => notes.push(format!("Entries are of up to {n} seeds (their number in brackets where it is less): mean ± standard deviation.")),
+        (Some(n), 1) => notes
+            .push(format!("Each entry is of {n} seed{}.", if *n == 1 { "" } else { "s: mean ± standard deviation" })),
+        (Some(n), _) => notes.push(format!(
+            "Entries are of up to {n} seeds (their number in brackets where it is less): mean ± standard deviation."
+        )),
         (None, _) => {}
     }
     let revisions: BTreeSet<&str> = records.iter().map(|record| record.provenance.git_revision.as_str()).collect();

@@ -41,9 +41,8 @@ pub fn draw(blocks: &[Block]) -> Result<(String, Vec<u8>)> {
 fn register_font() -> Result<()> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     let font = include_bytes!("../../assets/fonts/DejaVuSans.ttf");
-    let registered = REGISTERED.get_or_init(|| {
-        plotters::style::register_font("sans-serif", FontStyle::Normal, font).is_ok()
-    });
+    let registered =
+        REGISTERED.get_or_init(|| plotters::style::register_font("sans-serif", FontStyle::Normal, font).is_ok());
     registered.then_some(()).ok_or_else(|| Error::Report("the embedded font cannot be used".to_string()))
 }
 
@@ -97,7 +96,9 @@ fn y_range(block: &Block) -> (f64, f64) {
         let (mean, std) = (100.0 * statistics.test.mean, 100.0 * statistics.test.std.unwrap_or(0.0));
         [mean - std, mean + std]
     });
-    let (low, high) = ends.chain(block.fp_test_top1.map(|fp| 100.0 * fp)).fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
+    let (low, high) = ends
+        .chain(block.fp_test_top1.map(|fp| 100.0 * fp))
+        .fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
     let margin = (0.06 * (high - low)).max(0.2);
     ((low - margin).max(0.0), (high + margin).min(100.5))
 }
@@ -129,17 +130,17 @@ where
         .draw()
         .map_err(failed)?;
     // The axis is categorical: its labels are ours, below the drawing area.
-    let (width, bottom) = (chart.plotting_area().get_x_axis_pixel_range(), chart.plotting_area().get_pixel_range().1.end);
+    let (width, bottom) =
+        (chart.plotting_area().get_x_axis_pixel_range(), chart.plotting_area().get_pixel_range().1.end);
     let (_, panel_top) = panel.get_base_pixel();
     let (panel_left, _) = panel.get_base_pixel();
     for (index, bits) in block.bits.iter().enumerate() {
         let step = f64::from(width.end - width.start) / block.bits.len() as f64;
         let centre = f64::from(width.start) + step * (index as f64 + 0.5);
-        let style = TextStyle::from(("sans-serif", TEXT).into_font())
-            .pos(plotters::style::text_anchor::Pos::new(
-                plotters::style::text_anchor::HPos::Center,
-                plotters::style::text_anchor::VPos::Top,
-            ));
+        let style = TextStyle::from(("sans-serif", TEXT).into_font()).pos(plotters::style::text_anchor::Pos::new(
+            plotters::style::text_anchor::HPos::Center,
+            plotters::style::text_anchor::VPos::Top,
+        ));
         panel
             .draw(&Text::new(bits.to_string(), (centre as i32 - panel_left, bottom - panel_top + 10), style))
             .map_err(failed)?;

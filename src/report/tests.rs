@@ -1,1 +1,105 @@
+use super::*;
+use polars::prelude::*;
+use std::io::Cursor;
 
+const SOURCE: Source = Source { title: "A title", grid: "experiments/x.toml" };
+
+/// Three seeds of QDrop and one of RTN at two widths, one failed run among them.
+fn records() -> Vec<Record> {
+    vec![
+        Record::sample("rtn-w4", "rtn", "W4A4", 0).with_top1(0.90, 0.91),
+        Record::sample("rtn-w2", "rtn", "W2A2", 0).failed("the loss became NaN"),
+        Record::sample("q-w2-0", "qdrop", "W2A2", 0).with_top1(0.80, 0.82),
+        Record::sample("q-w2-1", "qdrop", "W2A2", 1).with_top1(0.82, 0.82),
+        Record::sample("q-w2-2", "qdrop", "W2A2", 2).with_top1(0.84, 0.85),
+        Record::sample("q-w4-0", "qdrop", "W4A4", 0).with_top1(0.895, 0.90),
+    ]
+}
+
+#[test]
+fn statistics_are_those_computed_by_hand() {
+    let blocks = accuracy::blocks(&records());
+    let [block] = &blocks[..] else { panic!("{blocks:?}") };
+    assert_eq!(block.bits.iter().map(ToString::to_string).collect::<Vec<_>>(), ["W4A4", "W2A2"]);
+    assert_eq!(block.rows.iter().map(|row| row.title()).collect::<Vec<_>>(), ["RTN", "QDrop"]);
+    let entry = block.rows[1].entries[1].statistics.as_ref().unwrap();
+    assert_eq!(entry.n, 3);
+    assert!((entry.test.mean - 0.82).abs() < 1e-12 && (entry.test.std.unwrap() - 0.02).abs() < 1e-12);
+    assert!((entry.gap.mean - 0.01).abs() < 1e-12 && (entry.gap.std.unwrap() - 0.01).abs() < 1e-12);
+    assert_eq!(block.rows[1].entries[0].statistics.as_ref().unwrap().test.std, None);
+}
+
+#[test]
+fn markdown_marks_the_best_and_names_what_failed() {
+    let text = render(&records(), &SOURCE).unwrap().markdown;
+    for part in [
+        "# A title",
+        "`harness report experiments/x.toml`",
+        "| Full precision | 92.76 | 92.76 |",
+        "| RTN | **90.00** (1) | – [1] |",
+        "| QDrop | 89.50 (1) | **82.00 ± 2.00** |",
+        "[1] rtn-w2 failed: the loss became NaN",
+        "up to 3 seeds",
+        "stay at 8 bits",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+    assert!(!text.contains("revisions"), "{text}");
+}
+
+#[test]
+fn several_or_modified_revisions_are_said() {
+    let mut records = records();
+    records[0].provenance.git_revision = "abc-dirty".into();
+    let text = render(&records, &SOURCE).unwrap().markdown;
+    assert!(text.contains("different revisions of the harness: 0123456789, abc-dirty"), "{text}");
+    assert!(text.contains("uncommitted changes"), "{text}");
+}
+
+#[test]
+fn variants_settings_and_networks_are_kept_apart() {
+    let mut records = records();
+    records[3].cell.variant = Some("no-drop".into());
+    records[4].cell.setting = crate::experiment::Setting::Brecq;
+    let blocks = accuracy::blocks(&records);
+    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks[0].rows.iter().map(|row| row.title()).collect::<Vec<_>>(), ["RTN", "QDrop", "QDrop (no-drop)"]);
+}
+
+#[test]
+fn csv_files_come_back_with_fractions() {
+    let rendered = render(&records(), &SOURCE).unwrap();
+    let read = |bytes: &[u8]| CsvReader::new(Cursor::new(bytes.to_vec())).finish().unwrap();
+    let runs = read(&rendered.runs_csv);
+    assert_eq!(runs.height(), 6);
+    assert_eq!(runs.column("test_top1").unwrap().f64().unwrap().get(2), Some(0.80));
+    assert_eq!(runs.column("test_top1").unwrap().null_count(), 1);
+    let table = read(&rendered.accuracy_csv);
+    assert_eq!((table.height(), table.column("n").unwrap().i64().unwrap().get(2)), (3, Some(3)));
+    assert!((table.column("test_top1_std").unwrap().f64().unwrap().get(2).unwrap() - 0.02).abs() < 1e-12);
+}
+
+#[test]
+fn figures_name_every_method_and_width() {
+    let rendered = render(&records(), &SOURCE).unwrap();
+    for part in ["ResNet-20", "RTN", "QDrop", "W4A4", "W2A2", "full precision", "test top-1"] {
+        assert!(rendered.svg.contains(part), "{part}");
+    }
+    assert!(rendered.png.starts_with(b"\x89PNG") && rendered.png.len() > 5_000);
+}
+
+#[test]
+fn the_same_records_give_the_same_bytes() {
+    let [a, b] = [(); 2].map(|()| render(&records(), &SOURCE).unwrap());
+    assert_eq!((a.markdown, a.accuracy_csv, a.runs_csv), (b.markdown, b.accuracy_csv, b.runs_csv));
+    assert_eq!((a.svg, a.png, a.terminal), (b.svg, b.png, b.terminal));
+}
+
+#[test]
+fn nothing_finished_is_a_table_of_dashes_and_nothing_stored_an_empty_one() {
+    let failed = [Record::sample("a", "qdrop", "W2A2", 0).failed("why")];
+    let rendered = render(&failed, &SOURCE).unwrap();
+    assert!(rendered.markdown.contains("| QDrop | – [1] |"), "{}", rendered.markdown);
+    assert!(rendered.svg.contains("no finished runs"));
+    assert!(render(&[], &SOURCE).unwrap().svg.contains("no finished runs"));
+}

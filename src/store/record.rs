@@ -91,3 +91,55 @@ pub struct UnitTrace {
     pub regulariser: Vec<f64>,
     pub wall_s: f64,
 }
+
+#[cfg(test)]
+impl Record {
+    /// A finished run of `method` on resnet20, for tests.
+    pub fn sample(run_id: &str, method: &str, bits: &str, seed: u64) -> Self {
+        let recipe = crate::methods::find(method).unwrap().recipe;
+        Self {
+            format: FORMAT,
+            run_id: run_id.into(),
+            experiment: "test".into(),
+            cell: Cell {
+                arch: "resnet20".into(),
+                weights: "embedded".into(),
+                dataset: "fashion-mnist".into(),
+                bits: bits.parse().unwrap(),
+                method: method.into(),
+                variant: None,
+                setting: crate::experiment::Setting::Qdrop,
+                calib_images: 64,
+                seed,
+                recipe: recipe(crate::arch::find("resnet20").unwrap()),
+            },
+            method_revision: 1,
+            hashes: Hashes { weights: "aa".into(), calib: "bb".into(), test: "cc".into() },
+            status: Status::Done,
+            error: None,
+            metrics: Some(Metrics { fp_test_top1: 0.9276, test_top1: 0.8, calib_top1: 0.85, test_images: 2 }),
+            cost: Cost { wall_s: 1.0, cpu_s: 2.0, peak_memory_bytes: Some(3) },
+            provenance: Provenance {
+                device: "cpu".into(),
+                threads: 2,
+                eval_batch: 250,
+                grid: "x.toml".into(),
+                crate_version: "0.1.0".into(),
+                git_revision: "0123456789".into(),
+                started_unix_s: 0,
+            },
+        }
+    }
+
+    /// The same, failed.
+    pub fn failed(mut self, error: &str) -> Self {
+        (self.status, self.error, self.metrics) = (Status::Failed, Some(error.into()), None);
+        self
+    }
+
+    /// The same with these accuracies.
+    pub fn with_top1(mut self, test_top1: f64, calib_top1: f64) -> Self {
+        self.metrics = Some(Metrics { fp_test_top1: 0.9276, test_top1, calib_top1, test_images: 2 });
+        self
+    }
+}

@@ -1,35 +1,8 @@
 use super::*;
-use crate::arch;
-use crate::experiment::{Bits, Cell, Setting};
-use crate::methods;
-use record::{Cost, Hashes, Metrics, Provenance, Status};
+use record::Status;
 
 fn record(id: &str) -> Record {
-    let cell = Cell {
-        arch: "resnet20".into(),
-        weights: "embedded".into(),
-        dataset: "fashion-mnist".into(),
-        bits: Bits { w: 2, a: 4 },
-        method: "qdrop".into(),
-        variant: None,
-        setting: Setting::Qdrop,
-        calib_images: 64,
-        seed: 1,
-        recipe: (methods::find("qdrop").unwrap().recipe)(arch::find("resnet20").unwrap()),
-    };
-    Record {
-        format: FORMAT,
-        run_id: id.into(),
-        experiment: "test".into(),
-        cell,
-        method_revision: 1,
-        hashes: Hashes { weights: "a".into(), calib: "b".into(), test: "c".into() },
-        status: Status::Done,
-        error: None,
-        metrics: Some(Metrics { fp_test_top1: 0.9, test_top1: 0.8, calib_top1: 0.85, test_images: 2 }),
-        cost: Cost { wall_s: 1.0, cpu_s: 2.0, peak_memory_bytes: Some(3) },
-        provenance: Provenance::now("cpu", 2, 250, "x.toml"),
-    }
+    Record::sample(id, "qdrop", "W2A4", 1)
 }
 
 fn predictions() -> Predictions {
@@ -43,9 +16,7 @@ fn runs_come_back_as_they_were_stored() {
     assert!(store.scan().unwrap().records.is_empty());
     let _lock = store.lock().unwrap();
     store.write_run(&record("one"), "a = 1", &[], Some(&predictions())).unwrap();
-    let mut failed = record("two");
-    (failed.status, failed.error, failed.metrics) = (Status::Failed, Some("why".into()), None);
-    store.write_run(&failed, "a = 2", &[], None).unwrap();
+    store.write_run(&record("two").failed("why"), "a = 2", &[], None).unwrap();
     store.write_run(&record("two"), "a = 2", &[], Some(&predictions())).unwrap();
     let scan = store.scan().unwrap();
     assert_eq!(

@@ -1,0 +1,92 @@
+//! Real networks on real images, in the smallest form that shows that they work.
+
+use candle_core::Device;
+use metaaug::arch::ARCHS;
+use metaaug::assets::checkpoint::{EMBEDDED, load_weights};
+use metaaug::data::{self, Split};
+use metaaug::experiment::{Bits, Setting};
+use metaaug::graph::Network;
+use metaaug::graph::fold_bn::fold_bn;
+use metaaug::launch::{predict, top1};
+use metaaug::methods::METHODS;
+use metaaug::quant::model::{Mode, QuantModel};
+use metaaug::recon::event::Control;
+use metaaug::recon::quantize;
+use metaaug::recon::recipe::{Granularity, Loss, Recipe};
+use std::sync::atomic::AtomicBool;
+
+static RUNNING: AtomicBool = AtomicBool::new(false);
+static CONTROL: Control = Control { observe: &|_| (), cancelled: &RUNNING };
+
+fn network(arch: &'static metaaug::arch::ArchSpec) -> Network {
+    let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu).unwrap();
+    metaaug::arch::load(arch, checkpoint.tensors, &Device::Cpu).unwrap()
+}
+
+/// The first `n` test images.
+fn test_split(n: usize) -> Split {
+    let test = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().test;
+    Split { images: test.images.narrow(0, 0, n).unwrap(), labels: test.labels[..n].to_vec(), sha256: String::new() }
+}
+
+fn accuracy(model: &QuantModel, test: &Split) -> f64 {
+    let predictions =
+        predict(test, &CONTROL, |x| model.units.iter().try_fold(x.clone(), |x, unit| unit.forward(&x, Mode::HARD)));
+    top1(&predictions.unwrap(), &test.labels)
+}
+
+#[test]
+fn every_method_keeps_four_bits_close_to_full_precision() {
+    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(64, 0).unwrap();
+    let test = test_split(500);
+    for arch in ARCHS {
+        let network = network(arch);
+        for method in METHODS {
+            let recipe =
+                Recipe { iterations: 10, act_phase_iterations: 5, act_search_images: 64, ..(method.recipe)(arch) };
+            let folded = fold_bn(&network, recipe.batch_norm).unwrap();
+            let bits = (Bits { w: 4, a: 4 }, Setting::Brecq);
+            let (model, traces) = quantize(&folded, &calib.images, bits, &recipe, 0, &CONTROL).unwrap();
+            assert_eq!(traces.is_empty(), recipe.granularity == Granularity::None, "{}", method.name);
+            let top1 = accuracy(&model, &test);
+            assert!(top1 > 0.85, "{} with {}: {top1}", arch.name, method.name);
+        }
+    }
+}
+
+#[test]
+fn reconstruction_repairs_two_bits() {
+    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(128, 0).unwrap();
+    let test = test_split(1000);
+    let arch = metaaug::arch::find("resnet20").unwrap();
+    let network = network(arch);
+    let top1 = |recipe: &Recipe| {
+        let folded = fold_bn(&network, recipe.batch_norm).unwrap();
+        let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
+        accuracy(&quantize(&folded, &calib.images, bits, recipe, 0, &CONTROL).unwrap().0, &test)
+    };
+    let genie = Recipe { iterations: 100, ..(metaaug::methods::find("genie-m").unwrap().recipe)(arch) };
+    let start = top1(&Recipe { granularity: Granularity::None, ..genie.clone() });
+    let trained = top1(&genie);
+    assert!(start < 0.4 && trained > start + 0.3, "{start} -> {trained}");
+    // BRECQ's Fisher weights: another loss, about the same quality.
+    let fisher = top1(&Recipe { loss: Loss::Fisher, ..genie });
+    assert!(fisher != trained && fisher > start + 0.3, "{start} -> {fisher}");
+}
+
+#[test]
+fn thirty_two_bits_change_nothing() {
+    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(32, 0).unwrap();
+    let test = test_split(250);
+    let arch = metaaug::arch::find("mobilenetv2-tiny").unwrap();
+    let recipe = Recipe { iterations: 2, ..(metaaug::methods::find("qdrop").unwrap().recipe)(arch) };
+    let network = fold_bn(&network(arch), recipe.batch_norm).unwrap();
+    let bits = (Bits { w: Bits::FULL, a: Bits::FULL }, Setting::Qdrop);
+    let (model, traces) = quantize(&network, &calib.images, bits, &recipe, 0, &CONTROL).unwrap();
+    assert!(traces.is_empty());
+    let full = network.units.iter().fold(test.images.clone(), |x, unit| {
+        metaaug::graph::forward::forward(unit, &x, &metaaug::graph::forward::FullPrecision).unwrap()
+    });
+    let quantized = model.units.iter().fold(test.images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap());
+    assert_eq!(full.to_vec2::<f32>().unwrap(), quantized.to_vec2::<f32>().unwrap());
+}
