@@ -103,10 +103,10 @@ struct Axis<'a> {
 /// `smoke.set`, then `--set`.
 fn on_top(grid: &Grid, options: &Options) -> Result<CellOverride> {
     let mut over = CellOverride::default();
-    if let (Some(smoke), true) = (&grid.smoke, options.smoke) {
-        if let Some(set) = &smoke.set {
-            over.merge(set.get_ref());
-        }
+    if let (Some(smoke), true) = (&grid.smoke, options.smoke)
+        && let Some(set) = &smoke.set
+    {
+        over.merge(set.get_ref());
     }
     for assignment in &options.set {
         let Some((key, value)) = assignment.split_once('=') else {
@@ -265,8 +265,10 @@ impl Expansion<'_> {
     /// Points at the value of `key`: within the text that made the cell, else in the base.
     fn out_of_range(&self, cell: &Cell, key: &str, problem: &str, span: Option<Range<usize>>) -> Box<GridError> {
         let name = key.rsplit('.').next().unwrap_or(key);
-        let sections =
-            span.into_iter().chain(self.grid.base.iter().map(Spanned::span)).chain([0..self.source.text.len()]);
+        let sections = span
+            .into_iter()
+            .chain(self.grid.base.iter().map(Spanned::span))
+            .chain(std::iter::once(0..self.source.text.len()));
         let span = sections
             .map(|section| self.source.find_key(section, key))
             .find(|found| self.source.text.get(found.clone()) == Some(name));

@@ -28,12 +28,12 @@ fn fold_unit(unit: &Unit, mode: BatchNorm) -> Result<Unit> {
                 Source::Node(old) => Source::Node(moved[*old]),
             })
             .collect();
-        if let (Op::BatchNorm(norm), [old], [Source::Node(new)]) = (&node.op, &node.inputs[..], &inputs[..]) {
-            if let (Op::Conv(conv), 1) = (&nodes[*new].op, unit.consumers(*old).count()) {
-                nodes[*new].op = Op::Conv(merge(conv, norm, mode)?);
-                moved.push(*new);
-                continue;
-            }
+        if let (Op::BatchNorm(norm), [old], [Source::Node(new)]) = (&node.op, &node.inputs[..], &inputs[..])
+            && let (Op::Conv(conv), 1) = (&nodes[*new].op, unit.consumers(*old).count())
+        {
+            nodes[*new].op = Op::Conv(merge(conv, norm, mode)?);
+            moved.push(*new);
+            continue;
         }
         moved.push(nodes.len());
         nodes.push(Node { name: node.name.clone(), op: node.op.clone(), inputs });

@@ -34,7 +34,17 @@ pub enum Mask {
 }
 
 impl Mask {
-    /// Whether the elements from `start` on are selected, as numbers that are not 0; at most [`BLOCK`] of them.
+    /// A given mask must have one element per element.
+    pub fn check(&self, elements: usize) -> Result<()> {
+        match self {
+            Mask::Given(mask) if mask.len() != elements => {
+                bail!("a mask of {} elements for a tensor of {elements}", mask.len())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the elements from `start` on are selected, as numbers that are not 0; at most one block of them.
     ///
     /// A block at a time, so that the loops over elements have no branch on the kind of mask.
     #[inline(always)]
@@ -142,11 +152,7 @@ impl CustomOp2 for FakeQuant {
         s_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let x = kernel::slice(x, x_layout)?;
-        if let Mask::Given(mask) = &self.mask {
-            if mask.len() != x.len() {
-                bail!("fake-quant: a mask of {} elements for a tensor of {}", mask.len(), x.len());
-            }
-        }
+        self.mask.check(x.len())?;
         let y = self.forward(x, kernel::slice(s, s_layout)?[0]);
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }

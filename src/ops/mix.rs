@@ -16,6 +16,7 @@ pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -
     }
     let width = selected.elem_count() / shape[0];
     shape[0] = rows.len();
+    mask.check(rows.len() * width)?;
     let mixed = kernel::with_slice(selected, |selected| {
         kernel::with_slice(others, |others| {
             let mut mixed = vec![0f32; rows.len() * width];

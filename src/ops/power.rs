@@ -15,7 +15,7 @@ pub fn log2(x: f32) -> f32 {
     let s = (mantissa - 1.0) / (mantissa + 1.0);
     let s2 = s * s;
     let tail = s2 * (0.961_796_7 + s2 * (0.577_078 + s2 * (0.412_198_57 + s2 * 0.320_598_9)));
-    exponent as f32 + (2.885_390_1 * s + s * tail)
+    exponent as f32 + (2.885_39 * s + s * tail)
 }
 
 /// `2^x`, 0 below the normal range and the largest power of two above it; relative error below 2e-7.
@@ -30,8 +30,8 @@ pub fn exp2(x: f32) -> f32 {
     let p = p * t + 1.540_353e-4;
     let p = p * t + 1.333_355_8e-3;
     let p = p * t + 9.618_129e-3;
-    let p = p * t + 5.550_410_9e-2;
-    let p = p * t + 2.402_265_1e-1;
+    let p = p * t + 5.550_411e-2;
+    let p = p * t + 2.402_265e-1;
     let p = p * t + 6.931_472e-1;
     let p = p * t + 1.0;
     let scaled = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));

@@ -77,7 +77,7 @@ impl SoftWeight {
     }
 
     fn per_channel(&self, elements: usize, channels: usize) -> Result<usize> {
-        if channels != self.zero_point.len() || elements != self.floor.len() || elements % channels != 0 {
+        if channels != self.zero_point.len() || elements != self.floor.len() || !elements.is_multiple_of(channels) {
             bail!("soft-weight: {elements} elements and {channels} scales for {} channels", self.zero_point.len());
         }
         Ok(elements / channels)

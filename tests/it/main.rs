@@ -1,5 +1,7 @@
 //! Tests of the library and the binary from outside.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod cli;
 mod end_to_end;
 mod golden;

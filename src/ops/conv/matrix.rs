@@ -33,6 +33,7 @@ pub(super) enum Store {
 }
 
 /// `dst = lhs rhs` or `dst += lhs rhs`, on the calling thread; `dst` is row-major.
+#[allow(unsafe_code)]
 pub(super) fn multiply<T: Real>(dst: &mut [T], store: Store, lhs: Matrix<T>, rhs: Matrix<T>) {
     let (m, k, n) = (lhs.rows, lhs.cols, rhs.cols);
     assert_eq!(k, rhs.rows, "inner dimensions of {m}x{k} times {}x{n}", rhs.rows);
