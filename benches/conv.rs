@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench conv -- resnet20`; `RAYON_NUM_THREADS=1` for one core. See `benches/NOTES.md`.
 
+#![allow(clippy::unwrap_used)]
+
 use candle_core::{DType, Device, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};

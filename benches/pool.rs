@@ -2,6 +2,8 @@
 //!
 //! The gradient includes Candle's own work for one node: zeros, an addition.
 
+#![allow(clippy::unwrap_used)]
+
 use candle_core::{Device, Tensor, Var};
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};

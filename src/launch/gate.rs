@@ -88,3 +88,57 @@ pub fn check_folding(original: &Network, folded: &Network, calib: &Tensor, contr
         ))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assets::checkpoint::Card;
+    use crate::graph::Op;
+    use crate::graph::fold_bn::fold_bn;
+    use crate::launch::Loader;
+    use crate::recon::recipe::BatchNorm;
+    use crate::store::record::Record;
+    use candle_core::Device;
+    use std::sync::atomic::AtomicBool;
+
+    static RUNNING: AtomicBool = AtomicBool::new(false);
+    static CONTROL: Control = Control { observe: &|_| (), cancelled: &RUNNING };
+
+    fn inputs() -> Inputs {
+        Loader::new(&Device::Cpu).inputs(&Record::sample("x", "qdrop", "W4A4", 0).cell).unwrap()
+    }
+
+    #[test]
+    fn an_accuracy_off_its_card_stops_the_cell() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = FullPrecisionCache::new(folder.path());
+        let mut inputs = inputs();
+        // 500 images of 10,000: fast, and not the accuracy of the card.
+        inputs.test.images = inputs.test.images.narrow(0, 0, 500).unwrap();
+        inputs.test.labels.truncate(500);
+        let error = cache.accuracy(&inputs, &CONTROL).unwrap_err().to_string();
+        assert!(error.contains("its card says 92.76 %") && error.contains("preprocessing"), "{error}");
+        let card = inputs.card.take();
+        let measured = cache.accuracy(&inputs, &CONTROL).unwrap();
+        assert!((0.88..0.97).contains(&measured), "{measured}");
+        inputs.card = card.map(|card| Card { test_top1: measured + 0.0001, ..card });
+        assert_eq!(cache.accuracy(&inputs, &CONTROL).unwrap(), measured);
+        // Remembered: shuffled labels are not measured again until something hashed changes.
+        inputs.test.labels.rotate_left(1);
+        assert_eq!(cache.accuracy(&inputs, &CONTROL).unwrap(), measured);
+    }
+
+    #[test]
+    fn folding_that_changes_the_logits_stops_the_cell() {
+        let inputs = inputs();
+        for mode in [BatchNorm::Folded, BatchNorm::Kept] {
+            let mut folded = fold_bn(&inputs.network, mode).unwrap();
+            check_folding(&inputs.network, &folded, &inputs.calib.images, &CONTROL).unwrap();
+            let Op::Conv(conv) = &mut folded.units[3].nodes[0].op else { panic!("not a convolution") };
+            conv.bias = conv.bias.as_ref().map(|bias| (bias + 0.01).unwrap());
+            let error =
+                check_folding(&inputs.network, &folded, &inputs.calib.images, &CONTROL).unwrap_err().to_string();
+            assert!(error.contains("folding BatchNorm changes the logits of resnet20"), "{error}");
+        }
+    }
+}

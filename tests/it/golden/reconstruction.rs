@@ -129,6 +129,21 @@ fn weight_named<'a>(unit: &'a QuantUnit, name: &str) -> &'a metaaug::quant::weig
     unit.weights[index].as_ref().unwrap()
 }
 
+/// Step `t` with the recorded mini-batch, input mask and `n` masks inside the unit; its loss must be the recorded one.
+#[track_caller]
+fn replay(golden: &Golden, trainer: &Trainer, [x_fp, x_q, y_fp]: [&Tensor; 3], n: usize, t: usize) {
+    let rows = golden.rows("idx", t - 1);
+    let mixed = Mask::Given(Arc::new(golden.mask("mask0", t - 1)));
+    let batch = Batch {
+        x: mix_rows(x_q, x_fp, &rows, &mixed).unwrap(),
+        y_fp: mix_rows(y_fp, y_fp, &rows, &Mask::All).unwrap(),
+        loss_weight: None,
+    };
+    let loss = trainer.step(t, &batch, &masks(golden, 1, n, t)).unwrap();
+    let (ours, theirs) = (loss.error + loss.regulariser, f64::from(golden.values("loss")[t - 1]));
+    assert!((ours / theirs - 1.0).abs() < 1e-4, "loss of step {t}: {ours}, not {theirs}");
+}
+
 fn genie_block(file: &str, bits: Bits) {
     let golden = Golden::open(file);
     let mut recipe = recipe("genie-m");
@@ -161,16 +176,7 @@ fn genie_block(file: &str, bits: Bits) {
     let phase = Phase::weights(&recipe);
     let trainer = Trainer::new(unit, &phase);
     for t in 1..=STEPS {
-        let rows = golden.rows("idx", t - 1);
-        let mixed = Mask::Given(Arc::new(golden.mask("mask0", t - 1)));
-        let batch = Batch {
-            x: mix_rows(&x_q, &x_fp, &rows, &mixed).unwrap(),
-            y_fp: mix_rows(&y_fp, &y_fp, &rows, &Mask::All).unwrap(),
-            loss_weight: None,
-        };
-        let loss = trainer.step(t, &batch, &masks(&golden, 1, 3, t)).unwrap();
-        let (ours, theirs) = (loss.error + loss.regulariser, f64::from(golden.values("loss")[t - 1]));
-        assert!((ours / theirs - 1.0).abs() < 1e-4, "loss of step {t}: {ours}, not {theirs}");
+        replay(&golden, &trainer, [&x_fp, &x_q, &y_fp], 3, t);
         if [1, 2, STEPS].contains(&t) {
             compare(&format!("step{t}"), t);
         }
@@ -233,16 +239,7 @@ fn qdrop_block() {
     let phase = Phase::weights(&recipe);
     let trainer = Trainer::new(unit, &phase);
     for t in 1..=STEPS {
-        let rows = golden.rows("idx", t - 1);
-        let mixed = Mask::Given(Arc::new(golden.mask("mask0", t - 1)));
-        let batch = Batch {
-            x: mix_rows(&x_q, &x_fp, &rows, &mixed).unwrap(),
-            y_fp: mix_rows(&y_fp, &y_fp, &rows, &Mask::All).unwrap(),
-            loss_weight: None,
-        };
-        let loss = trainer.step(t, &batch, &masks(&golden, 1, 2, t)).unwrap();
-        let (ours, theirs) = (loss.error + loss.regulariser, f64::from(golden.values("loss")[t - 1]));
-        assert!((ours / theirs - 1.0).abs() < 1e-4, "loss of step {t}: {ours}, not {theirs}");
+        replay(&golden, &trainer, [&x_fp, &x_q, &y_fp], 2, t);
         if [1, STEPS].contains(&t) {
             for (layer, name) in [("conv1", "conv1_relu"), ("conv2", "conv2")] {
                 let expected = golden.values(&format!("step{t}.{name}.module.weight_fake_quant.alpha"));
