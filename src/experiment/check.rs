@@ -41,6 +41,7 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
         ("recipe.weight-scale-lr", recipe.weight_scale_lr),
         ("recipe.act-scale-lr", recipe.act_scale_lr),
         ("recipe.act-phase-lr", recipe.act_phase_lr),
+        ("recipe.act-phase-frac", recipe.act_phase_frac),
         ("recipe.round-weight", recipe.round_weight),
         ("recipe.fisher-damping", recipe.fisher_damping),
     ] {

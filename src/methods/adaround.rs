@@ -11,7 +11,7 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         classifier_input_8bit: true,
         reconstruct_stem: true,
         round_weight: 0.01,
-        act_phase_iterations: 0,
+        act_phase_frac: 0.0,
         ..brecq::recipe(arch)
     }
 }

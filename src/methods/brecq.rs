@@ -21,7 +21,7 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         drop_input: 0.0,
         act_scale_lr: 0.0,
         lsq_gradient_factor: false,
-        act_phase_iterations: 5_000,
+        act_phase_frac: 0.25,
         ..qdrop::recipe(arch)
     }
 }

@@ -34,7 +34,7 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         round_warmup: 0.2,
         round_beta_start: 20.0,
         round_beta_end: 2.0,
-        act_phase_iterations: 0,
+        act_phase_frac: 0.0,
         act_phase_lr: 4e-4,
         act_phase_exponent: 2.4,
     }

@@ -48,7 +48,7 @@ pub fn quantize(
     if acts_come_later {
         model.search_acts(&sample, recipe.act_search, recipe.act_search_prefix)?;
     }
-    if reconstructed && recipe.act_phase_iterations > 0 {
+    if reconstructed && recipe.act_phase_iterations() > 0 {
         Reconstruction { model: &model, calib, recipe, stream: Stream::new(seed), control }.train_acts(&mut traces)?;
     }
     Ok((model, traces))

@@ -99,12 +99,19 @@ recipe! {
     round_beta_start: f64,
     /// Exponent `beta` of the regulariser at the end.
     round_beta_end: f64,
-    /// Adam steps per unit of a second phase that trains activation scales alone; 0 for none.
-    act_phase_iterations: usize,
+    /// Length of a second phase that trains activation scales alone, as a fraction of `iterations`; 0 for none.
+    act_phase_frac: f64,
     /// Learning rate of that phase, with cosine decay to 0.
     act_phase_lr: f64,
     /// Exponent of the reconstruction error in that phase.
     act_phase_exponent: f64,
+}
+
+impl Recipe {
+    /// Adam steps per unit of the second phase.
+    pub fn act_phase_iterations(&self) -> usize {
+        (self.iterations as f64 * self.act_phase_frac).round() as usize
+    }
 }
 
 /// What is optimised at once.

@@ -79,7 +79,7 @@ impl Phase {
     pub fn acts(recipe: &Recipe) -> Self {
         Self {
             name: "activations",
-            iterations: recipe.act_phase_iterations,
+            iterations: recipe.act_phase_iterations(),
             exponent: recipe.act_phase_exponent,
             alpha: None,
             weight_scale: None,

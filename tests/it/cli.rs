@@ -21,7 +21,7 @@ name = "tiny"
 arch = "resnet20"
 bits = "W4A4"
 calib-images = 32
-recipe = { iterations = 3, act-phase-iterations = 2 }
+recipe = { iterations = 3 }
 [axes]
 method = ["rtn", "genie-m"]
 "#;
@@ -146,7 +146,7 @@ fn predictions_do_not_depend_on_the_number_of_threads() {
 
 #[test]
 fn a_failed_cell_is_a_record_and_the_others_go_on() {
-    let grid = format!("{GRID}[variants.diverging]\nrecipe = {{ act-scale-lr = 1e38, act-phase-iterations = 0 }}\n");
+    let grid = format!("{GRID}[variants.diverging]\nrecipe = {{ act-scale-lr = 1e38 }}\n");
     let bench = Bench::new(&grid);
     let end = bench.harness(&["run", "grid.toml", "--filter", "method=genie-m"]);
     assert_eq!(end.code, 100, "{}", end.stderr);

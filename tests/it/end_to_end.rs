@@ -42,8 +42,7 @@ fn every_method_keeps_four_bits_close_to_full_precision() {
     for arch in ARCHS {
         let network = network(arch);
         for method in METHODS {
-            let recipe =
-                Recipe { iterations: 10, act_phase_iterations: 5, act_search_images: 64, ..(method.recipe)(arch) };
+            let recipe = Recipe { iterations: 10, act_search_images: 64, ..(method.recipe)(arch) };
             let folded = fold_bn(&network, recipe.batch_norm).unwrap();
             let bits = (Bits { w: 4, a: 4 }, Setting::Brecq);
             let (model, traces) = quantize(&folded, &calib.images, bits, &recipe, 0, &CONTROL).unwrap();

@@ -40,7 +40,7 @@ fn masks(golden: &Golden, first: usize, n: usize, t: usize) -> Replay {
 
 fn recipe(method: &str) -> Recipe {
     let published = (methods::find(method).unwrap().recipe)(arch::find("resnet20").unwrap());
-    Recipe { iterations: STEPS, act_phase_iterations: STEPS, batch: 8, ..published }
+    Recipe { iterations: STEPS, act_phase_frac: 1.0, batch: 8, ..published }
 }
 
 fn conv(golden: &Golden, prefix: &str, name: &str, input: Source, stride: usize) -> Node {
