@@ -12,7 +12,7 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         weight_search: RangeSearch::Brecq,
         act_search: RangeSearch::Brecq,
         act_search_images: 64,
-        act_search_prefix: Prefix::Quantized,
+        act_search_prefix: SearchPrefix::Quantized,
         unit_input: Prefix::QuantizedWeights,
         quantize_acts: false,
         reconstruct_stem: false,

@@ -12,7 +12,7 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         weight_search: RangeSearch::Genie,
         act_search: RangeSearch::Genie,
         act_search_images: 32,
-        act_search_prefix: Prefix::Quantized,
+        act_search_prefix: SearchPrefix::Reconstructed,
         act_clip: ClipOrder::ClipThenRound,
         sampling: Sampling::Epochs,
         weight_scale_lr: 1e-4,

@@ -13,7 +13,7 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         weight_search: RangeSearch::Qdrop,
         act_search: RangeSearch::Qdrop,
         act_search_images: 256,
-        act_search_prefix: Prefix::FullPrecision,
+        act_search_prefix: SearchPrefix::FullPrecision,
         act_clip: ClipOrder::RoundThenClip,
         unit_input: Prefix::Quantized,
         quantize_acts: true,

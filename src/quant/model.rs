@@ -76,6 +76,11 @@ impl Mode<'_> {
 }
 
 impl QuantUnit {
+    /// The stretched sigmoids of all rounding logits, for [`Weights::Soft`].
+    pub fn stretched(&self) -> Result<Vec<Option<Tensor>>> {
+        self.weights.iter().map(|weight| weight.as_ref().map(WeightQuantizer::stretched).transpose()).collect()
+    }
+
     /// Output of the unit for input `x`.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         forward::forward(&self.unit, x, &Quantized { unit: self, mode })
@@ -94,26 +99,16 @@ struct Quantized<'a> {
 
 impl Quantized<'_> {
     fn act(&self, site: Option<usize>, x: Tensor, node: usize, slot: Option<usize>) -> Result<Tensor> {
-        let Some(site) = site else { return Ok(x) };
-        let mask = match self.mode.acts {
-            Acts::FullPrecision => return Ok(x),
-            Acts::Quantized => Mask::All,
-            Acts::Dropped(masks) => masks.mask(node, slot),
-        };
-        self.unit.acts[site].forward(&x, mask)
+        match site {
+            None => Ok(x),
+            Some(site) => self.mode.acts.apply(&self.unit.acts[site], x, node, slot),
+        }
     }
 }
 
 impl Hooks for Quantized<'_> {
     fn weight(&self, node: usize, weight: &Tensor) -> Result<Tensor> {
-        match (&self.unit.weights[node], self.mode.weights) {
-            (Some(quantizer), Weights::Hard) => quantizer.hard(),
-            (Some(quantizer), Weights::Soft(stretched)) => match &stretched[node] {
-                Some(stretched) => quantizer.soft(stretched),
-                None => quantizer.hard(),
-            },
-            (None, _) | (_, Weights::FullPrecision) => Ok(weight.clone()),
-        }
+        self.mode.weights.apply(self.unit.weights[node].as_ref(), node, weight)
     }
 
     fn input(&self, node: usize, slot: usize, x: Tensor) -> Result<Tensor> {
@@ -122,6 +117,31 @@ impl Hooks for Quantized<'_> {
 
     fn output(&self, node: usize, y: Tensor) -> Result<Tensor> {
         self.act(self.unit.placement.on_output[node], y, node, None)
+    }
+}
+
+impl Weights<'_> {
+    /// The weight of node `node` in this pass.
+    fn apply(&self, quantizer: Option<&WeightQuantizer>, node: usize, full_precision: &Tensor) -> Result<Tensor> {
+        match (quantizer, self) {
+            (None, _) | (_, Weights::FullPrecision) => Ok(full_precision.clone()),
+            (Some(quantizer), Weights::Hard) => quantizer.hard(),
+            (Some(quantizer), Weights::Soft(stretched)) => match &stretched[node] {
+                Some(stretched) => quantizer.soft(stretched),
+                None => quantizer.hard(),
+            },
+        }
+    }
+}
+
+impl Acts<'_> {
+    /// What becomes of an activation in this pass.
+    fn apply(&self, quantizer: &ActQuantizer, x: Tensor, node: usize, slot: Option<usize>) -> Result<Tensor> {
+        match self {
+            Acts::FullPrecision => Ok(x),
+            Acts::Quantized => quantizer.forward(&x, Mask::All),
+            Acts::Dropped(masks) => quantizer.forward(&x, masks.mask(node, slot)),
+        }
     }
 }
 
@@ -134,15 +154,11 @@ impl QuantModel {
         Ok(Self { units: units.collect::<Result<_>>()? })
     }
 
-    /// Searches the range of every activation quantizer on `images`, in the order in which the network computes them;
-    /// `prefix` says what is quantized upstream, with [`Prefix::Quantized`] by the ranges just found.
-    pub fn search_acts(&mut self, images: &Tensor, search: RangeSearch, prefix: Prefix) -> Result<()> {
+    /// Searches the range of every activation quantizer on `images`, in the order in which the network computes them.
+    pub fn search_acts(&mut self, images: &Tensor, search: RangeSearch, mode: Mode) -> Result<()> {
         let mut x = images.clone();
         for unit in &mut self.units {
-            let acts = RefCell::new(std::mem::take(&mut unit.acts));
-            let searched = forward::forward(&unit.unit, &x, &SearchRanges { unit, acts: &acts, search, prefix });
-            unit.acts = acts.into_inner();
-            x = searched?;
+            x = unit.search_acts(&x, search, mode)?;
         }
         Ok(())
     }
@@ -169,41 +185,46 @@ impl QuantUnit {
     }
 }
 
+impl QuantUnit {
+    /// Searches the ranges of the unit's activation quantizers for input `x`, each when its tensor first comes by, and
+    /// returns the output; `mode` says what becomes of weights and, by the ranges just found, of activations.
+    pub fn search_acts(&mut self, x: &Tensor, search: RangeSearch, mode: Mode) -> Result<Tensor> {
+        let acts = RefCell::new(std::mem::take(&mut self.acts));
+        let output = forward::forward(&self.unit, x, &SearchRanges { unit: self, acts: &acts, search, mode });
+        self.acts = acts.into_inner();
+        output
+    }
+}
+
 /// Sets the range of each site when its tensor first comes by.
 struct SearchRanges<'a> {
     unit: &'a QuantUnit,
     acts: &'a RefCell<Vec<ActQuantizer>>,
     search: RangeSearch,
-    prefix: Prefix,
+    mode: Mode<'a>,
 }
 
 impl SearchRanges<'_> {
-    fn act(&self, site: Option<usize>, x: Tensor) -> Result<Tensor> {
+    fn act(&self, site: Option<usize>, x: Tensor, node: usize, slot: Option<usize>) -> Result<Tensor> {
         let Some(site) = site else { return Ok(x) };
         let quantizer = &mut self.acts.borrow_mut()[site];
         if !quantizer.is_ready() {
             quantizer.set_range(search_act(&x.flatten_all()?.to_vec1::<f32>()?, self.search, quantizer.bits))?;
         }
-        match self.prefix {
-            Prefix::Quantized => quantizer.forward(&x, Mask::All),
-            Prefix::FullPrecision | Prefix::QuantizedWeights => Ok(x),
-        }
+        self.mode.acts.apply(quantizer, x, node, slot)
     }
 }
 
 impl Hooks for SearchRanges<'_> {
     fn weight(&self, node: usize, weight: &Tensor) -> Result<Tensor> {
-        match (&self.unit.weights[node], self.prefix) {
-            (Some(quantizer), Prefix::QuantizedWeights | Prefix::Quantized) => quantizer.hard(),
-            _ => Ok(weight.clone()),
-        }
+        self.mode.weights.apply(self.unit.weights[node].as_ref(), node, weight)
     }
 
     fn input(&self, node: usize, slot: usize, x: Tensor) -> Result<Tensor> {
-        self.act(self.unit.placement.on_input[node][slot], x)
+        self.act(self.unit.placement.on_input[node][slot], x, node, Some(slot))
     }
 
     fn output(&self, node: usize, y: Tensor) -> Result<Tensor> {
-        self.act(self.unit.placement.on_output[node], y)
+        self.act(self.unit.placement.on_output[node], y, node, None)
     }
 }

@@ -18,7 +18,7 @@ use crate::store::record::UnitTrace;
 use candle_core::Tensor;
 use event::Control;
 use propagate::{full_precision, in_batches};
-use recipe::{Granularity, Prefix, Recipe};
+use recipe::{Granularity, Prefix, Recipe, SearchPrefix};
 use train::{Phase, Problem};
 
 /// Quantizes `network` (BatchNorm already folded as the recipe says) with calibration images `calib` `(N, C, H, W)`.
@@ -34,29 +34,27 @@ pub fn quantize(
     control: &Control,
 ) -> Result<(QuantModel, Vec<UnitTrace>)> {
     let mut model = QuantModel::new(network, bits, setting, recipe)?;
-    let sample = calib.narrow(0, 0, recipe.act_search_images.min(calib.dim(0)?))?;
-    let reconstructed = recipe.granularity != Granularity::None;
-    let acts_come_later = reconstructed && !recipe.quantize_acts;
-    if !acts_come_later {
-        model.search_acts(&sample, recipe.act_search, recipe.act_search_prefix)?;
-    }
     let mut traces = Vec::new();
-    if reconstructed {
-        Reconstruction { model: &model, calib, recipe, stream: Stream::new(seed), control }
-            .train_weights(&mut traces)?;
+    let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), control };
+    if recipe.granularity == Granularity::None {
+        reconstruction.search_acts(&mut model)?;
+        return Ok((model, traces));
     }
-    if acts_come_later {
-        model.search_acts(&sample, recipe.act_search, recipe.act_search_prefix)?;
+    if recipe.quantize_acts && recipe.act_search_prefix != SearchPrefix::Reconstructed {
+        reconstruction.search_acts(&mut model)?;
     }
-    if reconstructed && recipe.act_phase_iterations() > 0 {
-        Reconstruction { model: &model, calib, recipe, stream: Stream::new(seed), control }.train_acts(&mut traces)?;
+    reconstruction.train_weights(&mut model, &mut traces)?;
+    if !recipe.quantize_acts {
+        reconstruction.search_acts(&mut model)?;
+    }
+    if recipe.act_phase_iterations() > 0 {
+        reconstruction.train_acts(&model, &mut traces)?;
     }
     Ok((model, traces))
 }
 
 /// What both phases share.
 struct Reconstruction<'a> {
-    model: &'a QuantModel,
     calib: &'a Tensor,
     recipe: &'a Recipe,
     stream: Stream,
@@ -64,13 +62,29 @@ struct Reconstruction<'a> {
 }
 
 impl Reconstruction<'_> {
+    /// The first images of `x`, one row per calibration image, that ranges are searched on.
+    fn searched_rows(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.narrow(0, 0, self.recipe.act_search_images.min(x.dim(0)?))?)
+    }
+
+    /// Searches the activation ranges of the whole network at once.
+    fn search_acts(&self, model: &mut QuantModel) -> Result<()> {
+        let mode = match self.recipe.act_search_prefix {
+            SearchPrefix::FullPrecision => Mode::of_prefix(Prefix::FullPrecision),
+            SearchPrefix::Quantized | SearchPrefix::Reconstructed => Mode::HARD,
+        };
+        model.search_acts(&self.searched_rows(self.calib)?, self.recipe.act_search, mode)
+    }
+
     /// Trains rounding, and the scales that the recipe trains along with it.
-    fn train_weights(&self, traces: &mut Vec<UnitTrace>) -> Result<()> {
-        let (model, recipe, control) = (self.model, self.recipe, self.control);
+    fn train_weights(&self, model: &mut QuantModel, traces: &mut Vec<UnitTrace>) -> Result<()> {
+        let (recipe, control) = (self.recipe, self.control);
         let phase = Phase::weights(recipe);
         let prefix = Mode::of_prefix(recipe.unit_input);
         let (mut x_fp, mut x_q) = (self.calib.clone(), self.calib.clone());
-        for (index, unit) in model.units.iter().enumerate() {
+        for index in 0..model.units.len() {
+            self.search_unit(&mut model.units[index], &x_q, &phase)?;
+            let unit = &model.units[index];
             control.unit(index, model.units.len(), &unit.unit.name);
             let y_fp = full_precision(&unit.unit, &x_fp, control)?;
             if self.is_trained(unit) {
@@ -95,6 +109,19 @@ impl Reconstruction<'_> {
         Ok(())
     }
 
+    /// Searches the ranges of a unit whose turn has come, if the recipe leaves it until then.
+    fn search_unit(&self, unit: &mut QuantUnit, x_q: &Tensor, phase: &Phase) -> Result<()> {
+        let recipe = self.recipe;
+        if !recipe.quantize_acts || recipe.act_search_prefix != SearchPrefix::Reconstructed {
+            return Ok(());
+        }
+        let x = self.searched_rows(x_q)?;
+        match self.is_trained(unit) {
+            true => phase.search_acts(unit, &x, recipe.act_search, self.stream.named(&unit.unit.name)),
+            false => unit.search_acts(&x, recipe.act_search, Mode::HARD).map(drop),
+        }
+    }
+
     /// The layers of one unit in order, each reading what the layers before it, already trained, compute.
     fn train_layers(
         &self,
@@ -116,12 +143,12 @@ impl Reconstruction<'_> {
     }
 
     /// Trains activation scales alone, each unit on full-precision inputs and targets (BRECQ's second phase).
-    fn train_acts(&self, traces: &mut Vec<UnitTrace>) -> Result<()> {
+    fn train_acts(&self, model: &QuantModel, traces: &mut Vec<UnitTrace>) -> Result<()> {
         let control = self.control;
         let phase = Phase::acts(self.recipe);
         let mut x_fp = self.calib.clone();
-        for (index, unit) in self.model.units.iter().enumerate() {
-            control.unit(index, self.model.units.len(), &unit.unit.name);
+        for (index, unit) in model.units.iter().enumerate() {
+            control.unit(index, model.units.len(), &unit.unit.name);
             let y_fp = full_precision(&unit.unit, &x_fp, control)?;
             if self.is_trained(unit) {
                 let problem = Problem { unit, x_fp: &x_fp, x_q: &x_fp, y_fp: &y_fp, loss_weight: None };

@@ -58,7 +58,7 @@ recipe! {
     /// How many calibration images the activation search sees.
     act_search_images: usize,
     /// What is upstream of a tensor while its range is searched.
-    act_search_prefix: Prefix,
+    act_search_prefix: SearchPrefix,
     /// Order of rounding and clipping in activation quantizers; it decides where the gradient of `clip` is cut.
     act_clip: ClipOrder,
     /// What a unit reads while its weights are optimised.
@@ -170,6 +170,19 @@ pub enum Prefix {
     QuantizedWeights,
     /// Weights and activations quantized.
     Quantized,
+}
+
+/// Which network computes the tensors whose ranges are searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SearchPrefix {
+    /// Nothing is quantized.
+    FullPrecision,
+    /// Weights as they are, activations by the ranges just found.
+    Quantized,
+    /// As a unit's turn comes, the units before it are finished and the unit itself is in its training mode: soft weights,
+    /// activations dropped. Where nothing is trained, the same as `quantized`.
+    Reconstructed,
 }
 
 /// Order of rounding and clipping; the values are the same, the straight-through gradient is not.

@@ -1,7 +1,7 @@
 //! Optimises the quantizers of one unit.
 
 use super::event::{Control, Event};
-use super::recipe::{Recipe, Sampling};
+use super::recipe::{RangeSearch, Recipe, Sampling};
 use super::schedule::{BetaSchedule, LearningRate};
 use crate::error::{Error, Result};
 use crate::ops::adam::AdamState;
@@ -92,6 +92,28 @@ impl Phase {
     }
 }
 
+impl Phase {
+    /// How a unit computes while this phase trains it; `stretched` as [`QuantUnit::stretched`] gives it.
+    fn mode<'a>(&self, stretched: &'a [Option<Tensor>], masks: &'a dyn Masks) -> Mode<'a> {
+        let weights = if self.alpha.is_some() { Weights::Soft(stretched) } else { Weights::Hard };
+        let acts = match (self.quantize_acts, self.drop_inside > 0.0) {
+            (false, _) => Acts::FullPrecision,
+            (true, false) => Acts::Quantized,
+            (true, true) => Acts::Dropped(masks),
+        };
+        Mode { weights, acts }
+    }
+
+    /// Searches the ranges of the unit's activations for input `x`, while it computes as in this phase.
+    pub fn search_acts(&self, unit: &mut QuantUnit, x: &Tensor, search: RangeSearch, stream: Stream) -> Result<()> {
+        let stretched = unit.stretched()?;
+        // Training counts its steps from 1.
+        let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(0), drop: self.drop_inside };
+        unit.search_acts(x, search, self.mode(&stretched, &masks))?;
+        Ok(())
+    }
+}
+
 /// One mini-batch.
 pub struct Batch {
     /// Input of the unit.
@@ -139,22 +161,9 @@ impl<'a> Trainer<'a> {
     /// Step `t` (from 1): forward, backward, Adam.
     pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<StepLoss> {
         let phase = self.phase;
-        let stretched: Vec<Option<Tensor>> = match phase.alpha {
-            None => Vec::new(),
-            Some(_) => {
-                let weights = self.unit.weights.iter();
-                weights
-                    .map(|weight| weight.as_ref().map(|weight| weight.stretched()).transpose())
-                    .collect::<Result<_>>()?
-            }
-        };
-        let weights = if phase.alpha.is_some() { Weights::Soft(&stretched) } else { Weights::Hard };
-        let acts = match (phase.quantize_acts, phase.drop_inside > 0.0) {
-            (false, _) => Acts::FullPrecision,
-            (true, false) => Acts::Quantized,
-            (true, true) => Acts::Dropped(masks),
-        };
-        let y_q = self.unit.forward(&batch.x, Mode { weights, acts })?;
+        let stretched = if phase.alpha.is_some() { self.unit.stretched()? } else { Vec::new() };
+        let mode = phase.mode(&stretched, masks);
+        let y_q = self.unit.forward(&batch.x, mode)?;
         let error = recon_error(&y_q, &batch.y_fp, batch.loss_weight.as_ref(), phase.exponent)?;
         let mut loss = error.clone();
         if let Some(beta) = phase.beta.at(t, phase.iterations) {

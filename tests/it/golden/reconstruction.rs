@@ -153,7 +153,7 @@ fn genie_block(file: &str, bits: Bits) {
     assert_close("target", &values(&forward(&network.units[0], &x_fp, &FullPrecision).unwrap()), &values(&y_fp), 1e-5);
     recipe.act_search_images = 8;
     let mut model = QuantModel::new(&network, bits, Setting::Qdrop, &recipe).unwrap();
-    model.search_acts(&x_q.narrow(0, 0, 8).unwrap(), recipe.act_search, recipe.act_search_prefix).unwrap();
+    model.search_acts(&x_q.narrow(0, 0, 8).unwrap(), recipe.act_search, Mode::HARD).unwrap();
     let unit = &model.units[0];
     let layers: Vec<&str> =
         unit.unit.nodes.iter().filter(|node| node.op.weight().is_some()).map(|node| node.name.as_str()).collect();
@@ -211,7 +211,7 @@ fn qdrop_block() {
     let images = golden.tensor("images");
     let network = tiny_network(&golden, "fp.");
     let mut model = QuantModel::new(&network, Bits { w: 2, a: 2 }, Setting::Qdrop, &recipe).unwrap();
-    model.search_acts(&images, recipe.act_search, recipe.act_search_prefix).unwrap();
+    model.search_acts(&images, recipe.act_search, Mode::of_prefix(Prefix::FullPrecision)).unwrap();
     let [stem, unit, classifier] = &model.units[..] else { panic!("three units") };
     for (quantizer, name) in [
         (weight_named(stem, "conv1"), "conv1"),
@@ -307,7 +307,7 @@ fn brecq_block_in_two_phases() {
     let trainer = Trainer::new(unit, &phase);
     (1..=STEPS).for_each(|t| step(unit, &trainer, &x_q, "w", t));
 
-    model.search_acts(&images, recipe.act_search, recipe.act_search_prefix).unwrap();
+    model.search_acts(&images, recipe.act_search, Mode::HARD).unwrap();
     let [stem, unit, _] = &model.units[..] else { panic!("three units") };
     let expected = golden.values("act_init");
     let scales: Vec<f32> =
