@@ -47,7 +47,7 @@ def main():
     write_idx(target / "pool-images-idx3-ubyte.gz", (len(indices), height, width), pool_images)
     write_idx(target / "pool-labels-idx1-ubyte.gz", (len(indices),), bytes(labels[i] for i in indices))
 
-    embedded = sorted(path for path in ASSETS.rglob("*") if path.suffix in {".gz", ".safetensors"})
+    embedded = sorted(path for path in ASSETS.rglob("*") if path.suffix in {".gz", ".safetensors", ".toml"})
     sums = "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(ASSETS).as_posix()}\n" for p in embedded)
     (ASSETS / "SHA256SUMS").write_text(sums)
     print(sums, end="")

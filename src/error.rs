@@ -24,8 +24,8 @@ pub enum Error {
     #[error("{0}")]
     NothingMatched(String),
     /// Weights lack tensors, have extra ones, or tensors of another shape: all of them, in one list.
-    #[error("weights of {arch} do not fit: {}", problems.join("; "))]
-    Weights { arch: String, problems: Vec<String> },
+    #[error("{origin}: weights of {arch} do not fit: {}", problems.join("; "))]
+    Weights { arch: String, origin: String, problems: Vec<String> },
     /// Tensor shapes that do not go together.
     #[error("{op}: {problem}")]
     Shape { op: &'static str, problem: String },

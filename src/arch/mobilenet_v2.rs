@@ -5,7 +5,19 @@ use crate::ops::conv::Geometry;
 
 const EPS: f64 = 1e-5;
 
-/// A run of inverted residuals.
+/// What tells the members of the family apart.
+struct Config {
+    /// Channels of the images.
+    input: usize,
+    /// Channels and stride of the first convolution.
+    stem: (usize, usize),
+    stages: &'static [Stage],
+    /// Channels of the last convolution.
+    last: usize,
+    classes: usize,
+}
+
+/// A run of inverted residuals; a row of the paper's table 2.
 struct Stage {
     expansion: usize,
     channels: usize,
@@ -14,14 +26,29 @@ struct Stage {
     stride: usize,
 }
 
-/// A small one for 28x28 grey images and 10 classes.
+/// A small one for 28x28 grey images.
+const TINY: Config = Config {
+    input: 1,
+    stem: (16, 1),
+    stages: &[
+        Stage { expansion: 1, channels: 16, repeats: 1, stride: 1 },
+        Stage { expansion: 4, channels: 24, repeats: 2, stride: 2 },
+        Stage { expansion: 4, channels: 32, repeats: 2, stride: 2 },
+        Stage { expansion: 4, channels: 64, repeats: 2, stride: 1 },
+    ],
+    last: 128,
+    classes: 10,
+};
+
+/// A small MobileNetV2 for 28x28 grey images and 10 classes.
 pub fn mobilenetv2_tiny(weights: &mut StateDict) -> Vec<Unit> {
-    let stages = [(1, 16, 1, 1), (4, 24, 2, 2), (4, 32, 2, 2), (4, 64, 2, 1)]
-        .map(|(expansion, channels, repeats, stride)| Stage { expansion, channels, repeats, stride });
-    let (stem, last) = (16, 128);
-    let mut units = vec![conv_unit(weights, "features.0", Role::Stem, (1, stem), 3)];
-    let mut channels = stem;
-    for stage in stages {
+    units(weights, &TINY)
+}
+
+fn units(weights: &mut StateDict, config: &Config) -> Vec<Unit> {
+    let (mut channels, stride) = config.stem;
+    let mut units = vec![conv_unit(weights, "features.0", Role::Stem, (config.input, channels), 3, stride)];
+    for stage in config.stages {
         for index in 0..stage.repeats {
             let stride = if index == 0 { stage.stride } else { 1 };
             let name = format!("features.{}", units.len());
@@ -30,19 +57,30 @@ pub fn mobilenetv2_tiny(weights: &mut StateDict) -> Vec<Unit> {
         }
     }
     let name = format!("features.{}", units.len());
-    units.push(conv_unit(weights, &name, Role::Block, (channels, last), 1));
-    let mut classifier = UnitBuilder::new(weights, "classifier", Role::Classifier);
-    let x = classifier.push("avgpool", Op::GlobalAvgPool, &[Source::Input]);
-    let x = classifier.push("flatten", Op::Flatten, &[x]);
-    classifier.linear("classifier.1", x, (last, 10));
-    units.push(classifier.finish());
+    units.push(conv_unit(weights, &name, Role::Block, (channels, config.last), 1, 1));
+    units.push(classifier(weights, config.last, config.classes));
     units
 }
 
+fn classifier(weights: &mut StateDict, features: usize, classes: usize) -> Unit {
+    let mut unit = UnitBuilder::new(weights, "classifier", Role::Classifier);
+    let x = unit.push("avgpool", Op::GlobalAvgPool, &[Source::Input]);
+    let x = unit.push("flatten", Op::Flatten, &[x]);
+    unit.linear("classifier.1", x, (features, classes));
+    unit.finish()
+}
+
 /// A convolution with BatchNorm and ReLU6 as a unit of its own.
-fn conv_unit(weights: &mut StateDict, name: &str, role: Role, channels: (usize, usize), kernel: usize) -> Unit {
+fn conv_unit(
+    weights: &mut StateDict,
+    name: &str,
+    role: Role,
+    channels: (usize, usize),
+    kernel: usize,
+    stride: usize,
+) -> Unit {
     let mut unit = UnitBuilder::new(weights, name, role);
-    conv_bn_relu6(&mut unit, name, Source::Input, channels, kernel, (1, 1));
+    conv_bn_relu6(&mut unit, name, Source::Input, channels, kernel, (stride, 1));
     unit.finish()
 }
 
@@ -86,4 +124,52 @@ fn conv_bn_relu6(
     let x = unit.conv(&format!("{name}.0"), x, channels, kernel, geometry);
     let x = unit.batch_norm(&format!("{name}.1"), x, channels.1, EPS);
     unit.push(format!("{name}.2"), Op::Relu6, &[x])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{convolution, kinds, structure};
+    use super::*;
+
+    #[test]
+    fn mobilenetv2_tiny_has_a_unit_per_inverted_residual_and_one_for_the_last_convolution() {
+        let units = structure("mobilenetv2-tiny");
+        let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+        let features: Vec<String> = (0..=8).map(|index| format!("features.{index}")).collect();
+        assert_eq!(names[..9], features);
+        assert_eq!(names[9..], ["classifier"]);
+        let conv_bn_relu6 = ["conv", "batch-norm", "relu6"];
+        assert_eq!((kinds(&units[0]), kinds(&units[8])), (conv_bn_relu6.to_vec(), conv_bn_relu6.to_vec()));
+        assert_eq!(kinds(&units[9]), ["global-avg-pool", "flatten", "linear"]);
+        // Stem, 2 + 6 x 3 in the blocks, last convolution, linear layer.
+        assert_eq!(units.iter().flat_map(|unit| &unit.nodes).filter(|node| node.op.weight().is_some()).count(), 23);
+    }
+
+    #[test]
+    fn inverted_residuals_expand_filter_depthwise_project_and_add_where_the_shape_stays() {
+        let units = structure("mobilenetv2-tiny");
+        // Per block: hidden channels, stride of the depthwise convolution, whether the input is added.
+        let blocks = [
+            (16, 1, true),
+            (64, 2, false),
+            (96, 1, true),
+            (96, 2, false),
+            (128, 1, true),
+            (128, 1, false),
+            (256, 1, true),
+        ];
+        for (index, (unit, (hidden, stride, adds))) in units[1..8].iter().zip(blocks).enumerate() {
+            let expand: &[&str] = if index == 0 { &[] } else { &["conv", "batch-norm", "relu6"] };
+            let add: &[&str] = if adds { &["add"] } else { &[] };
+            let body = ["conv", "batch-norm", "relu6", "conv", "batch-norm"];
+            assert_eq!(kinds(unit), [expand, &body, add].concat(), "{}", unit.name);
+            let depthwise = if index == 0 { "0.0" } else { "1.0" };
+            let geometry = convolution(&units, &format!("{}.conv.{depthwise}", unit.name));
+            assert_eq!(geometry, [stride, 1, hidden], "{}", unit.name);
+            if adds {
+                let add = &unit.nodes[unit.nodes.len() - 1];
+                assert_eq!(add.inputs, [Source::Node(unit.nodes.len() - 2), Source::Input], "{}", unit.name);
+            }
+        }
+    }
 }

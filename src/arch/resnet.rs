@@ -61,3 +61,43 @@ fn classifier(weights: &mut StateDict, features: usize, classes: usize) -> Unit 
 fn geometry(stride: usize, padding: usize) -> Geometry {
     Geometry { stride, padding, groups: 1 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{convolution, kinds, structure};
+    use super::*;
+
+    #[test]
+    fn resnet20_has_a_unit_per_block() {
+        let units = structure("resnet20");
+        let names: Vec<&str> = units.iter().map(|unit| unit.name.as_str()).collect();
+        let blocks = (1..=3).flat_map(|stage| (0..3).map(move |index| format!("layer{stage}.{index}")));
+        let expected: Vec<String> =
+            ["stem".to_string()].into_iter().chain(blocks).chain(["classifier".to_string()]).collect();
+        assert_eq!(names, expected);
+        // 19 convolutions of 3x3, 2 shortcuts of 1x1, 1 linear layer.
+        assert_eq!(units.iter().flat_map(|unit| &unit.nodes).filter(|node| node.op.weight().is_some()).count(), 22);
+    }
+
+    #[test]
+    fn shortcuts_are_convolutions_where_the_shape_changes_only() {
+        let units = structure("resnet20");
+        let body = ["conv", "batch-norm", "relu", "conv", "batch-norm"];
+        for unit in &units[1..=9] {
+            let downsamples = unit.name == "layer2.0" || unit.name == "layer3.0";
+            let shortcut: &[&str] = if downsamples { &["conv", "batch-norm"] } else { &[] };
+            assert_eq!(kinds(unit), [&body[..], shortcut, &["add", "relu"]].concat(), "{}", unit.name);
+            let add = &unit.nodes[unit.nodes.len() - 2];
+            let shortcut = if downsamples { Source::Node(6) } else { Source::Input };
+            assert_eq!(add.inputs, [Source::Node(4), shortcut], "{}", unit.name);
+
+            let stride = if downsamples { 2 } else { 1 };
+            assert_eq!(convolution(&units, &format!("{}.conv1", unit.name)), [stride, 1, 1]);
+            assert_eq!(convolution(&units, &format!("{}.conv2", unit.name)), [1, 1, 1]);
+            if downsamples {
+                assert_eq!(convolution(&units, &format!("{}.downsample.0", unit.name)), [2, 0, 1]);
+                assert_eq!(unit.nodes[5].inputs, [Source::Input]);
+            }
+        }
+    }
+}

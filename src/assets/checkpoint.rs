@@ -2,6 +2,7 @@
 
 use super::embedded::{self, sha256};
 use crate::arch::ArchSpec;
+use crate::data;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
@@ -19,10 +20,14 @@ pub fn is_weights_spec(spec: &str) -> bool {
 }
 
 /// Tensors by name, and where they come from.
+#[derive(Clone, Debug)]
 pub struct Checkpoint {
     pub tensors: HashMap<String, Tensor>,
     /// Of the file, in lower-case hexadecimal.
     pub sha256: String,
+    /// The file's path, for messages; that of an embedded file is relative to `assets/`.
+    pub source: String,
+    /// `None` for files: nobody vouches for them.
     pub card: Option<Card>,
 }
 
@@ -39,37 +44,56 @@ pub struct Card {
     pub std: f64,
 }
 
+impl Card {
+    /// Parses the text of a card; `path` is for messages.
+    ///
+    /// Errors: anything but the five keys; a normalisation that is not the data set's.
+    fn parse(path: &str, text: &[u8]) -> Result<Card> {
+        let card: Card =
+            toml::from_slice(text).map_err(|error| Error::content(path, error.to_string().trim_end().to_string()))?;
+        match data::find(&card.dataset) {
+            None => Err(Error::content(path, format!("there is no data set {:?}", card.dataset))),
+            Some(dataset) if (dataset.mean, dataset.std) != (card.mean, card.std) => Err(Error::content(
+                path,
+                format!(
+                    "the network expects mean {} and standard deviation {}, but {} is normalised with {} and {}",
+                    card.mean, card.std, dataset.name, dataset.mean, dataset.std
+                ),
+            )),
+            Some(_) => Ok(card),
+        }
+    }
+}
+
 /// Loads `embedded`, the weights compiled in for `arch` and `dataset`, or `file:PATH`, a safetensors file.
+///
+/// Errors: another form of `spec`; nothing compiled in for this pair; a file that cannot be read, is truncated or not
+/// safetensors. Whether the tensors fit is found out by [`arch::load`](crate::arch::load).
 pub fn load_weights(spec: &str, arch: &ArchSpec, dataset: &str, device: &Device) -> Result<Checkpoint> {
     if spec == EMBEDDED {
         return load_embedded(arch.name, dataset, device);
     }
-    let Some(path) = spec.strip_prefix(FILE_PREFIX).map(Path::new) else {
+    let Some(path) = spec.strip_prefix(FILE_PREFIX).filter(|path| !path.is_empty()) else {
         return Err(Error::Usage(format!("weights {spec:?} are neither \"{EMBEDDED}\" nor \"{FILE_PREFIX}PATH\"")));
     };
-    let bytes = std::fs::read(path).map_err(Error::io("cannot read weights", path))?;
-    Ok(Checkpoint { tensors: parse(path, &bytes, device)?, sha256: sha256(&[&bytes]), card: None })
+    let bytes = std::fs::read(path).map_err(Error::io("cannot read weights", Path::new(path)))?;
+    let tensors = parse(path, &bytes, device)?;
+    Ok(Checkpoint { tensors, sha256: sha256(&[&bytes]), source: path.to_string(), card: None })
 }
 
 fn load_embedded(arch: &str, dataset: &str, device: &Device) -> Result<Checkpoint> {
-    let cards = [
-        include_str!("../../assets/resnet20-fashion-mnist/card.toml"),
-        include_str!("../../assets/mobilenetv2-tiny-fashion-mnist/card.toml"),
-    ];
-    for text in cards {
-        let card: Card = toml::from_str(text).map_err(|error| Error::content("card.toml", error.to_string()))?;
-        if card.arch == arch && card.dataset == dataset {
-            let path = format!("{arch}-{dataset}/model.safetensors");
-            let (bytes, sha256) = embedded::read(&path)?;
-            return Ok(Checkpoint { tensors: parse(Path::new(&path), bytes, device)?, sha256, card: Some(card) });
-        }
+    let [model, card] = ["model.safetensors", "card.toml"].map(|file| format!("{arch}-{dataset}/{file}"));
+    if !embedded::contains(&model) {
+        return Err(Error::Usage(format!(
+            "no weights of {arch} for {dataset} are compiled in; give a file: weights = \"{FILE_PREFIX}PATH.safetensors\""
+        )));
     }
-    Err(Error::Usage(format!(
-        "no weights of {arch} for {dataset} are compiled in; give a file: weights = \"{FILE_PREFIX}PATH.safetensors\""
-    )))
+    let card = Card::parse(&card, embedded::read(&card)?.0)?;
+    let (bytes, sha256) = embedded::read(&model)?;
+    Ok(Checkpoint { tensors: parse(&model, bytes, device)?, sha256, source: model, card: Some(card) })
 }
 
-fn parse(path: &Path, bytes: &[u8], device: &Device) -> Result<HashMap<String, Tensor>> {
+fn parse(path: &str, bytes: &[u8], device: &Device) -> Result<HashMap<String, Tensor>> {
     candle_core::safetensors::load_buffer(bytes, device).map_err(|error| {
         Error::content(
             path,
@@ -83,6 +107,8 @@ mod tests {
     use super::*;
     use crate::arch::{self, ARCHS};
 
+    const RESNET20: &str = "resnet20-fashion-mnist/model.safetensors";
+
     fn load(spec: &str) -> Result<Checkpoint> {
         load_weights(spec, arch::find("resnet20").unwrap(), "fashion-mnist", &Device::Cpu)
     }
@@ -91,34 +117,91 @@ mod tests {
     fn embedded_weights_fit_their_architectures() {
         for arch in ARCHS {
             let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu).unwrap();
-            assert_eq!(checkpoint.card.unwrap().arch, arch.name);
-            arch::load(arch, checkpoint.tensors, &Device::Cpu).unwrap();
+            let card = checkpoint.card.clone().unwrap();
+            assert_eq!((card.arch.as_str(), card.dataset.as_str()), (arch.name, "fashion-mnist"));
+            assert_eq!(arch::load(arch, checkpoint, &Device::Cpu).unwrap().arch, arch.name);
         }
+        let arch = arch::find("resnet20").unwrap();
+        let error = load_weights(EMBEDDED, arch, "elsewhere", &Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("no weights of resnet20 for elsewhere are compiled in"), "{error}");
     }
 
     #[test]
-    fn a_truncated_or_missing_file_is_one_error_with_its_path() {
+    fn weights_from_a_file_are_those_it_holds() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("cut.safetensors");
-        let (bytes, _) = embedded::read("resnet20-fashion-mnist/model.safetensors").unwrap();
-        for length in [0, 4, 1000, bytes.len() - 1] {
-            std::fs::write(&path, &bytes[..length]).unwrap();
-            let error = load(&format!("file:{}", path.display())).err().unwrap().to_string();
-            assert!(error.contains("cut.safetensors") && error.contains("not a complete safetensors file"), "{error}");
-        }
-        let error = load("file:nowhere.safetensors").err().unwrap().to_string();
-        assert!(error.contains("nowhere.safetensors"), "{error}");
-        assert!(load("elsewhere").err().unwrap().to_string().contains("file:PATH"));
+        let path = folder.path().join("copy.safetensors");
+        std::fs::write(&path, embedded::read(RESNET20).unwrap().0).unwrap();
+        let [embedded, file] =
+            [EMBEDDED.to_string(), format!("file:{}", path.display())].map(|spec| load(&spec).unwrap());
+        assert_eq!((&embedded.sha256, embedded.tensors.len()), (&file.sha256, file.tensors.len()));
+        assert_eq!((file.source, file.card), (path.display().to_string(), None));
+        let values = |tensors: &HashMap<String, Tensor>| tensors["fc.weight"].to_vec2::<f32>().unwrap();
+        assert_eq!(values(&embedded.tensors), values(&file.tensors));
     }
 
     #[test]
-    fn misfits_are_listed_together() {
-        let mut tensors = load(EMBEDDED).unwrap().tensors;
-        let fc = tensors.remove("fc.bias").unwrap();
-        tensors.insert("fc.weight".to_string(), fc.clone());
-        tensors.insert("head.bias".to_string(), fc);
-        let error = arch::load(arch::find("resnet20").unwrap(), tensors, &Device::Cpu).unwrap_err().to_string();
-        for part in ["missing fc.bias", "fc.weight has shape [10]", "unexpected head.bias"] {
+    fn a_broken_file_is_one_error_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.safetensors");
+        let bytes = embedded::read(RESNET20).unwrap().0;
+        let mut broken: Vec<Vec<u8>> =
+            [0, 4, 1000, bytes.len() - 1].iter().map(|length| bytes[..*length].to_vec()).collect();
+        broken.push([bytes, &[0]].concat());
+        // The header's length, its first key, and content of another kind altogether.
+        for (position, byte) in [(7, 0xff), (8, b'['), (9, 0xff)] {
+            let mut altered = bytes.to_vec();
+            altered[position] = byte;
+            broken.push(altered);
+        }
+        broken.push(b"PK\x03\x04 a PyTorch archive, not safetensors".to_vec());
+        for content in broken {
+            std::fs::write(&path, &content).unwrap();
+            let error = load(&format!("file:{}", path.display())).unwrap_err().to_string();
+            let parts = ["broken.safetensors", "not a complete safetensors file"];
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_understood_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("nowhere.safetensors");
+        for path in [missing.as_path(), folder.path()] {
+            let error = load(&format!("file:{}", path.display())).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("cannot read weights {}", path.display())), "{error}");
+        }
+        for spec in ["elsewhere", "file:", ""] {
+            assert!(!is_weights_spec(spec));
+            assert!(load(spec).unwrap_err().to_string().contains("file:PATH"), "{spec:?}");
+        }
+    }
+
+    #[test]
+    fn a_card_must_be_complete_and_match_its_data_set() {
+        let text = |dataset: &str, mean: f64, more: &str| {
+            format!("arch = \"a\"\ndataset = \"{dataset}\"\ntest-top1 = 0.5\nmean = {mean}\nstd = 0.353\n{more}")
+        };
+        let card = Card::parse("card.toml", text("fashion-mnist", 0.286, "").as_bytes()).unwrap();
+        assert_eq!((card.test_top1, card.mean, card.std), (0.5, 0.286, 0.353));
+        for (text, problem) in [
+            (text("fashion-mnist", 0.5, ""), "expects mean 0.5"),
+            (text("elsewhere", 0.286, ""), "there is no data set \"elsewhere\""),
+            (text("fashion-mnist", 0.286, "accuracy = 1"), "unknown field `accuracy`"),
+            ("arch = \"a\"".to_string(), "missing field"),
+        ] {
+            let error = Card::parse("some/card.toml", text.as_bytes()).unwrap_err().to_string();
+            assert!(error.starts_with("some/card.toml") && error.contains(problem), "{error}");
+        }
+    }
+
+    #[test]
+    fn misfits_are_listed_together_with_the_path() {
+        let mut checkpoint = load(EMBEDDED).unwrap();
+        let fc = checkpoint.tensors.remove("fc.bias").unwrap();
+        checkpoint.tensors.insert("fc.weight".to_string(), fc.clone());
+        checkpoint.tensors.insert("head.bias".to_string(), fc);
+        let error = arch::load(arch::find("resnet20").unwrap(), checkpoint, &Device::Cpu).unwrap_err().to_string();
+        for part in [RESNET20, "missing fc.bias", "fc.weight has shape [10]", "unexpected head.bias"] {
             assert!(error.contains(part), "{error}");
         }
     }

@@ -58,12 +58,21 @@ pub struct DatasetSpec {
     pub title: &'static str,
     /// Number of images calibration samples are drawn from.
     pub pool_images: usize,
+    /// Mean and standard deviation that its images are normalised with, in grey levels / 255.
+    pub mean: f64,
+    pub std: f64,
     pub load: fn(&Device) -> Result<Data>,
 }
 
 /// Every known data set.
-pub const DATASETS: &[DatasetSpec] =
-    &[DatasetSpec { name: "fashion-mnist", title: "Fashion-MNIST", pool_images: 4096, load: fashion_mnist::load }];
+pub const DATASETS: &[DatasetSpec] = &[DatasetSpec {
+    name: "fashion-mnist",
+    title: "Fashion-MNIST",
+    pool_images: 4096,
+    mean: fashion_mnist::MEAN,
+    std: fashion_mnist::STD,
+    load: fashion_mnist::load,
+}];
 
 /// The data set called `name`.
 pub fn find(name: &str) -> Option<&'static DatasetSpec> {
@@ -73,7 +82,6 @@ pub fn find(name: &str) -> Option<&'static DatasetSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn fashion_mnist_is_complete_and_normalised() {
@@ -89,17 +97,59 @@ mod tests {
         }
     }
 
+    /// Bits of each image, which tell images apart and order them.
+    fn rows(images: &Tensor) -> Vec<Vec<u32>> {
+        let rows = images.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
+        rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect()
+    }
+
     #[test]
-    fn calibration_samples_follow_their_seed() {
+    fn seed_0_keeps_the_order_of_the_pool_and_other_seeds_permute_it() {
         let data = fashion_mnist::load(&Device::Cpu).unwrap();
-        let [zero, one] = [0, 1].map(|seed| data.calibration(256, seed).unwrap());
-        assert_eq!(zero.labels, data.pool.labels[..256]);
-        assert_ne!((&zero.labels, &zero.sha256), (&one.labels, &one.sha256));
-        assert_ne!(zero.sha256, data.calibration(255, 0).unwrap().sha256);
-        let rows = one.images.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
-        let distinct: BTreeSet<Vec<u32>> =
-            rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect();
-        assert_eq!(distinct.len(), 256);
-        assert!(data.calibration(0, 0).is_err() && data.calibration(4097, 0).is_err());
+        let pool = data.pool.labels.len();
+        let [zero, one, two] = [0, 1, 2].map(|seed| data.calibration(pool, seed).unwrap());
+        assert_eq!((rows(&zero.images), &zero.labels), (rows(&data.pool.images), &data.pool.labels));
+        assert!(zero.sha256 != one.sha256 && one.sha256 != two.sha256);
+        // Images keep their labels, none is lost or drawn twice.
+        let sorted = |split: &Split| {
+            let mut pairs: Vec<_> = rows(&split.images).into_iter().zip(split.labels.clone()).collect();
+            pairs.sort_unstable();
+            pairs
+        };
+        for permuted in [&one, &two] {
+            assert_ne!(permuted.labels, zero.labels);
+            assert_eq!(sorted(permuted), sorted(&zero));
+        }
+    }
+
+    #[test]
+    fn a_smaller_sample_is_the_beginning_of_a_larger_one() {
+        let data = fashion_mnist::load(&Device::Cpu).unwrap();
+        for seed in [0, 1] {
+            let [small, large] = [255, 256].map(|n| data.calibration(n, seed).unwrap());
+            assert_eq!(small.images.dims(), [255, 1, 28, 28]);
+            assert_eq!(
+                (rows(&small.images), &small.labels[..]),
+                (rows(&large.images)[..255].to_vec(), &large.labels[..255])
+            );
+            assert_ne!(small.sha256, large.sha256);
+            assert_eq!(small.sha256, data.calibration(255, seed).unwrap().sha256);
+        }
+    }
+
+    #[test]
+    fn the_hash_of_a_sample_covers_the_images_of_the_pool() {
+        let data = fashion_mnist::load(&Device::Cpu).unwrap();
+        let other = Data { pool: data.test.clone(), ..data.clone() };
+        assert_ne!(data.calibration(16, 0).unwrap().sha256, other.calibration(16, 0).unwrap().sha256);
+    }
+
+    #[test]
+    fn a_sample_of_no_image_or_of_more_than_there_are_is_refused() {
+        let data = fashion_mnist::load(&Device::Cpu).unwrap();
+        for n in [0, 4097] {
+            let error = data.calibration(n, 0).unwrap_err().to_string();
+            assert!(error.contains(&format!("calib-images = {n}: must be 1 to 4096")), "{error}");
+        }
     }
 }

@@ -10,41 +10,120 @@ use std::collections::{BTreeMap, HashMap};
 pub struct StateDict {
     tensors: BTreeMap<String, Tensor>,
     device: Device,
+    /// Stands in for a tensor that does not fit; [`StateDict::finish`] lets no network with one of them out.
+    placeholder: Tensor,
     problems: Vec<String>,
 }
 
 impl StateDict {
-    pub fn new(tensors: HashMap<String, Tensor>, device: &Device) -> Self {
+    pub fn new(tensors: HashMap<String, Tensor>, device: &Device) -> Result<Self> {
         let tensors = tensors.into_iter().filter(|(name, _)| !name.ends_with("num_batches_tracked")).collect();
-        Self { tensors, device: device.clone(), problems: Vec::new() }
+        let placeholder = Tensor::new(0f32, &Device::Cpu)?;
+        Ok(Self { tensors, device: device.clone(), placeholder, problems: Vec::new() })
     }
 
-    /// Removes and returns tensor `name` as f32; a placeholder of `shape` (and a noted problem) if it does not fit.
+    /// Removes and returns tensor `name` as f32; a placeholder (and a noted problem) if it is missing, has another shape
+    /// or holds anything but finite floating-point numbers.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Tensor {
         let taken = match self.tensors.remove(name) {
             None => Err(format!("missing {name} {shape:?}")),
             Some(tensor) if tensor.dims() != shape => {
                 Err(format!("{name} has shape {:?}, not {shape:?}", tensor.dims()))
             }
-            Some(tensor) => tensor
-                .to_dtype(DType::F32)
-                .and_then(|tensor| tensor.to_device(&self.device))
-                .map_err(|error| format!("{name}: {error}")),
+            Some(tensor) => finite_f32(&tensor, &self.device).map_err(|problem| format!("{name} {problem}")),
         };
         taken.unwrap_or_else(|problem| {
             self.problems.push(problem);
-            Tensor::from_slice(&[0f32], 1, &Device::Cpu)
-                .and_then(|zero| zero.broadcast_as(shape))
-                .unwrap_or_else(|_| unreachable!())
+            self.placeholder.clone()
         })
     }
 
-    /// Ends the building of `arch`: an error that lists everything missing, misshapen or left over.
-    pub fn finish(mut self, arch: &str) -> Result<()> {
+    /// Ends the building of `arch` from the weights in `origin`: an error that lists everything missing, misshapen,
+    /// unusable or left over.
+    pub fn finish(mut self, arch: &str, origin: &str) -> Result<()> {
         self.problems.extend(self.tensors.keys().map(|name| format!("unexpected {name}")));
         match self.problems.is_empty() {
             true => Ok(()),
-            false => Err(Error::Weights { arch: arch.to_string(), problems: self.problems }),
+            false => {
+                Err(Error::Weights { arch: arch.to_string(), origin: origin.to_string(), problems: self.problems })
+            }
         }
+    }
+}
+
+fn finite_f32(tensor: &Tensor, device: &Device) -> Result<Tensor, String> {
+    if !matches!(tensor.dtype(), DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
+        return Err(format!("holds {}, not floating-point numbers", tensor.dtype().as_str()));
+    }
+    let convert = || -> candle_core::Result<_> {
+        let values = tensor.to_dtype(DType::F32)?;
+        // An infinite or NaN element makes the sum of magnitudes so; f64 keeps large finite ones from overflowing.
+        let magnitude = values.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
+        Ok((values.to_device(device)?, magnitude.is_finite()))
+    };
+    match convert() {
+        Ok((values, true)) => Ok(values),
+        Ok((_, false)) => Err("holds NaN or infinite numbers".to_string()),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dict(tensors: Vec<(&str, Tensor)>) -> StateDict {
+        let tensors = tensors.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect();
+        StateDict::new(tensors, &Device::Cpu).unwrap()
+    }
+
+    fn vector<T: candle_core::WithDType>(values: &[T]) -> Tensor {
+        Tensor::new(values, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn what_fits_is_handed_out_as_f32_and_counters_are_ignored() {
+        let mut weights = dict(vec![("a", vector(&[0.5f64, -2.0])), ("bn.num_batches_tracked", vector(&[7i64]))]);
+        assert_eq!(weights.take("a", &[2]).to_vec1::<f32>().unwrap(), [0.5, -2.0]);
+        weights.finish("net", "weights").unwrap();
+    }
+
+    #[test]
+    fn every_misfit_is_listed_at_once_with_its_origin() {
+        let mut weights = dict(vec![
+            ("long", vector(&[1f32, 2.0, 3.0])),
+            ("counts", vector(&[1u32, 2])),
+            ("nan", vector(&[1f32, f32::NAN])),
+            // Finite in its file, but not as f32.
+            ("huge", vector(&[1e300f64, 0.0])),
+            ("largest", vector(&[f32::MAX, f32::MIN])),
+            ("left", vector(&[1f32])),
+        ]);
+        for name in ["absent", "long", "counts", "nan", "huge", "largest"] {
+            weights.take(name, &[2]);
+        }
+        let Error::Weights { arch, origin, problems } = weights.finish("net", "some/file").unwrap_err() else {
+            panic!()
+        };
+        assert_eq!((arch.as_str(), origin.as_str()), ("net", "some/file"));
+        assert_eq!(
+            problems,
+            [
+                "missing absent [2]",
+                "long has shape [3], not [2]",
+                "counts holds u32, not floating-point numbers",
+                "nan holds NaN or infinite numbers",
+                "huge holds NaN or infinite numbers",
+                "unexpected left",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_tensor_is_handed_out_once() {
+        let mut weights = dict(vec![("a", vector(&[1f32]))]);
+        weights.take("a", &[1]);
+        weights.take("a", &[1]);
+        assert!(weights.finish("net", "weights").unwrap_err().to_string().contains("missing a [1]"));
     }
 }

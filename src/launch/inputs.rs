@@ -44,9 +44,9 @@ impl Loader {
 
     pub fn inputs(&mut self, cell: &Cell) -> Result<Inputs> {
         let hashes = self.hashes(cell)?;
-        let checkpoint = self.checkpoint(cell)?;
-        let (tensors, card) = (checkpoint.tensors.clone(), checkpoint.card.clone());
-        let network = arch::load(arch_of(cell)?, tensors, &self.device)?;
+        let checkpoint = self.checkpoint(cell)?.clone();
+        let card = checkpoint.card.clone();
+        let network = arch::load(arch_of(cell)?, checkpoint, &self.device)?;
         Ok(Inputs { network, calib: self.calibration(cell)?, test: self.data(cell)?.test.clone(), hashes, card })
     }
 

@@ -20,7 +20,7 @@ static CONTROL: Control = Control { observe: &|_| (), cancelled: &RUNNING };
 
 fn network(arch: &'static metaaug::arch::ArchSpec) -> Network {
     let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu).unwrap();
-    metaaug::arch::load(arch, checkpoint.tensors, &Device::Cpu).unwrap()
+    metaaug::arch::load(arch, checkpoint, &Device::Cpu).unwrap()
 }
 
 /// The first `n` test images.
