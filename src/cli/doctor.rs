@@ -9,18 +9,18 @@ use crate::methods::METHODS;
 
 /// Prints versions, devices, folders and whether the embedded files are intact.
 pub fn doctor() -> Result<Exit> {
-    println!("harness        {} ({})", env!("CARGO_PKG_VERSION"), env!("HARNESS_GIT_REVISION"));
-    println!("device         cpu ({}); this binary was built without CUDA", std::env::consts::ARCH);
-    println!("threads        {} (RAYON_NUM_THREADS sets them)", rayon::current_num_threads());
-    println!("instructions   {}", instructions());
-    println!("cache          {}", cache_folder()?.display());
+    say!("harness        {} ({})", env!("CARGO_PKG_VERSION"), env!("HARNESS_GIT_REVISION"));
+    say!("device         cpu ({}); this binary was built without CUDA", std::env::consts::ARCH);
+    say!("threads        {} (RAYON_NUM_THREADS sets them)", rayon::current_num_threads());
+    say!("instructions   {}", instructions());
+    say!("cache          {}", cache_folder()?.display());
     let architectures: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
     let methods: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
-    println!("architectures  {}", architectures.join(", "));
-    println!("methods        {}", methods.join(", "));
+    say!("architectures  {}", architectures.join(", "));
+    say!("methods        {}", methods.join(", "));
     for file in embedded::FILES {
         let (_, sum) = embedded::read(file.path)?;
-        println!("embedded       {sum:.16}  {}", file.path);
+        say!("embedded       {sum:.16}  {}", file.path);
     }
     Ok(Exit::Done)
 }

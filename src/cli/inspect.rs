@@ -47,8 +47,8 @@ pub fn inspect(args: &Args) -> Result<Exit> {
             }
         }
     }
-    println!("{id}: {} with {}, {} setting", cell.arch, cell.method, cell.setting);
-    println!("{table}");
-    println!("All other tensors, biases among them, stay in full precision; the image is not quantized.");
+    say!("{id}: {} with {}, {} setting", cell.arch, cell.method, cell.setting);
+    say!("{table}");
+    say!("All other tensors, biases among them, stay in full precision; the image is not quantized.");
     Ok(Exit::Done)
 }

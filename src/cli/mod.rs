@@ -1,5 +1,12 @@
 //! The command line: one file per verb, each a function from its arguments to an [`Exit`].
 
+/// Prints a line; ends the process quietly when nobody reads on (`harness plan GRID | head`), where `println!` panics.
+macro_rules! say {
+    ($($arg:tt)*) => {
+        $crate::cli::print_line(format_args!($($arg)*))
+    };
+}
+
 mod doctor;
 mod inspect;
 mod plan;
@@ -67,6 +74,13 @@ impl From<Exit> for ExitCode {
             Exit::SomeFailed => 100,
             Exit::Interrupted => 106,
         })
+    }
+}
+
+fn print_line(line: std::fmt::Arguments) {
+    use std::io::Write;
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
     }
 }
 

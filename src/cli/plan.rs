@@ -24,9 +24,9 @@ pub fn plan(args: &Args) -> Result<Exit> {
             }
             State::Done | State::Missing => String::new(),
         };
-        println!("{:8} {}{why}", planned.state.name(), planned.id);
+        say!("{:8} {}{why}", planned.state.name(), planned.id);
     }
     let done = session.plan.iter().filter(|planned| planned.state == State::Done).count();
-    println!("{} cells, {done} done", session.plan.len());
+    say!("{} cells, {done} done", session.plan.len());
     Ok(Exit::Done)
 }

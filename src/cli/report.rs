@@ -45,8 +45,8 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         atomic::write(&folder.join(name), content)?;
     }
     if !quiet {
-        println!("{}", rendered.terminal);
-        println!("written: {}", folder.join("accuracy.{md,csv,svg,png}, runs.csv").display());
+        say!("{}", rendered.terminal);
+        say!("written: {}", folder.join("accuracy.{md,csv,svg,png}, runs.csv").display());
     }
     Ok(())
 }

@@ -42,8 +42,8 @@ pub fn run(args: &Args) -> Result<Exit> {
         .map(|planned| (planned.id.clone(), planned.cell.clone(), planned.hashes.clone()))
         .collect();
     if args.dry_run {
-        to_run.iter().for_each(|(id, ..)| println!("{id}"));
-        println!("{} of {} cells would run", to_run.len(), session.plan.len());
+        to_run.iter().for_each(|(id, ..)| say!("{id}"));
+        say!("{} of {} cells would run", to_run.len(), session.plan.len());
         return Ok(Exit::Done);
     }
     if !args.quiet {

@@ -22,40 +22,46 @@ pub fn show(args: &Args) -> Result<Exit> {
     let folder = store.run_folder(&record.run_id);
     if args.json {
         let json = serde_json::to_string_pretty(&record).map_err(|error| Error::content(&folder, error.to_string()))?;
-        println!("{json}");
+        say!("{json}");
         return Ok(Exit::Done);
     }
-    println!("{}  ({})", record.run_id, folder.display());
+    say!("{}  ({})", record.run_id, folder.display());
     if let Some(error) = &record.error {
-        println!("failed: {error}");
+        say!("failed: {error}");
     }
     if let Some(metrics) = &record.metrics {
-        println!("test top-1         {:6.2} %  ({} images)", 100.0 * metrics.test_top1, metrics.test_images);
-        println!("calibration top-1  {:6.2} %", 100.0 * metrics.calib_top1);
-        println!("full precision     {:6.2} %", 100.0 * metrics.fp_test_top1);
+        say!("test top-1         {:6.2} %  ({} images)", 100.0 * metrics.test_top1, metrics.test_images);
+        say!("calibration top-1  {:6.2} %", 100.0 * metrics.calib_top1);
+        say!("full precision     {:6.2} %", 100.0 * metrics.fp_test_top1);
     }
     let (cost, provenance, hashes) = (&record.cost, &record.provenance, &record.hashes);
     let memory =
         cost.peak_memory_bytes.map_or("unknown".to_string(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0));
-    println!("cost               {:.1} s wall, {:.1} s processor, peak memory {memory}", cost.wall_s, cost.cpu_s);
-    println!(
+    say!("cost               {:.1} s wall, {:.1} s processor, peak memory {memory}", cost.wall_s, cost.cpu_s);
+    say!(
         "made by            harness {} ({}), {} with {} threads, grid {}",
-        provenance.crate_version, provenance.git_revision, provenance.device, provenance.threads, provenance.grid
+        provenance.crate_version,
+        provenance.git_revision,
+        provenance.device,
+        provenance.threads,
+        provenance.grid
     );
-    println!("method revision    {}", record.method_revision);
-    println!(
+    say!("method revision    {}", record.method_revision);
+    say!(
         "SHA-256            weights {}\n                   calibration {}\n                   test {}",
-        hashes.weights, hashes.calib, hashes.test
+        hashes.weights,
+        hashes.calib,
+        hashes.test
     );
     let traces = read_traces(&folder)?;
     if !traces.is_empty() {
-        println!("\nreconstruction error per unit, first and last step");
+        say!("\nreconstruction error per unit, first and last step");
     }
     for trace in traces {
         let (first, last) =
             (trace.loss.first().copied().unwrap_or(f64::NAN), trace.loss.last().copied().unwrap_or(f64::NAN));
-        println!("  {:24} {:12} {first:10.5} -> {last:10.5}  {:6.1} s", trace.unit, trace.phase, trace.wall_s);
+        say!("  {:24} {:12} {first:10.5} -> {last:10.5}  {:6.1} s", trace.unit, trace.phase, trace.wall_s);
     }
-    println!("\n{}", record.cell.to_toml()?);
+    say!("\n{}", record.cell.to_toml()?);
     Ok(Exit::Done)
 }

@@ -60,17 +60,17 @@ pub fn why(args: &Args) -> Result<Exit> {
 }
 
 fn explain(planned: &Planned, grid: &Path) {
-    println!("{}  of {}", planned.id, grid.display());
+    say!("{}  of {}", planned.id, grid.display());
     match &planned.state {
         State::Done => {
-            println!("  done: a run of exactly this configuration, weights, data and method revision is stored")
+            say!("  done: a run of exactly this configuration, weights, data and method revision is stored")
         }
-        State::Failed(error) => println!("  failed, and will be tried again: {error}"),
-        State::Missing => println!("  missing: nothing is stored under this name"),
+        State::Failed(error) => say!("  failed, and will be tried again: {error}"),
+        State::Missing => say!("  missing: nothing is stored under this name"),
         State::Stale { stored, differs } => {
-            println!("  stale: {stored} is stored, but");
+            say!("  stale: {stored} is stored, but");
             for (name, old, new) in differs {
-                println!("    {name}: {old} -> {new}");
+                say!("    {name}: {old} -> {new}");
             }
         }
     }

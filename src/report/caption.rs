@@ -8,15 +8,21 @@ use std::collections::BTreeSet;
 
 /// Network, data, which layers stay at 8 bits, calibration sample and checkpoint.
 pub fn caption(block: &Block) -> String {
-    let arch = arch::find(&block.arch).map_or(block.arch.as_str(), |arch| arch.title);
+    let title = arch::find(&block.arch).map_or(block.arch.as_str(), |arch| arch.title);
     let dataset = data::find(&block.dataset).map_or(block.dataset.as_str(), |dataset| dataset.title);
     let spared = match block.setting {
         Setting::Qdrop => "the first and last layers' weights and the last layer's input stay at 8 bits",
         Setting::Brecq => "the first and last layers' weights and the second and last layers' inputs stay at 8 bits",
     };
+    // The one published recipe whose 8-bit layers differ from its setting.
+    let brecq = block.rows.iter().any(|row| row.method == "brecq");
+    let exception = match brecq && arch::find(&block.arch).is_some_and(|arch| arch.family == arch::Family::ResNet) {
+        true => "; BRECQ, as published, leaves the last layer's input of ResNets at the activations' width",
+        false => "",
+    };
     format!(
-        "{arch} on {dataset}: top-1 in percent. Setting \"{}\": {spared} (BRECQ's published code leaves the last layer's input \
-         in ResNets at the activations' width). {} calibration images; {} weights, SHA-256 {:.8}.",
+        "{title} on {dataset}: top-1 in percent. Setting \"{}\": {spared}{exception}. {} calibration images; {} weights, \
+         SHA-256 {:.8}.",
         block.setting, block.calib_images, block.weights, block.weights_sha256
     )
 }

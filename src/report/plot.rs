@@ -214,7 +214,7 @@ where
                 legend.draw(&line).map_err(failed)?;
             }
         }
-        let text = Text::new(name.to_string(), (x + 22, y - TEXT / 2), ("sans-serif", TEXT).into_font());
+        let text = Text::new(name.to_string(), (x + 22, y - TEXT / 3), ("sans-serif", TEXT).into_font());
         legend.draw(&text).map_err(failed)?;
     }
     Ok(())

@@ -186,6 +186,16 @@ fn an_interrupted_run_stops_soon_and_says_how_to_go_on() {
     assert!(bench.store().scan().unwrap().records.is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn nobody_reading_the_output_is_no_error() {
+    let bench = Bench::new(GRID);
+    let mut command = std::process::Command::new("sh");
+    let script = format!("'{}' inspect grid.toml | head -n 1", assert_cmd::cargo::cargo_bin("harness").display());
+    let output = command.args(["-c", &script]).current_dir(bench.path()).output().unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn inspect_lists_what_is_quantized() {
     let bench = Bench::new(GRID);
