@@ -182,7 +182,7 @@ fn hashes() -> Hashes {
 #[test]
 fn run_ids_are_the_same_in_every_build() {
     let cell = &cells(GRID)[0];
-    assert_eq!(RunId::new(cell, &hashes(), 1).to_string(), "resnet20-w4a4-qdrop-s0-db1d1eb032");
+    assert_eq!(RunId::new(cell, &hashes(), 1).to_string(), "resnet20-w4a4-qdrop-s0-63e619805b");
 }
 
 #[test]
@@ -208,6 +208,17 @@ fn run_ids_depend_on_what_determines_the_result_and_nothing_else() {
     others.sort();
     others.dedup();
     assert_eq!(others.len(), n);
+}
+
+#[test]
+fn where_a_weights_file_lies_is_not_part_of_a_run_id() {
+    let cell = cells(GRID).remove(0);
+    let id = |weights: &str, sha256: &str| {
+        let hashes = Hashes { weights: sha256.into(), ..hashes() };
+        RunId::new(&Cell { weights: weights.into(), ..cell.clone() }, &hashes, 1)
+    };
+    assert_eq!(id("file:/a/x.safetensors", "aa"), id("file:/b/y.safetensors", "aa"));
+    assert_ne!(id("file:/a/x.safetensors", "aa"), id("file:/a/x.safetensors", "ab"));
 }
 
 #[test]
