@@ -3,12 +3,23 @@
 use super::cell::Cell;
 use super::diagnostic::suggest;
 use crate::error::{Error, Result};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Conditions that must all hold; each compares a field with alternatives, case-insensitively, `*` matching anything.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
-    conditions: Vec<(String, Vec<String>)>,
+    /// As given on the command line.
+    text: String,
+    conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug)]
+struct Condition {
+    key: String,
+    /// In lower case.
+    patterns: Vec<String>,
+    /// Where it begins in the text, from 1.
+    column: usize,
 }
 
 impl Filter {
@@ -17,63 +28,93 @@ impl Filter {
         let mut conditions = Vec::new();
         let mut column = 1;
         for part in text.split(',') {
-            match part.split_once('=') {
-                Some((key, patterns)) if !key.trim().is_empty() && !patterns.trim().is_empty() => {
-                    let patterns = patterns.split('|').map(|pattern| pattern.trim().to_lowercase()).collect();
-                    conditions.push((key.trim().to_string(), patterns));
-                }
-                _ => {
-                    return Err(Error::Usage(format!(
-                        "filter {text:?}, column {column}: {part:?} is not of the form key=value (for example method=qdrop,bits=w2a2)"
-                    )));
-                }
+            let (key, patterns) = part.split_once('=').unwrap_or((part, ""));
+            let patterns: Vec<String> = patterns.split('|').map(|pattern| pattern.trim().to_lowercase()).collect();
+            if key.trim().is_empty() || patterns.iter().any(String::is_empty) {
+                return Err(Error::Usage(format!(
+                    "filter {text:?}, column {column}: {part:?} is not of the form key=value (for example method=qdrop,bits=w2a2)"
+                )));
             }
+            conditions.push(Condition { key: key.trim().to_string(), patterns, column });
             column += part.chars().count() + 1;
         }
-        Ok(Self { conditions })
+        Ok(Self { text: text.to_string(), conditions })
     }
 
     /// A filter from a table whose values are single values or lists of alternatives.
     pub(super) fn from_table(table: &BTreeMap<String, toml::Value>) -> Self {
-        let conditions = table.iter().map(|(key, value)| {
-            let alternatives = match value {
+        fn flatten(key: String, value: &toml::Value, conditions: &mut Vec<Condition>) {
+            let patterns = match value {
+                toml::Value::Table(table) => {
+                    return table
+                        .iter()
+                        .for_each(|(inner, value)| flatten(format!("{key}.{inner}"), value, conditions));
+                }
                 toml::Value::Array(values) => values.iter().map(plain).collect(),
                 single => vec![plain(single)],
             };
-            (key.clone(), alternatives)
-        });
-        Self { conditions: conditions.collect() }
+            conditions.push(Condition { key, patterns, column: 1 });
+        }
+        let mut conditions = Vec::new();
+        table.iter().for_each(|(key, value)| flatten(key.clone(), value, &mut conditions));
+        Self { text: String::new(), conditions }
     }
 
     /// The first key that no cell has, with the known ones.
     pub fn unknown_key(&self, cells: &[Cell]) -> Option<(String, String)> {
-        let fields = cells.first()?.fields();
-        let (key, _) = self.conditions.iter().find(|(key, _)| key != "variant" && !fields.contains_key(key))?;
-        let known: Vec<&str> = fields.keys().map(String::as_str).chain(["variant"]).collect();
-        Some((key.clone(), suggest(key, &known)))
+        let (condition, help) = self.unknown(cells)?;
+        Some((condition.key.clone(), help))
+    }
+
+    fn unknown(&self, cells: &[Cell]) -> Option<(&Condition, String)> {
+        let mut fields = cells.first()?.fields();
+        fields.entry("variant".to_string()).or_default();
+        let condition = self.conditions.iter().find(|condition| !fields.contains_key(&condition.key))?;
+        let known: Vec<&str> = fields.keys().map(String::as_str).collect();
+        Some((condition, suggest(&condition.key, &known)))
     }
 
     /// The cells that match. Errors: a key that no cell has; nothing matched.
     pub fn select(&self, cells: Vec<Cell>) -> Result<Vec<Cell>> {
-        if let Some((key, help)) = self.unknown_key(&cells) {
-            return Err(Error::Usage(format!("filter: there is no key {key:?}; {help}")));
+        if let Some((Condition { key, column, .. }, help)) = self.unknown(&cells) {
+            let text = &self.text;
+            return Err(Error::Usage(format!("filter {text:?}, column {column}: there is no key {key:?}; {help}")));
         }
-        let total = cells.len();
-        let selected: Vec<Cell> = cells.into_iter().filter(|cell| self.matches(cell)).collect();
-        match selected.is_empty() {
-            true => Err(Error::NothingMatched(format!(
-                "the filter matches none of {total} cells; `harness plan GRID` lists them"
-            ))),
-            false => Ok(selected),
+        let selected: Vec<Cell> = cells.iter().filter(|cell| self.matches(cell)).cloned().collect();
+        if selected.is_empty() {
+            let (text, total, why) = (&self.text, cells.len(), self.why_nothing(&cells));
+            return Err(Error::NothingMatched(format!("filter {text:?} matches none of {total} cells: {why}")));
+        }
+        Ok(selected)
+    }
+
+    /// Which condition no cell meets, and what it could have been.
+    pub(super) fn why_nothing(&self, cells: &[Cell]) -> String {
+        let fields: Vec<_> = cells.iter().map(Cell::fields).collect();
+        let unmet = self.conditions.iter().find(|condition| !fields.iter().any(|fields| condition.holds(fields)));
+        let Some(Condition { key, patterns, .. }) = unmet else {
+            return "each condition matches some, but no cell meets all of them".to_string();
+        };
+        let present: BTreeSet<&str> = fields.iter().filter_map(|fields| fields.get(key)).map(String::as_str).collect();
+        match present.is_empty() {
+            true => format!("no cell has a {key}"),
+            false => {
+                let help = suggest(&patterns.join("|"), &present.into_iter().collect::<Vec<_>>());
+                format!("no cell has {key} = {}; {help}", patterns.join("|"))
+            }
         }
     }
 
     pub fn matches(&self, cell: &Cell) -> bool {
         let fields = cell.fields();
-        self.conditions.iter().all(|(key, patterns)| {
-            let value = fields.get(key).map(|value| value.to_lowercase()).unwrap_or_default();
-            patterns.iter().any(|pattern| glob(pattern, &value))
-        })
+        self.conditions.iter().all(|condition| condition.holds(&fields))
+    }
+}
+
+impl Condition {
+    fn holds(&self, fields: &BTreeMap<String, String>) -> bool {
+        let value = fields.get(&self.key).map(|value| value.to_lowercase()).unwrap_or_default();
+        self.patterns.iter().any(|pattern| glob(pattern, &value) || is_same_number(pattern, &value))
     }
 }
 
@@ -85,6 +126,11 @@ fn plain(value: &toml::Value) -> String {
     }
 }
 
+/// Whether both are numbers and equal: `1e-3` selects what is printed as `0.001`.
+fn is_same_number(a: &str, b: &str) -> bool {
+    matches!((a.parse::<f64>(), b.parse::<f64>()), (Ok(a), Ok(b)) if a == b)
+}
+
 /// Whether `text` matches `pattern`, in which `*` stands for any characters.
 fn glob(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
@@ -92,5 +138,32 @@ fn glob(pattern: &str, text: &str) -> bool {
         Some((head, rest)) => text.strip_prefix(head).is_some_and(|tail| {
             tail.char_indices().map(|(at, _)| at).chain([tail.len()]).any(|at| glob(rest, &tail[at..]))
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_stand_for_any_characters_and_nothing_else_does() {
+        let matching = [("*", ""), ("genie-*", "genie-m"), ("*a2", "w4a2"), ("w*a*", "w2a4"), ("é*", "éa")];
+        assert!(matching.iter().all(|(pattern, text)| glob(pattern, text)));
+        let other = [("genie", "genie-m"), ("*a2", "w2a4"), ("w*a*b", "w2a4"), ("", "a")];
+        assert!(!other.iter().any(|(pattern, text)| glob(pattern, text)));
+    }
+
+    #[test]
+    fn numbers_match_however_they_are_written() {
+        assert!(is_same_number("1e-3", "0.001") && is_same_number("0", "0.0"));
+        assert!(!is_same_number("nan", "nan") && !is_same_number("w2a2", "w2a2"));
+    }
+
+    #[test]
+    fn malformed_conditions_are_refused_with_their_column() {
+        for (text, column) in [("", 1), ("method", 1), ("seed=1,=2", 8), ("seed=1,method=rtn|", 8), ("seed=1,", 8)] {
+            let error = Filter::parse(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("column {column}:")), "{text:?}: {error}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::run_id::{RunId, identity};
 use crate::error::Result;
 use crate::methods;
 use crate::store::record::{Hashes, Record, Status};
+use std::collections::BTreeSet;
 
 /// A cell with its identity and what is known of it.
 #[derive(Clone, Debug)]
@@ -53,24 +54,33 @@ pub fn plan(
         let hashes = hashes(&cell)?;
         let method_revision = methods::find(&cell.method).map_or(0, |method| method.revision);
         let id = RunId::new(&cell, &hashes, method_revision);
-        let state = state(&id, &cell, &hashes, method_revision, stored);
-        Ok(Planned { id, cell, hashes, method_revision, state })
+        Ok(Planned { id, cell, hashes, method_revision, state: State::Missing })
     });
-    planned.collect()
+    let mut planned = planned.collect::<Result<Vec<_>>>()?;
+    // A stored run that is up to date for one cell is no outdated run of another.
+    let current: BTreeSet<String> = planned.iter().map(|planned| planned.id.to_string()).collect();
+    let (current, old): (Vec<&Record>, Vec<&Record>) =
+        stored.iter().partition(|record| current.contains(&record.run_id));
+    for planned in &mut planned {
+        planned.state = state(planned, &current, &old);
+    }
+    Ok(planned)
 }
 
-fn state(id: &RunId, cell: &Cell, hashes: &Hashes, method_revision: u32, stored: &[Record]) -> State {
+fn state(planned: &Planned, current: &[&Record], old: &[&Record]) -> State {
+    let Planned { id, cell, hashes, method_revision, .. } = planned;
     let name = id.to_string();
-    if let Some(record) = stored.iter().find(|record| record.run_id == name) {
+    if let Some(record) = current.iter().find(|record| record.run_id == name) {
         return match record.status {
             Status::Done => State::Done,
             Status::Failed => State::Failed(record.error.clone().unwrap_or_default()),
         };
     }
-    let now = identity(cell, hashes, method_revision);
-    let nearest = stored
+    let now = identity(cell, hashes, *method_revision);
+    let slug = cell.slug();
+    let nearest = old
         .iter()
-        .filter(|record| record.cell.slug() == cell.slug())
+        .filter(|record| record.cell.slug() == slug)
         .map(|record| (record, differences(&identity(&record.cell, &record.hashes, record.method_revision), &now)))
         .min_by_key(|(_, differs)| differs.len());
     match nearest {

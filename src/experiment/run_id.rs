@@ -23,7 +23,13 @@ impl RunId {
 
 /// Everything that is hashed, by name, in a fixed order.
 pub fn identity(cell: &Cell, hashes: &Hashes, method_revision: u32) -> Vec<(String, String)> {
-    let mut parts: Vec<(String, String)> = cell.fields().into_iter().filter(|(key, _)| key != "variant").collect();
+    let mut fields = cell.fields();
+    fields.remove("variant");
+    // Of a file the content counts, which is hashed below, not where it lies.
+    if let Some(weights) = fields.get_mut("weights") {
+        weights.truncate(weights.find(':').unwrap_or(weights.len()));
+    }
+    let mut parts: Vec<(String, String)> = fields.into_iter().collect();
     parts.push(("hash of weights".to_string(), hashes.weights.clone()));
     parts.push(("hash of calibration images".to_string(), hashes.calib.clone()));
     parts.push(("hash of test images".to_string(), hashes.test.clone()));

@@ -211,21 +211,50 @@ fn run_ids_depend_on_what_determines_the_result_and_nothing_else() {
 }
 
 #[test]
+fn where_a_weights_file_lies_is_not_part_of_a_run_id() {
+    let cell = cells(GRID).remove(0);
+    let id = |weights: &str, sha256: &str| {
+        let hashes = Hashes { weights: sha256.into(), ..hashes() };
+        RunId::new(&Cell { weights: weights.into(), ..cell.clone() }, &hashes, 1)
+    };
+    assert_eq!(id("file:/a/x.safetensors", "aa"), id("file:/b/y.safetensors", "aa"));
+    assert_ne!(id("file:/a/x.safetensors", "aa"), id("file:/a/x.safetensors", "ab"));
+}
+
+/// The record of a finished run of `cell`.
+fn stored(cell: &Cell) -> Record {
+    let id = RunId::new(cell, &hashes(), 1).to_string();
+    Record { cell: cell.clone(), hashes: hashes(), ..Record::sample(&id, "qdrop", "W4A4", 0) }
+}
+
+#[test]
 fn plans_tell_done_failed_stale_and_missing_apart() {
     let grid = cells(GRID);
-    let record = |cell: &Cell| Record {
-        cell: cell.clone(),
-        hashes: hashes(),
-        ..Record::sample(&RunId::new(cell, &hashes(), 1).to_string(), "qdrop", "W4A4", 0)
-    };
     let older = Cell { recipe: Recipe { iterations: 50, ..grid[2].recipe.clone() }, ..grid[2].clone() };
-    let stored = [record(&grid[0]), record(&grid[1]).failed("out of luck"), record(&older)];
+    let stored = [stored(&grid[0]), stored(&grid[1]).failed("out of luck"), stored(&older)];
     let planned = plan(grid, &stored, |_| Ok(hashes())).unwrap();
     assert_eq!(planned[0].state, State::Done);
     assert_eq!(planned[1].state, State::Failed("out of luck".into()));
     let State::Stale { differs, .. } = &planned[2].state else { panic!("{:?}", planned[2].state) };
     assert_eq!(*differs, [("recipe.iterations".to_string(), "50".to_string(), "100".to_string())]);
     assert_eq!(planned[3].state, State::Missing);
+}
+
+#[test]
+fn a_stored_sibling_does_not_make_a_missing_cell_stale() {
+    let siblings = cells(&GRID.replace("seed = [0, 1]", "\"recipe.drop-input\" = [0.0, 0.5]"));
+    assert_eq!(siblings[0].slug(), siblings[1].slug());
+    let state_of_second = |stored: &[Record]| {
+        let planned = plan(siblings.clone(), stored, |_| Ok(hashes())).unwrap();
+        assert_eq!(planned[0].state, State::Done);
+        planned[1].state.clone()
+    };
+    assert_eq!(state_of_second(&[stored(&siblings[0])]), State::Missing);
+    let outdated = Cell { recipe: Recipe { batch: 8, ..siblings[1].recipe.clone() }, ..siblings[1].clone() };
+    let State::Stale { differs, .. } = state_of_second(&[stored(&siblings[0]), stored(&outdated)]) else {
+        panic!("an older run of the second cell is stored");
+    };
+    assert_eq!(differs, [("recipe.batch".to_string(), "8".to_string(), "32".to_string())]);
 }
 
 proptest! {
