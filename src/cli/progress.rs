@@ -3,9 +3,10 @@
 use crate::launch::GridEvent;
 use crate::recon::event::Event;
 use crate::store::record::Record;
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::IsTerminal;
 use std::sync::Mutex;
+use std::time::Duration;
 
 /// Shows events of a grid.
 pub struct Progress {
@@ -31,10 +32,10 @@ impl Progress {
         let plain = !std::io::stderr().is_terminal();
         let target = if quiet || plain { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(5) };
         let bars = MultiProgress::with_draw_target(target);
-        let grid = bars.add(
-            ProgressBar::new(pending as u64)
-                .with_style(style("cells {pos}/{len} {bar:30} {elapsed_precise}, {eta} left  {msg}")),
-        );
+        let grid = style("cells {pos}/{len} {bar:30} {elapsed_precise}{left}  {msg}").with_key("left", time_left);
+        let grid = bars.add(ProgressBar::new(pending as u64).with_style(grid));
+        // The clock of a grid goes on between the events of its cells.
+        grid.enable_steady_tick(Duration::from_millis(500));
         let cell =
             bars.add(ProgressBar::new(0).with_style(style("  {msg:44} {bar:30} {pos}/{len} {eta} left  {prefix}")));
         if !quiet && stored > 0 {
@@ -107,6 +108,14 @@ impl Progress {
 /// The templates are constants of this file: a wrong one shows as the default style.
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+/// Nothing is known of the time left before the first cell is finished.
+fn time_left(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    if state.pos() > 0 {
+        // A terminal that takes no more text has no use for the rest either.
+        let _ = write!(out, ", {} left", HumanDuration(state.eta()));
+    }
 }
 
 fn finished(record: &Record) -> String {
