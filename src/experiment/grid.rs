@@ -209,7 +209,7 @@ impl<'a> Expansion<'a> {
         Ok(cells)
     }
 
-    /// The values of an axis, each with its span.
+    /// The values of an axis, each with its span; one where `smoke.set` or `--set` decides the field.
     ///
     /// Errors: no value, a repeated one, one that its key cannot have.
     fn choices(&self, axis: &Axis) -> Result<Vec<(Layer<'a>, Range<usize>)>> {
@@ -230,6 +230,15 @@ impl<'a> Expansion<'a> {
                 return Err(error.label(first.clone(), "first here").into());
             }
             choices.push((layer, value.span()));
+        }
+        let decided = |layer: &Layer<'a>| {
+            let mut layer = layer.clone();
+            layer.merge(&self.on_top);
+            layer.over
+        };
+        let first = choices.first().map(|(layer, _)| decided(layer));
+        if choices.iter().all(|(layer, _)| Some(decided(layer)) == first) {
+            choices.truncate(1);
         }
         Ok(choices)
     }

@@ -60,6 +60,16 @@ fn shipped_grids_keep_the_phases_of_the_methods() {
 }
 
 #[test]
+fn setting_the_field_of_an_axis_leaves_one_value_of_it() {
+    let slugs: Vec<String> = parse(GRID, false, &["seed=7"]).unwrap().cells.iter().map(Cell::slug).collect();
+    let expected = ["w4a4-brecq", "w2a2-brecq", "w4a4-qdrop", "w2a2-qdrop"];
+    assert_eq!(slugs, expected.map(|cell| format!("resnet20-{cell}-s7")));
+    // What --set says holds for an axis that --smoke brings, too.
+    assert_eq!(parse(GRID, true, &["seed=7"]).unwrap().cells.len(), 4);
+    assert_eq!(parse(GRID, true, &["bits=W8A8", "method=rtn"]).unwrap().cells.len(), 1);
+}
+
+#[test]
 fn an_exclude_may_have_nothing_to_do_once_smoke_replaced_the_axes() {
     let text =
         GRID.replace("[smoke.set]\nrecipe = { iterations = 2 }\n", "[[exclude]]\nseed = 1\nmethod = \"brecq\"\n");
