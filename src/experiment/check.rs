@@ -13,6 +13,9 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
             format!("{} is not 1 to {pool}, the size of the pool of {}", cell.calib_images, cell.dataset),
         ));
     }
+    if i64::try_from(cell.seed).is_err() {
+        return Err(("seed", format!("{} is more than {}, the largest integer of TOML", cell.seed, i64::MAX)));
+    }
     let recipe = &cell.recipe;
     let optimised = recipe.granularity != Granularity::None;
     for (key, count, needed) in [
@@ -22,6 +25,15 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
     ] {
         if needed && count == 0 {
             return Err((key, "0 is not allowed".to_string()));
+        }
+    }
+    for (key, count) in [
+        ("recipe.iterations", recipe.iterations),
+        ("recipe.batch", recipe.batch),
+        ("recipe.act-phase-frac", recipe.act_phase_iterations()),
+    ] {
+        if u32::try_from(count).is_err() {
+            return Err((key, format!("{count} is more than {}", u32::MAX)));
         }
     }
     if optimised && recipe.batch > cell.calib_images {
@@ -60,4 +72,66 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::{Bits, Setting};
+    use crate::{arch, methods};
+
+    fn cell(method: &str) -> Cell {
+        Cell {
+            arch: "resnet20".into(),
+            weights: "embedded".into(),
+            dataset: "fashion-mnist".into(),
+            bits: Bits { w: 2, a: 2 },
+            method: method.into(),
+            variant: None,
+            setting: Setting::Qdrop,
+            calib_images: 256,
+            seed: 0,
+            recipe: (methods::find(method).unwrap().recipe)(arch::find("resnet20").unwrap()),
+        }
+    }
+
+    #[test]
+    fn published_recipes_pass() {
+        for method in methods::METHODS {
+            assert_eq!(check(&cell(method.name)), Ok(()), "{}", method.name);
+        }
+    }
+
+    #[test]
+    fn each_bound_is_refused_by_the_name_of_its_key() {
+        type Edit = fn(&mut Cell);
+        let edits: [(&str, Edit); 14] = [
+            ("calib-images", |cell| cell.calib_images = 0),
+            ("calib-images", |cell| cell.calib_images = 4097),
+            ("seed", |cell| cell.seed = i64::MAX as u64 + 1),
+            ("recipe.act-search-images", |cell| cell.recipe.act_search_images = 0),
+            ("recipe.iterations", |cell| cell.recipe.iterations = 0),
+            ("recipe.iterations", |cell| cell.recipe.iterations = 1 << 32),
+            ("recipe.batch", |cell| cell.recipe.batch = 257),
+            ("recipe.drop-inside", |cell| cell.recipe.drop_inside = 1.01),
+            ("recipe.round-warmup", |cell| cell.recipe.round_warmup = f64::NAN),
+            ("recipe.alpha-lr", |cell| cell.recipe.alpha_lr = f64::NAN),
+            ("recipe.act-phase-lr", |cell| cell.recipe.act_phase_lr = f64::INFINITY),
+            ("recipe.round-weight", |cell| cell.recipe.round_weight = -0.01),
+            ("recipe.loss-exponent", |cell| cell.recipe.loss_exponent = 0.0),
+            ("recipe.round-beta-end", |cell| cell.recipe.round_beta_end = f64::NAN),
+        ];
+        for (key, edit) in edits {
+            let mut cell = cell("qdrop");
+            edit(&mut cell);
+            assert_eq!(check(&cell).map_err(|(key, _)| key), Err(key));
+        }
+    }
+
+    #[test]
+    fn what_rounding_to_nearest_does_not_use_may_be_anything() {
+        let mut cell = cell("rtn");
+        (cell.recipe.iterations, cell.recipe.batch, cell.calib_images) = (0, 512, 16);
+        assert_eq!(check(&cell), Ok(()));
+    }
 }

@@ -1,23 +1,22 @@
 //! Errors in grid files, with the offending text.
 
-use miette::{Diagnostic, NamedSource, SourceSpan};
+use miette::{Diagnostic, LabeledSpan, NamedSource};
 use std::ops::Range;
 
-/// What is wrong with a grid file, and where.
+/// What is wrong with a grid file, a filter or an override, and where.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 #[error("{message}")]
 pub struct GridError {
     message: String,
     #[source_code]
     source_code: NamedSource<String>,
-    #[label("{label}")]
-    span: Option<SourceSpan>,
-    label: String,
+    #[label(collection)]
+    labels: Vec<LabeledSpan>,
     #[help]
     help: Option<String>,
 }
 
-/// A grid file's text with its name: makes errors that point into it.
+/// A text with its name: makes errors that point into it.
 #[derive(Clone, Copy)]
 pub struct SourceText<'a> {
     pub name: &'a str,
@@ -27,35 +26,39 @@ pub struct SourceText<'a> {
 impl SourceText<'_> {
     /// An error about the text at `span`, or about the file as a whole.
     pub fn error(&self, message: impl Into<String>, span: Option<Range<usize>>, label: &str) -> Box<GridError> {
+        let message = message.into();
+        let primary = span.clone().map(|span| {
+            // The parser points past the end of a file that breaks off.
+            let end = self.text.len();
+            LabeledSpan::new_primary_with_span(Some(label.to_string()), span.start.min(end)..span.end.min(end))
+        });
         Box::new(GridError {
-            message: message.into(),
+            // Without a span nothing else shows which file is meant.
+            message: if span.is_some() { message } else { format!("{}: {message}", self.name) },
             source_code: NamedSource::new(self.name, self.text.to_string()).with_language("toml"),
-            span: span.map(SourceSpan::from),
-            label: label.to_string(),
+            labels: primary.into_iter().collect(),
             help: None,
         })
     }
 
     /// What the TOML parser or a field's type refused.
     pub fn syntax(&self, error: &toml::de::Error) -> Box<GridError> {
-        let (message, help) = with_suggestion(error.message());
-        let mut own = self.error(message, error.span(), "here");
-        own.help = help;
-        own
+        self.syntax_at(error, error.span().unwrap_or(0..0))
     }
 
-    /// Where `key` stands within `section`, else the section itself: the span to show for a value read as part of it.
-    pub fn find_key(&self, section: Range<usize>, key: &str) -> Range<usize> {
-        let name = key.rsplit('.').next().unwrap_or(key);
-        let found = self.text.get(section.clone()).and_then(|text| text.find(name));
-        found.map_or(section.clone(), |at| section.start + at..section.start + at + name.len())
+    /// The same for a value that was read on its own, so that the place the error names is not one of this text.
+    pub fn syntax_at(&self, error: &toml::de::Error, span: Range<usize>) -> Box<GridError> {
+        let (message, help) = readable(error.message());
+        let mut own = self.error(message, Some(span), "here");
+        own.help = help;
+        own
     }
 }
 
 impl GridError {
-    /// The same error, about another place.
-    pub fn at(mut self: Box<Self>, span: Range<usize>) -> Box<Self> {
-        self.span = Some(span.into());
+    /// The same error, with one more labelled place.
+    pub fn label(mut self: Box<Self>, span: Range<usize>, label: &str) -> Box<Self> {
+        self.labels.push(LabeledSpan::new_with_span(Some(label.to_string()), span));
         self
     }
 
@@ -66,15 +69,33 @@ impl GridError {
     }
 }
 
-/// Moves the known names that a message lists into the help, with the closest one first; serde quotes the offending
-/// name with backticks.
-fn with_suggestion(message: &str) -> (String, Option<String>) {
-    let Some((head, known)) = message.split_once(", expected one of ") else {
-        return (message.to_string(), None);
-    };
-    let known: Vec<&str> = known.split(", ").map(|name| name.trim_matches('`')).collect();
-    let offending = head.split('`').nth(1).unwrap_or_default();
-    (head.to_string(), Some(suggest(offending, &known)))
+/// What serde says, in the words of a grid file.
+const WORDS: [(&str, &str); 8] = [
+    ("expected usize", "expected a whole number from 0 on"),
+    ("expected u64", "expected a whole number from 0 on"),
+    ("expected f64", "expected a number"),
+    ("expected struct RecipeOverride", "expected a table of recipe fields"),
+    ("expected struct CellOverride", "expected a table of cell fields"),
+    ("expected a sequence", "expected a list [...]"),
+    ("invalid type: map", "invalid type: table"),
+    ("unknown variant", "unknown value"),
+];
+
+/// Translates serde's message, and moves the known names that it lists into the help, with the closest one first.
+fn readable(message: &str) -> (String, Option<String>) {
+    // serde quotes names with backticks: first the offending one, then, after "expected", the known ones.
+    if let Some((head, listed)) = message.split_once(", expected ").filter(|(_, listed)| listed.ends_with('`')) {
+        let known: Vec<&str> = listed.split('`').skip(1).step_by(2).collect();
+        let offending = head.split('`').nth(1).unwrap_or_default();
+        return (worded(head), Some(suggest(offending, &known)));
+    }
+    let is_nested_axis = message == "invalid type: map, expected a sequence";
+    let help = is_nested_axis.then(|| "write the key of an axis in quotes: \"recipe.iterations\" = [...]".to_string());
+    (worded(message), help)
+}
+
+fn worded(message: &str) -> String {
+    WORDS.iter().fold(message.to_string(), |message, (serde, ours)| message.replace(serde, ours))
 }
 
 /// "did you mean …? known: …"
@@ -82,7 +103,8 @@ pub fn suggest(given: &str, known: &[&str]) -> String {
     let closest = known.iter().map(|name| (distance(given, name), *name)).min();
     let listed = known.join(", ");
     match closest {
-        Some((distance, name)) if distance <= 2 && distance < name.len() => {
+        // Two slips, but not so many that a short name is another word.
+        Some((distance, name)) if distance <= 2 && 2 * distance < name.len() => {
             format!("did you mean {name}? known: {listed}")
         }
         _ => format!("known: {listed}"),
@@ -103,4 +125,40 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_move_to_the_help_however_many_there_are() {
+        let cases = [
+            (
+                "unknown field `setz`, expected `set` or `axes`",
+                "unknown field `setz`",
+                "did you mean set? known: set, axes",
+            ),
+            ("unknown variant `x`, expected one of `aa`, `bb`, `cc`", "unknown value `x`", "known: aa, bb, cc"),
+            ("unknown field `nam`, expected `name`", "unknown field `nam`", "did you mean name? known: name"),
+        ];
+        for (message, text, help) in cases {
+            assert_eq!(readable(message), (text.to_string(), Some(help.to_string())));
+        }
+    }
+
+    #[test]
+    fn types_are_named_as_a_grid_writes_them() {
+        let (message, help) = readable("invalid type: string \"many\", expected usize");
+        assert_eq!(
+            (message.as_str(), help),
+            ("invalid type: string \"many\", expected a whole number from 0 on", None)
+        );
+    }
+
+    #[test]
+    fn only_close_names_are_suggested() {
+        assert!(suggest("qdorp", &["rtn", "qdrop"]).starts_with("did you mean qdrop?"));
+        assert_eq!(suggest("abc", &["rtn", "qdrop"]), "known: rtn, qdrop");
+    }
 }

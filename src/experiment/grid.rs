@@ -4,6 +4,7 @@ use super::cell::{Cell, Setting};
 use super::check::check;
 use super::diagnostic::{GridError, SourceText};
 use super::filter::Filter;
+use super::layer::{Layer, Place};
 use super::wire::{Axes, CellOverride, Grid};
 use crate::assets::checkpoint::EMBEDDED;
 use crate::error::{Error, Result};
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
+use toml::de::DeTable;
 
 /// A grid file, read, checked and expanded.
 #[derive(Clone, Debug)]
@@ -35,6 +37,9 @@ pub struct Options {
     pub set: Vec<String>,
 }
 
+/// Ends the name of an experiment that is run with `--smoke`, so that its runs have a folder of their own.
+const SMOKE_SUFFIX: &str = "-smoke";
+
 impl Experiment {
     /// Reads the grid file at `path`. Errors: unreadable, or wrong in any way ([`Error::Grid`]).
     pub fn read(path: &Path, options: &Options) -> Result<Self> {
@@ -46,34 +51,50 @@ impl Experiment {
     }
 
     fn parse(source: SourceText, options: &Options) -> Result<Self> {
+        let document = DeTable::parse(source.text).map_err(|error| source.syntax(&error))?;
         let grid: Grid = toml::from_str(source.text).map_err(|error| source.syntax(&error))?;
-        let name = grid.name.get_ref().clone();
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-') {
-            let error = source.error(format!("name {name:?} is not kebab-case"), Some(grid.name.span()), "here");
-            return Err(error.help("it names a folder: use lower-case letters, digits and hyphens").into());
-        }
-        let on_top = on_top(&grid, options)?;
-        let (smoke_suffix, axes) = match (&grid.smoke, options.smoke) {
+        check_names(source, &grid)?;
+        let (suffix, axes) = match (&grid.smoke, options.smoke) {
             (_, false) => ("", replaced(&grid.axes, None)),
-            (Some(smoke), true) => ("-smoke", replaced(&grid.axes, Some(&smoke.axes))),
+            (Some(smoke), true) => (SMOKE_SUFFIX, replaced(&grid.axes, Some(&smoke.axes))),
             (None, true) => return Err(source.error("--smoke, but the grid has no [smoke] section", None, "").into()),
         };
-        let expansion = Expansion { source, grid: &grid, on_top };
+        let expansion = Expansion::new(source, document.get_ref(), &grid, options)?;
         let cells = expansion.excluded(expansion.combinations(&axes)?)?;
         let cells: Vec<Origin> = cells.into_iter().chain(expansion.included()?).collect();
         expansion.refuse_duplicates(&cells)?;
         if cells.is_empty() {
             return Err(source.error("the grid has no cells", None, "").into());
         }
-        let title = grid.title.clone().unwrap_or_else(|| name.clone());
+        let name = grid.name.get_ref();
         Ok(Self {
-            name: format!("{name}{smoke_suffix}"),
-            title,
+            name: format!("{name}{suffix}"),
+            title: grid.title.clone().unwrap_or_else(|| name.clone()),
             about: grid.about.clone().unwrap_or_default(),
             path: PathBuf::from(source.name),
             cells: cells.into_iter().map(|origin| origin.cell).collect(),
         })
     }
+}
+
+/// Refuses names that could not be part of a path or of a run id.
+fn check_names(source: SourceText, grid: &Grid) -> Result<()> {
+    let named = [("name", &grid.name)].into_iter().chain(grid.variants.keys().map(|name| ("name of a variant", name)));
+    for (what, name) in named {
+        let is_word =
+            |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        if !name.get_ref().split('-').all(is_word) {
+            let error =
+                source.error(format!("{what} {:?} is not kebab-case", name.get_ref()), Some(name.span()), "here");
+            return Err(error.help("it names a folder: lower-case words and digits, joined by single hyphens").into());
+        }
+    }
+    if grid.name.get_ref().ends_with(SMOKE_SUFFIX) {
+        let message = format!("name {:?} ends in {SMOKE_SUFFIX}", grid.name.get_ref());
+        let error = source.error(message, Some(grid.name.span()), "here");
+        return Err(error.help("that is where runs with --smoke go: choose another ending").into());
+    }
+    Ok(())
 }
 
 /// A cell and the text that made it.
@@ -82,57 +103,72 @@ struct Origin {
     span: Option<Range<usize>>,
 }
 
-/// Axes in the order written, those of `smoke` in place of the grid's of the same key.
-fn replaced<'a>(axes: &'a Axes, smoke: Option<&'a Axes>) -> Vec<Axis<'a>> {
-    let mut ordered: Vec<Axis> = axes.iter().map(|(key, values)| Axis { key, values }).collect();
-    ordered.sort_by_key(|axis| axis.key.span().start);
-    for (key, values) in smoke.into_iter().flatten() {
-        match ordered.iter_mut().find(|axis| axis.key == key) {
-            Some(axis) => axis.values = values,
-            None => ordered.push(Axis { key, values }),
-        }
-    }
-    ordered
-}
-
 struct Axis<'a> {
     key: &'a Spanned<String>,
     values: &'a Spanned<Vec<Spanned<toml::Value>>>,
 }
 
-/// `smoke.set`, then `--set`.
-fn on_top(grid: &Grid, options: &Options) -> Result<CellOverride> {
-    let mut over = CellOverride::default();
-    if let (Some(smoke), true) = (&grid.smoke, options.smoke)
-        && let Some(set) = &smoke.set
-    {
-        over.merge(set.get_ref());
+/// Axes in the order written, those of `smoke` in place of the grid's of the same key.
+fn replaced<'a>(axes: &'a Axes, smoke: Option<&'a Axes>) -> Vec<Axis<'a>> {
+    let in_order = |axes: &'a Axes| {
+        let mut ordered: Vec<Axis> = axes.iter().map(|(key, values)| Axis { key, values }).collect();
+        ordered.sort_by_key(|axis| axis.key.span().start);
+        ordered
+    };
+    let mut ordered = in_order(axes);
+    for replacement in smoke.into_iter().flat_map(in_order) {
+        match ordered.iter_mut().find(|axis| axis.key == replacement.key) {
+            Some(axis) => *axis = replacement,
+            None => ordered.push(replacement),
+        }
     }
-    for assignment in &options.set {
-        let Some((key, value)) = assignment.split_once('=') else {
-            return Err(Error::Usage(format!("--set {assignment:?} is not of the form key=value")));
-        };
-        let source = SourceText { name: "--set", text: assignment };
-        // A bare word is a string, so that nobody has to quote quotes.
-        let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
-        let parsed = parsed.ok().and_then(|mut table| table.remove("value"));
-        let parsed = parsed.unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
-        over.merge(
-            &CellOverride::single(key.trim(), parsed).map_err(|error| source.syntax(&error).at(0..assignment.len()))?,
-        );
-    }
-    Ok(over)
+    ordered
 }
 
+/// The layer of one `--set key=value`.
+fn assigned(assignment: &str) -> Result<Layer<'_>> {
+    let Some((key, value)) = assignment.split_once('=') else {
+        return Err(Error::Usage(format!("--set {assignment:?} is not of the form key=value")));
+    };
+    let source = SourceText { name: "--set", text: assignment };
+    // A bare word is a string, so that nobody has to quote quotes.
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}"));
+    let parsed = parsed.ok().and_then(|mut table| table.remove("value"));
+    let parsed = parsed.unwrap_or_else(|| toml::Value::String(value.trim().to_string()));
+    let place = Place { source, span: key.len() + 1..assignment.len() };
+    Ok(Layer::of_value(key.trim(), parsed, place).map_err(|error| source.syntax_at(&error, 0..assignment.len()))?)
+}
+
+/// A grid's layers, and what makes cells of them.
 struct Expansion<'a> {
     source: SourceText<'a>,
+    document: &'a DeTable<'a>,
     grid: &'a Grid,
-    on_top: CellOverride,
+    base: Layer<'a>,
+    /// `smoke.set`, then `--set`.
+    on_top: Layer<'a>,
+    /// Whether the command line changes the grid.
+    is_changed: bool,
 }
 
-impl Expansion<'_> {
-    fn base(&self) -> CellOverride {
-        self.grid.base.as_ref().map_or_else(CellOverride::default, |base| base.get_ref().clone())
+impl<'a> Expansion<'a> {
+    fn new(
+        source: SourceText<'a>,
+        document: &'a DeTable<'a>,
+        grid: &'a Grid,
+        options: &'a Options,
+    ) -> Result<Expansion<'a>> {
+        let layer = |path: &[&str], over: &Option<Spanned<CellOverride>>| {
+            over.as_ref().map(|over| Layer::of_table(source, document, path, over.get_ref())).unwrap_or_default()
+        };
+        let base = layer(&["base"], &grid.base);
+        let smoke = grid.smoke.as_ref().filter(|_| options.smoke);
+        let mut on_top = smoke.map(|smoke| layer(&["smoke", "set"], &smoke.set)).unwrap_or_default();
+        for assignment in &options.set {
+            on_top.merge(&assigned(assignment)?);
+        }
+        let is_changed = options.smoke || !options.set.is_empty();
+        Ok(Self { source, document, grid, base, on_top, is_changed })
     }
 
     /// One cell per combination of axis values and variants.
@@ -141,100 +177,109 @@ impl Expansion<'_> {
         variants.sort_by_key(|(name, _)| name.span().start);
         if axes.is_empty() && variants.is_empty() {
             return match self.grid.include.is_empty() {
-                true => Ok(vec![self.resolve(&self.base(), None, None)?]),
+                true => Ok(vec![self.resolve(&Layer::default(), None, None)?]),
                 false => Ok(Vec::new()),
             };
         }
-        let mut partial = vec![(self.base(), None)];
+        let mut partial = vec![(Layer::default(), None)];
         for axis in axes {
             let choices = self.choices(axis)?;
-            let extend = |(base, _): (CellOverride, _)| {
-                choices.iter().map(move |(over, span)| {
-                    let mut merged = base.clone();
-                    merged.merge(over);
+            let extend = |(layer, _): (Layer<'a>, _)| {
+                choices.iter().map(move |(value, span)| {
+                    let mut merged = layer.clone();
+                    merged.merge(value);
                     (merged, Some(span.clone()))
                 })
             };
             partial = partial.into_iter().flat_map(extend).collect();
         }
         let mut cells = Vec::new();
-        for (over, span) in partial {
+        for (layer, span) in partial {
             if variants.is_empty() {
-                cells.push(self.resolve(&over, None, span)?);
+                cells.push(self.resolve(&layer, None, span)?);
                 continue;
             }
             for (name, variant) in &variants {
-                let mut merged = over.clone();
-                merged.merge(variant.get_ref());
-                cells.push(self.resolve(&merged, Some(name.get_ref()), Some(variant.span()))?);
+                let path = ["variants", name.get_ref()];
+                let mut merged = layer.clone();
+                merged.merge(&Layer::of_table(self.source, self.document, &path, variant.get_ref()));
+                cells.push(self.resolve(&merged, Some(name.get_ref()), Some(name.span()))?);
             }
         }
         Ok(cells)
     }
 
-    /// The overrides of an axis, each with its span. Errors: empty, a repeated value, a value its key cannot have.
-    fn choices(&self, axis: &Axis) -> Result<Vec<(CellOverride, Range<usize>)>> {
-        let values = axis.values.get_ref();
+    /// The values of an axis, each with its span; one where `smoke.set` or `--set` decides the field.
+    ///
+    /// Errors: no value, a repeated one, one that its key cannot have.
+    fn choices(&self, axis: &Axis) -> Result<Vec<(Layer<'a>, Range<usize>)>> {
+        let (key, values) = (axis.key.get_ref(), axis.values.get_ref());
         if values.is_empty() {
-            let message = format!("axis {} is empty", axis.key.get_ref());
+            let message = format!("axis {key} is empty");
             return Err(self.source.error(message, Some(axis.values.span()), "at least one value").into());
         }
-        let mut choices: Vec<(CellOverride, Range<usize>)> = Vec::new();
+        let mut choices: Vec<(Layer, Range<usize>)> = Vec::new();
         for value in values {
-            let over = CellOverride::single(axis.key.get_ref(), value.get_ref().clone()).map_err(|error| {
-                // Of a value the parser knows no place: ours. A key it does not know is the axis's.
-                let span = if error.message().starts_with("unknown field") { axis.key.span() } else { value.span() };
-                self.source.syntax(&error).at(span)
+            let place = Place { source: self.source, span: value.span() };
+            let layer = Layer::of_value(key, value.get_ref().clone(), place).map_err(|error| {
+                let is_key = error.message().starts_with("unknown field");
+                self.source.syntax_at(&error, if is_key { axis.key.span() } else { value.span() })
             })?;
-            if choices.iter().any(|(earlier, _)| *earlier == over) {
-                let message = format!("axis {} has a value twice", axis.key.get_ref());
-                return Err(self.source.error(message, Some(value.span()), "again").into());
+            if let Some((_, first)) = choices.iter().find(|(earlier, _)| earlier.over == layer.over) {
+                let error = self.source.error(format!("axis {key} has a value twice"), Some(value.span()), "again");
+                return Err(error.label(first.clone(), "first here").into());
             }
-            choices.push((over, value.span()));
+            choices.push((layer, value.span()));
+        }
+        let decided = |layer: &Layer<'a>| {
+            let mut layer = layer.clone();
+            layer.merge(&self.on_top);
+            layer.over
+        };
+        let first = choices.first().map(|(layer, _)| decided(layer));
+        if choices.iter().all(|(layer, _)| Some(decided(layer)) == first) {
+            choices.truncate(1);
         }
         Ok(choices)
     }
 
     fn included(&self) -> Result<Vec<Origin>> {
-        let include = self.grid.include.iter().map(|over| {
-            let mut merged = self.base();
-            merged.merge(over.get_ref());
-            self.resolve(&merged, None, Some(over.span()))
+        let include = self.grid.include.iter().enumerate().map(|(index, over)| {
+            let layer = Layer::of_array_table(self.source, self.document, ("include", index), over.get_ref());
+            self.resolve(&layer, None, Some(over.span()))
         });
         include.collect()
     }
 
-    /// Without the cells that an `exclude` matches; one that matches nothing is a mistake, unless `--smoke` replaced axes.
-    fn excluded(&self, cells: Vec<Origin>) -> Result<Vec<Origin>> {
-        let mut kept = cells;
+    /// Without the cells that an `exclude` matches. One that matches nothing is a mistake, unless the command line
+    /// changed what there is to match.
+    fn excluded(&self, mut cells: Vec<Origin>) -> Result<Vec<Origin>> {
         for exclude in &self.grid.exclude {
             let filter = Filter::from_table(exclude.get_ref());
-            let plain: Vec<Cell> = kept.iter().map(|origin| origin.cell.clone()).collect();
-            if let Some((key, help)) = filter.unknown_key(&plain) {
-                let span = self.source.find_key(exclude.span(), &key);
-                return Err(self
-                    .source
-                    .error(format!("exclude has an unknown key `{key}`"), Some(span), "here")
-                    .help(help)
-                    .into());
+            let present: Vec<Cell> = cells.iter().map(|origin| origin.cell.clone()).collect();
+            if let Some((key, help)) = filter.unknown_key(&present) {
+                let message = format!("exclude has an unknown key `{key}`");
+                return Err(self.source.error(message, Some(exclude.span()), "in this one").help(help).into());
             }
-            let before = kept.len();
-            kept.retain(|origin| !filter.matches(&origin.cell));
-            if kept.len() == before && self.on_top == CellOverride::default() {
-                return Err(self.source.error("exclude matches no cell", Some(exclude.span()), "this one").into());
+            cells.retain(|origin| !filter.matches(&origin.cell));
+            if cells.len() == present.len() && !self.is_changed {
+                let error = self.source.error("exclude matches no cell", Some(exclude.span()), "this one");
+                return Err(error.help(filter.why_nothing(&present)).into());
             }
         }
-        Ok(kept)
+        Ok(cells)
     }
 
-    /// The cell that `over` describes, with the overrides of the command line, defaults filled in.
-    fn resolve(&self, over: &CellOverride, variant: Option<&String>, span: Option<Range<usize>>) -> Result<Origin> {
-        let mut over = over.clone();
-        over.merge(&self.on_top);
+    /// The cell that `layer` describes between the grid's base and the command line, with defaults filled in.
+    fn resolve(&self, layer: &Layer<'a>, variant: Option<&String>, span: Option<Range<usize>>) -> Result<Origin> {
+        let mut whole = self.base.clone();
+        whole.merge(layer);
+        whole.merge(&self.on_top);
         let missing = |key: &str| {
             let error = self.source.error(format!("a cell has no {key}"), span.clone(), "this one");
             error.help(format!("set {key} under [base] or as an axis under [axes]"))
         };
+        let over = whole.over.clone();
         let arch_name = over.arch.ok_or_else(|| missing("arch"))?;
         let method_name = over.method.ok_or_else(|| missing("method"))?;
         let bits = over.bits.ok_or_else(|| missing("bits"))?;
@@ -258,41 +303,42 @@ impl Expansion<'_> {
             seed: over.seed.unwrap_or(0),
             recipe,
         };
-        check(&cell).map_err(|(key, problem)| self.out_of_range(&cell, key, &problem, span.clone()))?;
+        check(&cell).map_err(|(key, problem)| self.out_of_range(&whole, &cell, (key, &problem)))?;
         Ok(Origin { cell, span })
     }
 
-    /// Points at the value of `key`: within the text that made the cell, else in the base.
-    fn out_of_range(&self, cell: &Cell, key: &str, problem: &str, span: Option<Range<usize>>) -> Box<GridError> {
-        let name = key.rsplit('.').next().unwrap_or(key);
-        let sections = span
-            .into_iter()
-            .chain(self.grid.base.iter().map(Spanned::span))
-            .chain(std::iter::once(0..self.source.text.len()));
-        let span = sections
-            .map(|section| self.source.find_key(section, key))
-            .find(|found| self.source.text.get(found.clone()) == Some(name));
-        self.source.error(format!("{key}: {problem}"), span, "here").help(format!("in cell {}", cell.slug()))
+    /// Points at the value that was written last for `key`.
+    fn out_of_range(&self, whole: &Layer, cell: &Cell, (key, problem): (&str, &str)) -> Box<GridError> {
+        let message = format!("{key}: {problem}");
+        // A published value that nobody wrote is only ever too large for the sample.
+        let error = match whole.place(key).or_else(|| whole.place("calib-images")) {
+            Some(place) => place.error(message, "here"),
+            None => self.source.error(message, None, ""),
+        };
+        error.help(format!("in cell {}", cell.slug()))
     }
 
     /// Two names for one configuration would be run twice and averaged as if they were two results.
     fn refuse_duplicates(&self, cells: &[Origin]) -> Result<()> {
-        let mut seen: BTreeMap<String, &Origin> = BTreeMap::new();
+        let mut seen: BTreeMap<Vec<(String, String)>, &Origin> = BTreeMap::new();
         for origin in cells {
-            let key: String = origin
-                .cell
-                .fields()
-                .into_iter()
-                .filter(|(key, _)| key != "variant")
-                .map(|(key, value)| format!("{key}={value}\n"))
-                .collect();
-            if let Some(first) = seen.insert(key, origin) {
-                let message =
-                    format!("two cells are the same configuration: {} and {}", first.cell.slug(), origin.cell.slug());
-                let error = self.source.error(message, origin.span.clone(), "made by this");
-                return Err(error.help("drop one, or make them differ in a field").into());
+            let fields = origin.cell.fields().into_iter().filter(|(key, _)| key != "variant").collect();
+            let Some(first) = seen.insert(fields, origin) else { continue };
+            let message =
+                format!("two cells are the same configuration: {} and {}", first.cell.slug(), origin.cell.slug());
+            let mut error = self.source.error(message, origin.span.clone(), "made by this");
+            if let Some(span) = first.span.clone().filter(|span| Some(span) != origin.span.as_ref()) {
+                error = error.label(span, "and by this");
             }
+            let help = match self.is_changed {
+                true => "--smoke or --set overrides what makes them differ",
+                false => "drop one, or make them differ in a field",
+            };
+            return Err(error.help(help).into());
         }
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ mod check;
 mod diagnostic;
 mod filter;
 mod grid;
+mod layer;
 mod plan;
 mod run_id;
 pub mod wire;

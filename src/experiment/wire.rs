@@ -36,7 +36,8 @@
 //! ```
 //!
 //! Later wins: the method's published recipe, `base`, `axes`, `variants`; for an included cell the published recipe,
-//! `base`, its own table; then `smoke.set`, then `--set`.
+//! `base`, its own table; then `smoke.set`, then `--set`. An axis whose field one of these last two decides has one value
+//! left. `recipe.act-search-images` is cut to `calib-images`.
 
 use super::cell::{Bits, Setting};
 use crate::recon::recipe::RecipeOverride;
