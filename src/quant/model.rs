@@ -83,30 +83,43 @@ impl QuantUnit {
 
     /// Output of the unit for input `x`.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        forward::forward(&self.unit, x, &Quantized { unit: self, mode })
+        forward::forward(&self.unit, x, &Pass { unit: self, mode, search: None })
     }
 
     /// What a consumer of `source` inside the unit reads.
     pub fn read(&self, x: &Tensor, mode: Mode, source: Source) -> Result<Tensor> {
-        forward::read(&self.unit, x, &Quantized { unit: self, mode }, source)
+        forward::read(&self.unit, x, &Pass { unit: self, mode, search: None }, source)
     }
 }
 
-struct Quantized<'a> {
+/// A pass over a quantized unit, which may search ranges as it goes.
+struct Pass<'a> {
     unit: &'a QuantUnit,
     mode: Mode<'a>,
+    search: Option<Search<'a>>,
 }
 
-impl Quantized<'_> {
+/// The quantizers whose ranges a pass searches; the unit's own are taken out for as long.
+struct Search<'a> {
+    acts: &'a RefCell<Vec<ActQuantizer>>,
+    search: RangeSearch,
+}
+
+impl Pass<'_> {
     fn act(&self, site: Option<usize>, x: Tensor, node: usize, slot: Option<usize>) -> Result<Tensor> {
-        match site {
-            None => Ok(x),
-            Some(site) => self.mode.acts.apply(&self.unit.acts[site], x, node, slot),
+        let Some(site) = site else { return Ok(x) };
+        let Some(Search { acts, search }) = &self.search else {
+            return self.mode.acts.apply(&self.unit.acts[site], x, node, slot);
+        };
+        let quantizer = &mut acts.borrow_mut()[site];
+        if !quantizer.is_ready() {
+            quantizer.set_range(search_act(&x.flatten_all()?.to_vec1::<f32>()?, *search, quantizer.bits))?;
         }
+        self.mode.acts.apply(quantizer, x, node, slot)
     }
 }
 
-impl Hooks for Quantized<'_> {
+impl Hooks for Pass<'_> {
     fn weight(&self, node: usize, weight: &Tensor) -> Result<Tensor> {
         self.mode.weights.apply(self.unit.weights[node].as_ref(), node, weight)
     }
@@ -190,41 +203,9 @@ impl QuantUnit {
     /// returns the output; `mode` says what becomes of weights and, by the ranges just found, of activations.
     pub fn search_acts(&mut self, x: &Tensor, search: RangeSearch, mode: Mode) -> Result<Tensor> {
         let acts = RefCell::new(std::mem::take(&mut self.acts));
-        let output = forward::forward(&self.unit, x, &SearchRanges { unit: self, acts: &acts, search, mode });
+        let output =
+            forward::forward(&self.unit, x, &Pass { unit: self, mode, search: Some(Search { acts: &acts, search }) });
         self.acts = acts.into_inner();
         output
-    }
-}
-
-/// Sets the range of each site when its tensor first comes by.
-struct SearchRanges<'a> {
-    unit: &'a QuantUnit,
-    acts: &'a RefCell<Vec<ActQuantizer>>,
-    search: RangeSearch,
-    mode: Mode<'a>,
-}
-
-impl SearchRanges<'_> {
-    fn act(&self, site: Option<usize>, x: Tensor, node: usize, slot: Option<usize>) -> Result<Tensor> {
-        let Some(site) = site else { return Ok(x) };
-        let quantizer = &mut self.acts.borrow_mut()[site];
-        if !quantizer.is_ready() {
-            quantizer.set_range(search_act(&x.flatten_all()?.to_vec1::<f32>()?, self.search, quantizer.bits))?;
-        }
-        self.mode.acts.apply(quantizer, x, node, slot)
-    }
-}
-
-impl Hooks for SearchRanges<'_> {
-    fn weight(&self, node: usize, weight: &Tensor) -> Result<Tensor> {
-        self.mode.weights.apply(self.unit.weights[node].as_ref(), node, weight)
-    }
-
-    fn input(&self, node: usize, slot: usize, x: Tensor) -> Result<Tensor> {
-        self.act(self.unit.placement.on_input[node][slot], x, node, Some(slot))
-    }
-
-    fn output(&self, node: usize, y: Tensor) -> Result<Tensor> {
-        self.act(self.unit.placement.on_output[node], y, node, None)
     }
 }
