@@ -8,6 +8,7 @@ mod diagnostic;
 mod filter;
 mod grid;
 mod layer;
+mod overridable;
 mod plan;
 mod run_id;
 pub mod wire;
@@ -16,6 +17,7 @@ pub use cell::{Bits, Cell, Setting};
 pub use diagnostic::GridError;
 pub use filter::Filter;
 pub use grid::{Experiment, Options};
+pub(crate) use overridable::overridable;
 pub use plan::{Planned, State, plan};
 pub use run_id::RunId;
 
