@@ -7,6 +7,7 @@ macro_rules! say {
     };
 }
 
+mod check_gradient;
 mod doctor;
 mod inspect;
 mod plan;
@@ -53,6 +54,8 @@ enum Verb {
     Why(why::Args),
     /// List every quantizer of a cell: which tensor, how many bits, per channel or per tensor.
     Inspect(inspect::Args),
+    /// Compare the gradient of a transform network's training with central differences.
+    CheckGradient(check_gradient::Args),
     /// Print what the harness finds on this machine.
     Doctor,
     /// Print a completion script for a shell.
@@ -93,6 +96,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Show(args) => show::show(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
+        Verb::CheckGradient(args) => check_gradient::check(&args),
         Verb::Doctor => doctor::doctor(),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "harness", &mut std::io::stdout());

@@ -13,7 +13,7 @@ pub const MEAN: f64 = 0.2860;
 pub const STD: f64 = 0.3530;
 const CLASSES: u8 = 10;
 /// Height and width, in pixels.
-const SIZE: [usize; 2] = [28, 28];
+pub const SIZE: [usize; 2] = [28, 28];
 
 /// A file's path, for messages, and its content.
 type Named<'a> = (&'a str, &'a [u8]);

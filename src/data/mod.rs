@@ -59,6 +59,8 @@ pub struct DatasetSpec {
     pub title: &'static str,
     /// Number of images calibration samples are drawn from.
     pub pool_images: usize,
+    /// Height and width of its images, in pixels.
+    pub size: (usize, usize),
     /// Mean and standard deviation that its images are normalised with, in grey levels / 255.
     pub mean: f64,
     pub std: f64,
@@ -70,6 +72,7 @@ pub const DATASETS: &[DatasetSpec] = &[DatasetSpec {
     name: "fashion-mnist",
     title: "Fashion-MNIST",
     pool_images: 4096,
+    size: (fashion_mnist::SIZE[0], fashion_mnist::SIZE[1]),
     mean: fashion_mnist::MEAN,
     std: fashion_mnist::STD,
     load: fashion_mnist::load,

@@ -2,7 +2,9 @@
 
 use super::cell::Cell;
 use crate::data;
-use crate::recon::recipe::Granularity;
+use crate::meta::config::{Meta, Terms, Transform};
+use crate::meta::nets::too_small;
+use crate::recon::recipe::{Granularity, Recipe};
 
 /// The first value of `cell` that is out of range: its key and what is wrong.
 pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
@@ -71,7 +73,105 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
             return Err((key, format!("{exponent} is not a finite exponent from 1 on")));
         }
     }
-    Ok(())
+    if !cell.augment.is_empty() && !optimised {
+        return Err(("augment", format!("{} optimises nothing that could see more images", cell.method)));
+    }
+    match (&cell.transform, &cell.meta, &cell.terms) {
+        (Some(transform), Some(meta), Some(terms)) => {
+            check_recipe_for_meta(recipe)?;
+            check_transform(transform, calib_side(cell))?;
+            check_meta(meta, cell.calib_images)?;
+            check_terms(terms, meta)
+        }
+        (None, None, None) => Ok(()),
+        _ => Err(("transform", "transform, meta and terms go together".to_string())),
+    }
+}
+
+/// Height and width of the images, where the data set has one size.
+fn calib_side(cell: &Cell) -> Option<(usize, usize)> {
+    data::find(&cell.dataset).map(|dataset| dataset.size)
+}
+
+/// The virtual update is one of a unit's soft rounding under a squared error.
+fn check_recipe_for_meta(recipe: &Recipe) -> Result<(), (&'static str, String)> {
+    match () {
+        () if recipe.granularity != Granularity::Block => {
+            Err(("recipe.granularity", "a transform network is trained for whole units: \"block\"".to_string()))
+        }
+        () if recipe.loss_exponent != 2.0 => {
+            Err(("recipe.loss-exponent", "a transform network is trained with exponent 2".to_string()))
+        }
+        () if recipe.alpha_lr == 0.0 => {
+            Err(("recipe.alpha-lr", "a transform network is trained through soft rounding: more than 0".to_string()))
+        }
+        () => Ok(()),
+    }
+}
+
+fn check_transform(transform: &Transform, size: Option<(usize, usize)>) -> Result<(), (&'static str, String)> {
+    if transform.base == 0 || transform.base > 1 << 12 {
+        return Err(("transform.base", format!("{} is not 1 to 4096", transform.base)));
+    }
+    if transform.depth > 12 {
+        return Err(("transform.depth", format!("{} is more than 12", transform.depth)));
+    }
+    if let Some(problem) = size.and_then(|(height, width)| too_small(transform, height, width)) {
+        return Err(("transform.depth", problem));
+    }
+    if transform.warmup_batch == 0 {
+        return Err(("transform.warmup-batch", "0 is not allowed".to_string()));
+    }
+    finite("transform.warmup-lr", transform.warmup_lr, false)
+}
+
+fn check_meta(meta: &Meta, calib_images: usize) -> Result<(), (&'static str, String)> {
+    for (key, count) in [("meta.batch", meta.batch), ("meta.outer-batch", meta.outer_batch)] {
+        if count == 0 || count > calib_images {
+            return Err((key, format!("{count} is not 1 to calib-images = {calib_images}")));
+        }
+    }
+    if u32::try_from(meta.iterations).is_err() {
+        return Err(("meta.iterations", format!("{} is more than {}", meta.iterations, u32::MAX)));
+    }
+    if meta.unroll == 0 || (meta.iterations > 0 && meta.unroll > meta.iterations) {
+        return Err((
+            "meta.unroll",
+            format!("{} unrolled steps with meta.iterations = {}: 1 to that many", meta.unroll, meta.iterations),
+        ));
+    }
+    for (key, value) in [
+        ("meta.inner-lr-factor", meta.inner_lr_factor),
+        ("meta.inner-eps", meta.inner_eps),
+        ("meta.temperature", meta.temperature),
+        ("meta.clip-norm", meta.clip_norm),
+        ("meta.plateau-factor", meta.plateau_factor),
+    ] {
+        finite(key, value, true)?;
+    }
+    finite("meta.lr", meta.lr, false)
+}
+
+fn check_terms(terms: &Terms, meta: &Meta) -> Result<(), (&'static str, String)> {
+    for (key, weight) in [
+        ("terms.val-kl", terms.val_kl),
+        ("terms.label-ce", terms.label_ce),
+        ("terms.margin", terms.margin),
+        ("terms.distribution", terms.distribution),
+        ("terms.feature-mse", terms.feature_mse),
+        ("terms.feature-kl", terms.feature_kl),
+    ] {
+        finite(key, weight, false)?;
+    }
+    finite("meta.eps", meta.eps, terms.margin > 0.0)
+}
+
+fn finite(key: &'static str, value: f64, positive: bool) -> Result<(), (&'static str, String)> {
+    match value.is_finite() && (value > 0.0 || (value == 0.0 && !positive)) {
+        true => Ok(()),
+        false if positive => Err((key, format!("{value} is not a finite number above 0"))),
+        false => Err((key, format!("{value} is not a finite number from 0 on"))),
+    }
 }
 
 #[cfg(test)]
@@ -81,21 +181,23 @@ mod tests {
     use crate::{arch, methods};
 
     fn cell(method: &str) -> Cell {
+        let method = methods::find(method).unwrap();
+        let arch = arch::find("resnet20").unwrap();
         Cell {
             arch: "resnet20".into(),
             weights: "embedded".into(),
             dataset: "fashion-mnist".into(),
             bits: Bits { w: 2, a: 2 },
-            method: method.into(),
+            method: method.name.into(),
             variant: None,
             setting: Setting::Qdrop,
             calib_images: 256,
             seed: 0,
             augment: Vec::new(),
-            transform: None,
-            meta: None,
-            terms: None,
-            recipe: (methods::find(method).unwrap().recipe)(arch::find("resnet20").unwrap()),
+            transform: method.transforms.then(Transform::published),
+            meta: method.transforms.then(|| Meta::published(arch)),
+            terms: method.transforms.then(Terms::published),
+            recipe: (method.recipe)(arch),
         }
     }
 
@@ -128,6 +230,34 @@ mod tests {
         for (key, edit) in edits {
             let mut cell = cell("qdrop");
             edit(&mut cell);
+            assert_eq!(check(&cell).map_err(|(key, _)| key), Err(key));
+        }
+    }
+
+    #[test]
+    fn each_bound_of_a_transform_and_its_training_is_refused_by_the_name_of_its_key() {
+        type Edit = fn(&mut Transform, &mut Meta, &mut Terms, &mut Recipe);
+        let edits: [(&str, Edit); 14] = [
+            ("transform.base", |transform, _, _, _| transform.base = 0),
+            ("transform.depth", |transform, _, _, _| transform.depth = 5),
+            ("transform.warmup-batch", |transform, _, _, _| transform.warmup_batch = 0),
+            ("meta.batch", |_, meta, _, _| meta.batch = 257),
+            ("meta.outer-batch", |_, meta, _, _| meta.outer_batch = 0),
+            ("meta.unroll", |_, meta, _, _| meta.unroll = 501),
+            ("meta.inner-eps", |_, meta, _, _| meta.inner_eps = 0.0),
+            ("meta.temperature", |_, meta, _, _| meta.temperature = f64::NAN),
+            ("meta.lr", |_, meta, _, _| meta.lr = -1.0),
+            ("meta.eps", |_, meta, _, _| meta.eps = 0.0),
+            ("terms.val-kl", |_, _, terms, _| terms.val_kl = -5.0),
+            ("terms.distribution", |_, _, terms, _| terms.distribution = f64::NAN),
+            ("recipe.granularity", |_, _, _, recipe| recipe.granularity = Granularity::Layer),
+            ("recipe.alpha-lr", |_, _, _, recipe| recipe.alpha_lr = 0.0),
+        ];
+        for (key, edit) in edits {
+            let mut cell = cell("metaaug");
+            if let (Some(transform), Some(meta), Some(terms)) = (&mut cell.transform, &mut cell.meta, &mut cell.terms) {
+                edit(transform, meta, terms, &mut cell.recipe);
+            }
             assert_eq!(check(&cell).map_err(|(key, _)| key), Err(key));
         }
     }

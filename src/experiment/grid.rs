@@ -5,7 +5,7 @@ use super::check::check;
 use super::diagnostic::{GridError, SourceText};
 use super::filter::Filter;
 use super::layer::{Layer, Place};
-use super::wire::{Axes, CellOverride, Grid};
+use super::wire::{Axes, CellOverride, Grid, is_kebab_case};
 use crate::assets::checkpoint::EMBEDDED;
 use crate::error::{Error, Result};
 use crate::meta::config::{Meta, Terms, Transform};
@@ -82,9 +82,7 @@ impl Experiment {
 fn check_names(source: SourceText, grid: &Grid) -> Result<()> {
     let named = [("name", &grid.name)].into_iter().chain(grid.variants.keys().map(|name| ("name of a variant", name)));
     for (what, name) in named {
-        let is_word =
-            |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        if !name.get_ref().split('-').all(is_word) {
+        if !is_kebab_case(name.get_ref()) {
             let error =
                 source.error(format!("{what} {:?} is not kebab-case", name.get_ref()), Some(name.span()), "here");
             return Err(error.help("it names a folder: lower-case words and digits, joined by single hyphens").into());
@@ -307,7 +305,7 @@ impl<'a> Expansion<'a> {
             dataset: over.dataset.unwrap_or_else(|| "fashion-mnist".to_string()),
             bits,
             method: method_name,
-            variant: variant.cloned(),
+            variant: variant.cloned().or(over.variant),
             setting: over.setting.unwrap_or(Setting::Qdrop),
             calib_images,
             seed: over.seed.unwrap_or(0),

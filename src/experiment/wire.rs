@@ -30,6 +30,7 @@
 //!
 //! [[include]]                       # one more cell
 //! method = "rtn"
+//! variant = "control"               # optional: its name in tables
 //! bits = "W8A8"
 //!
 //! [[exclude]]                       # drops the cells that match all keys; lists are alternatives
@@ -100,6 +101,8 @@ pub struct CellOverride {
     pub bits: Option<Bits>,
     #[serde(deserialize_with = "known_method")]
     pub method: Option<String>,
+    #[serde(deserialize_with = "kebab_case")]
+    pub variant: Option<String>,
     pub setting: Option<Setting>,
     pub calib_images: Option<usize>,
     pub seed: Option<u64>,
@@ -123,6 +126,7 @@ impl CellOverride {
         take(&mut self.dataset, &over.dataset);
         take(&mut self.bits, &over.bits);
         take(&mut self.method, &over.method);
+        take(&mut self.variant, &over.variant);
         take(&mut self.setting, &over.setting);
         take(&mut self.calib_images, &over.calib_images);
         take(&mut self.seed, &over.seed);
@@ -138,6 +142,20 @@ impl CellOverride {
         let nested =
             key.rsplit('.').fold(value, |value, part| toml::Table::from_iter([(part.to_string(), value)]).into());
         Self::deserialize(nested)
+    }
+}
+
+/// Whether `name` can be part of a path and of a run id: lower-case words and digits, joined by single hyphens.
+pub fn is_kebab_case(name: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    name.split('-').all(is_word)
+}
+
+fn kebab_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    match is_kebab_case(&name) {
+        true => Ok(Some(name)),
+        false => Err(serde::de::Error::custom(format!("variant `{name}` is not kebab-case"))),
     }
 }
 

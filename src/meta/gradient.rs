@@ -64,6 +64,9 @@ pub struct Sample<'a> {
     /// One per virtual update.
     pub inner_masks: &'a [&'a dyn Masks],
     pub outer_masks: &'a dyn Masks,
+    /// The target of the inner loss, a constant: for central differences, the one at the point they are taken around.
+    /// `None`: what the full-precision unit gives for the transformed images.
+    pub target: Option<Tensor>,
 }
 
 /// A mix-up (Zhang et al., arXiv 1710.09412): `share * x + (1 - share) * x[partners]`.
@@ -178,7 +181,7 @@ impl MetaUnit<'_> {
 
     /// `theta'` after the virtual updates on transformed images whose unit input is `x_in`.
     fn unroll<'s>(&self, sample: &Sample<'s>, t_x: &Tensor, x_in: &Tensor, engine: Engine) -> Result<Unrolled<'s>> {
-        let target = self.target(&t_x.detach())?;
+        let target = self.target(sample, t_x)?;
         let rule = Rule { inner: self.meta.inner, eps: self.meta.inner_eps };
         let mut unit = self.model.units[self.index].copy(t_x.dtype())?;
         let mut theta = values(&unit, self.phase)?;
@@ -256,7 +259,7 @@ impl MetaUnit<'_> {
         let Unrolled { rule, lr, is_scale, steps, updated } = unrolled;
         let mut adjoint = self.gradient_of(updated, loss)?;
         let mut of_moments = Moments::zeros(adjoint.len());
-        let target = self.target(&t_x.detach())?;
+        let target = self.target(sample, t_x)?;
         let input = Var::from_tensor(&x_in.detach())?;
         let mut total = x_in.zeros_like()?.detach();
         for (k, step) in steps.iter().enumerate().rev() {
@@ -347,9 +350,15 @@ impl MetaUnit<'_> {
         }
     }
 
-    /// The unit's full-precision output when the full-precision network sees `x`.
-    fn target(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(through(self.model.units[..=self.index].iter().map(|unit| &unit.unit), x)?.detach())
+    /// The target of the inner loss: what the full-precision network has at the end of the unit when it sees `t_x`.
+    pub fn target(&self, sample: &Sample, t_x: &Tensor) -> Result<Tensor> {
+        match &sample.target {
+            Some(target) => Ok(target.clone()),
+            None => {
+                let units = self.model.units[..=self.index].iter();
+                Ok(through(units.map(|unit| &unit.unit), &t_x.detach())?.detach())
+            }
+        }
     }
 
     /// Logits of the outer images: `unit` in its training mode, the units after it in full precision.

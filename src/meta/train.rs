@@ -108,6 +108,7 @@ fn run(
             mixes: &draw.mixes,
             inner_masks: &inner,
             outer_masks: &keyed(0),
+            target: None,
         };
         let t_x = net.forward(&x, Statistics::Batch)?;
         let parts = unit.parts(&sample, &t_x, Engine::Fused)?;

@@ -22,4 +22,4 @@ pub(crate) use kernel::sum2;
 mod window;
 
 #[cfg(test)]
-mod check;
+pub(crate) mod check;

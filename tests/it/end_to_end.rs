@@ -1,6 +1,6 @@
 //! Real networks on real images, in the smallest form that shows that they work.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use metaaug::arch::ARCHS;
 use metaaug::assets::checkpoint::{EMBEDDED, load_weights};
 use metaaug::data::{self, Split};
@@ -8,12 +8,17 @@ use metaaug::experiment::{Bits, Setting};
 use metaaug::graph::Network;
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::launch::{predict, top1};
+use metaaug::meta::config::{Meta, Net, Terms, Transform};
+use metaaug::meta::nets::{NETS, TransformNet};
+use metaaug::meta::train::Trainable;
+use metaaug::meta::warm_up::warmed_up;
 use metaaug::methods::METHODS;
 use metaaug::quant::model::{Mode, QuantModel};
 use metaaug::recon::added::Added;
 use metaaug::recon::event::Control;
 use metaaug::recon::recipe::{Granularity, Loss, Recipe};
 use metaaug::recon::{Calibration, quantize};
+use metaaug::rng::Stream;
 use metaaug::store::record::UnitTrace;
 use std::sync::atomic::AtomicBool;
 
@@ -101,4 +106,66 @@ fn thirty_two_bits_change_nothing() {
     });
     let quantized = model.units.iter().fold(test.images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap());
     assert_eq!(full.to_vec2::<f32>().unwrap(), quantized.to_vec2::<f32>().unwrap());
+}
+
+#[test]
+fn the_identity_transform_is_genie_m_on_duplicated_images() {
+    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(32, 0).unwrap();
+    let arch = metaaug::arch::find("resnet20").unwrap();
+    let recipe = |method: &str, batch: usize| Recipe {
+        iterations: 6,
+        batch,
+        ..(metaaug::methods::find(method).unwrap().recipe)(arch)
+    };
+    let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
+    let network = fold_bn(&network(arch), recipe("genie-m", 16).batch_norm).unwrap();
+    let twice = Tensor::cat(&[&calib.images, &calib.images], 0).unwrap();
+    let (plain, _) = quantized(&network, &twice, bits, &recipe("genie-m", 16));
+
+    let identity = NETS.iter().find(|net| net.name == "identity").map(Net).unwrap();
+    let config = Transform { net: identity, ..Transform::published() };
+    let net = TransformNet::new(&config, 1, Stream::new(0), DType::F32, &Device::Cpu).unwrap();
+    // Stem and classifier see the copies too, as they do above.
+    let meta = Meta { skip_ends: false, ..Meta::published(arch) };
+    let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
+    let added = Added { transform: Some(transform), labels: &calib.labels, ..Added::default() };
+    let (joined, mut traces) = (Calibration { images: &calib.images, added }, Vec::new());
+    let model = quantize(&network, &joined, bits, &recipe("metaaug", 8), 0, &CONTROL, &mut traces).unwrap();
+    let logits = |model: &QuantModel| {
+        let y = model.units.iter().fold(calib.images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap());
+        y.to_vec2::<f32>().unwrap()
+    };
+    assert_eq!(logits(&plain), logits(&model));
+}
+
+#[test]
+fn a_trained_transform_leaves_its_losses_and_does_not_depend_on_threads_or_time() {
+    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(32, 0).unwrap();
+    let arch = metaaug::arch::find("resnet20").unwrap();
+    let recipe = Recipe { iterations: 4, ..(metaaug::methods::find("metaaug").unwrap().recipe)(arch) };
+    let network = fold_bn(&network(arch), recipe.batch_norm).unwrap();
+    let config = Transform { base: 2, depth: 1, warmup_iterations: 5, ..Transform::published() };
+    let meta = Meta { iterations: 2, batch: 8, outer_batch: 8, lr: 1e-3, ..Meta::published(arch) };
+    let run = || {
+        let net = warmed_up(&config, &calib.images, Stream::new(0), &CONTROL).unwrap();
+        let before = net.parameters.tensors().unwrap();
+        let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
+        let added = Added { transform: Some(transform), labels: &calib.labels, ..Added::default() };
+        let (joined, mut traces) = (Calibration { images: &calib.images, added }, Vec::new());
+        let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
+        quantize(&network, &joined, bits, &recipe, 0, &CONTROL, &mut traces).unwrap();
+        let after = net.parameters.tensors().unwrap();
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert!(before.iter().any(|(name, tensor)| values(tensor) != values(&after[name])));
+        let meta: Vec<UnitTrace> = traces.into_iter().filter(|trace| trace.phase == "meta").collect();
+        meta.into_iter().map(|trace| (trace.unit, trace.loss, trace.terms)).collect::<Vec<_>>()
+    };
+    let traces = run();
+    // One per block: stem and classifier see the original images only.
+    assert_eq!(traces.len(), 9);
+    for (unit, loss, terms) in &traces {
+        assert_eq!((loss.len(), terms.len()), (2, 3), "{unit}");
+        assert!(terms.iter().all(|term| term.gradient_norm.iter().all(|norm| norm.is_finite() && *norm >= 0.0)));
+    }
+    assert_eq!(traces, run());
 }

@@ -122,6 +122,7 @@ fn step(file: &str, meta: &Meta) -> (Golden, Tanh, Vec<Part>, Vec<Option<Vec<f32
         mixes: &[mix(0), mix(1)],
         inner_masks: &inner_masks,
         outer_masks: &outer_masks,
+        target: None,
     };
     let net = Tanh::open(&golden);
     let t_x = net.forward(&image);
