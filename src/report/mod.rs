@@ -5,6 +5,7 @@ mod caption;
 pub mod frame;
 mod plot;
 mod render;
+pub mod statistics;
 
 use crate::error::Result;
 use crate::store::record::Record;

@@ -3,6 +3,7 @@
 mod quantizers;
 mod ranges;
 mod reconstruction;
+mod statistics;
 
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
