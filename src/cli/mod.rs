@@ -7,6 +7,7 @@ macro_rules! say {
     };
 }
 
+mod compare;
 mod doctor;
 mod inspect;
 mod plan;
@@ -47,6 +48,8 @@ enum Verb {
     Plan(plan::Args),
     /// Write tables and plots again from stored runs, computing nothing.
     Report(report::Args),
+    /// Say how two or more stored configurations differ on the same test images, and whether that may be chance.
+    Compare(compare::Args),
     /// Print a stored run.
     Show(show::Args),
     /// Say why a cell counts as done, failed, stale or missing.
@@ -90,6 +93,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Run(args) => run::run(&args),
         Verb::Plan(args) => plan::plan(&args),
         Verb::Report(args) => report::report(&args),
+        Verb::Compare(args) => compare::compare(&args),
         Verb::Show(args) => show::show(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Inspect(args) => inspect::inspect(&args),

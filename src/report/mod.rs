@@ -3,8 +3,10 @@
 pub mod accuracy;
 mod caption;
 pub mod frame;
+pub mod paired;
 mod plot;
 mod render;
+pub mod side;
 pub mod statistics;
 
 use crate::error::Result;

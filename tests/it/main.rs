@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cli;
+mod compare;
 mod end_to_end;
 mod golden;
+mod stored;
