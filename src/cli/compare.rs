@@ -8,15 +8,17 @@ use crate::report::side::Side;
 use crate::report::statistics::RESAMPLES;
 use crate::store::scan_all;
 use comfy_table::{CellAlignment, Table, presets};
+use std::path::Path;
 
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Run id, the beginning of one, or a filter such as `method=qdrop,bits=w2a2`: what to compare with the others.
-    #[arg(value_name = "A")]
+    /// Run id, the beginning of one, or a filter such as `method=qdrop,bits=w2a2`: what to compare with the others. Or,
+    /// alone, a grid file: its stored runs are compared with published numbers.
+    #[arg(value_name = "A|GRID.toml")]
     first: String,
-    /// What to compare it with, in the same form.
-    #[arg(value_name = "B", required = true)]
+    /// What to compare it with: run id, beginning of one, or filter.
+    #[arg(value_name = "B")]
     others: Vec<String>,
     /// Print the comparison as JSON, accuracies as fractions.
     #[arg(long)]
@@ -31,13 +33,24 @@ Examples:
   harness compare experiment=drop,bits=w2a2,method=genie-m experiment=drop,bits=w2a2,method=qdrop
   harness compare arch=resnet20,bits=w2a2,method=genie-m arch=resnet20,bits=w2a2,method=qdrop \\
       arch=resnet20,bits=w2a2,method=brecq --json
+  harness compare experiments/imagenet.toml
 
 A filter has the keys of a cell (arch, bits, method, seed, recipe.iterations, ...) and run, experiment, status and
 revision. Each side must be one configuration; runs are paired by seed, or one by one where each side is one run. With
 several B, p-values are corrected for their number (Holm).";
 
-/// Prints how two or more configurations differ on the same test images, and whether that may be chance.
+/// Prints how two or more configurations differ on the same test images, and whether that may be chance; for a grid, ours
+/// beside the published numbers.
 pub fn compare(args: &Args) -> Result<Exit> {
+    if args.others.is_empty() {
+        return match args.first.ends_with(".toml") {
+            true => super::published::compare(Path::new(&args.first), args.json, &args.results),
+            false => Err(Error::Usage(format!(
+                "nothing to compare {:?} with: give a second run id or filter, or a grid file (.toml) alone",
+                args.first
+            ))),
+        };
+    }
     let collection = scan_all(&args.results.results)?;
     for (path, why) in &collection.broken {
         eprintln!("warning: skipping {}: {why}", path.display());

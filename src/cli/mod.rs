@@ -12,6 +12,7 @@ mod doctor;
 mod inspect;
 mod plan;
 mod progress;
+mod published;
 mod report;
 mod run;
 mod session;
@@ -48,7 +49,7 @@ enum Verb {
     Plan(plan::Args),
     /// Write tables and plots again from stored runs, computing nothing.
     Report(report::Args),
-    /// Say how two or more stored configurations differ on the same test images, and whether that may be chance.
+    /// Say how stored runs differ on the same test images, and whether that may be chance; or from published numbers.
     Compare(compare::Args),
     /// Print a stored run.
     Show(show::Args),

@@ -7,6 +7,7 @@ use crate::report::{Source, render};
 use crate::store::atomic;
 use crate::store::record::Record;
 use candle_core::Device;
+use std::collections::BTreeSet;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -23,30 +24,34 @@ pub fn report(args: &Args) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Scans the store again and renders the runs of the grid's cells; runs of other configurations are left out.
+/// The stored runs of the grid's cells, scanned again; those of other configurations are left out.
+pub(super) fn records(session: &Session) -> Result<Vec<Record>> {
+    let planned: BTreeSet<String> = session.plan.iter().map(|planned| planned.id.to_string()).collect();
+    let stored = session.store.scan()?.records.into_iter();
+    Ok(stored.filter(|record| planned.contains(&record.run_id)).collect())
+}
+
+/// Renders the runs of the grid's cells.
 pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
-    let records: Vec<Record> = session
-        .store
-        .scan()?
-        .records
-        .into_iter()
-        .filter(|record| session.plan.iter().any(|planned| planned.id.to_string() == record.run_id))
-        .collect();
+    let records = records(session)?;
     let grid = session.experiment.path.display().to_string();
     let rendered = render(&records, &Source { title: &session.experiment.title, grid: &grid })?;
     let folder = session.store.folder();
-    for (name, content) in [
+    let always = [
         ("accuracy.md", rendered.markdown.as_bytes()),
+        ("accuracy.tex", rendered.latex.as_bytes()),
         ("accuracy.csv", &rendered.accuracy_csv),
         ("runs.csv", &rendered.runs_csv),
         ("accuracy.svg", rendered.svg.as_bytes()),
         ("accuracy.png", &rendered.png),
-    ] {
+    ];
+    let published = rendered.published_csv.as_deref().map(|csv| ("published.csv", csv));
+    for (name, content) in always.into_iter().chain(published) {
         atomic::write(&folder.join(name), content)?;
     }
     if !quiet {
         say!("{}", rendered.terminal);
-        say!("written: {}", folder.join("accuracy.{md,csv,svg,png}, runs.csv").display());
+        say!("written: {}", folder.join("accuracy.{md,tex,csv,svg,png}, runs.csv").display());
     }
     Ok(())
 }

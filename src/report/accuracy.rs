@@ -17,6 +17,8 @@ pub struct Block {
     pub calib_images: usize,
     /// Full-precision top-1 on the test set, if any run is finished.
     pub fp_test_top1: Option<f64>,
+    /// How many test images, likewise.
+    pub test_images: Option<usize>,
     /// From many bits to few.
     pub bits: Vec<Bits>,
     /// In the order of [`methods::METHODS`].
@@ -110,6 +112,7 @@ pub fn blocks(records: &[Record]) -> Vec<Block> {
                     setting: cell.setting,
                     calib_images: cell.calib_images,
                     fp_test_top1: None,
+                    test_images: None,
                     bits: Vec::new(),
                     rows: Vec::new(),
                 };
@@ -121,7 +124,9 @@ pub fn blocks(records: &[Record]) -> Vec<Block> {
 }
 
 fn fill(mut block: Block, members: &[&Record]) -> Block {
-    block.fp_test_top1 = members.iter().find_map(|record| record.metrics.as_ref()).map(|metrics| metrics.fp_test_top1);
+    let metrics = members.iter().find_map(|record| record.metrics.as_ref());
+    block.fp_test_top1 = metrics.map(|metrics| metrics.fp_test_top1);
+    block.test_images = metrics.map(|metrics| metrics.test_images);
     block.bits = members.iter().map(|record| record.cell.bits).collect();
     block.bits.sort_by_key(|bits| std::cmp::Reverse((bits.w + bits.a, bits.w)));
     block.bits.dedup();

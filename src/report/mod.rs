@@ -1,16 +1,22 @@
 //! Tables and figures: pure functions of stored records. polars and plotters stay in here.
 
 pub mod accuracy;
+pub mod beside;
 mod caption;
 pub mod frame;
+mod latex;
 pub mod paired;
 mod plot;
+pub mod published;
 mod render;
 pub mod side;
 pub mod statistics;
+mod table;
 
 use crate::error::Result;
 use crate::store::record::Record;
+use beside::{Beside, beside};
+use published::Published;
 
 /// What a report is of.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +30,12 @@ pub struct Source<'a> {
 /// A report in all its formats; the same records give the same bytes.
 pub struct Rendered {
     pub markdown: String,
+    /// For a document that uses booktabs.
+    pub latex: String,
     /// The table in long form, accuracies as fractions.
     pub accuracy_csv: Vec<u8>,
+    /// Published numbers beside ours, where there are any.
+    pub published_csv: Option<Vec<u8>>,
     /// One line per run.
     pub runs_csv: Vec<u8>,
     pub svg: String,
@@ -36,14 +46,19 @@ pub struct Rendered {
 /// Renders `records`, in their order.
 pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
     let blocks = accuracy::blocks(records);
+    let published = Published::embedded()?;
+    let tables = table::tables(records, &blocks, &published);
+    let lines: Vec<Beside> = blocks.iter().flat_map(|block| beside(block, &published)).collect();
     let (svg, png) = plot::draw(&blocks)?;
     Ok(Rendered {
-        markdown: render::markdown(records, &blocks, source),
+        markdown: render::markdown(&tables, source),
+        latex: latex::latex(&tables, source),
+        published_csv: (!lines.is_empty()).then(|| beside::frame(&lines).and_then(frame::to_csv)).transpose()?,
         accuracy_csv: frame::to_csv(accuracy::long_frame(&blocks)?)?,
         runs_csv: frame::to_csv(frame::frame(records)?)?,
         svg,
         png,
-        terminal: render::terminal(records, &blocks),
+        terminal: render::terminal(&tables),
     })
 }
 

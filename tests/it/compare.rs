@@ -83,6 +83,9 @@ fn what_is_no_comparison_is_refused() {
     fails(&["method=genie-m", "method=genie-m,seed=0"], 2, &["both select run"]);
     fails(&["method=genie-m", "methd=qdrop"], 2, &["column 1: there is no key \"methd\"", "did you mean method?"]);
     fails(&["method=genie-m", "method=adaround"], 4, &["matches none of", "stored runs"]);
+    fails(&["method=genie-m"], 2, &["nothing to compare", "a grid file (.toml) alone"]);
+    fails(&["grid.toml"], 4, &["nothing is published of resnet20 on fashion-mnist"]);
+    fails(&["missing.toml"], 96, &["cannot read grid missing.toml"]);
     fails(&["method=genie-m", "nothing"], 4, &["no stored run begins with \"nothing\""]);
 
     // Failed runs are left out; damaged predictions and altered records are named.
