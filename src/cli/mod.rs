@@ -10,6 +10,7 @@ macro_rules! say {
 mod compare;
 mod doctor;
 mod inspect;
+mod list;
 mod plan;
 mod progress;
 mod published;
@@ -51,6 +52,8 @@ enum Verb {
     Report(report::Args),
     /// Say how stored runs differ on the same test images, and whether that may be chance; or from published numbers.
     Compare(compare::Args),
+    /// List the stored runs of all experiments.
+    List(list::Args),
     /// Print a stored run.
     Show(show::Args),
     /// Say why a cell counts as done, failed, stale or missing.
@@ -95,6 +98,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Plan(args) => plan::plan(&args),
         Verb::Report(args) => report::report(&args),
         Verb::Compare(args) => compare::compare(&args),
+        Verb::List(args) => list::list(&args),
         Verb::Show(args) => show::show(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Inspect(args) => inspect::inspect(&args),

@@ -113,12 +113,18 @@ impl Filter {
             return "each condition matches some, but none meets all of them".to_string();
         };
         let present: BTreeSet<&str> = fields.iter().filter_map(|fields| fields.get(key)).map(String::as_str).collect();
-        match present.is_empty() {
-            true => format!("none has a {key}"),
-            false => {
-                let help = suggest(&patterns.join("|"), &present.into_iter().collect::<Vec<_>>());
-                format!("none has {key} = {}; {help}", patterns.join("|"))
+        let wanted = patterns.join("|");
+        // Ids of runs, say: nobody reads ten thousand of them.
+        const LISTED: usize = 30;
+        match (present.first(), present.last()) {
+            (Some(first), Some(last)) if present.len() > LISTED => {
+                format!("none has {key} = {wanted}; there are {} values from {first} to {last}", present.len())
             }
+            (Some(_), Some(_)) => {
+                let help = suggest(&wanted, &present.into_iter().collect::<Vec<_>>());
+                format!("none has {key} = {wanted}; {help}")
+            }
+            _ => format!("none has a {key}"),
         }
     }
 
@@ -185,5 +191,16 @@ mod tests {
             let error = Filter::parse(text).unwrap_err().to_string();
             assert!(error.contains(&format!("column {column}:")), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_there_is_instead_is_listed_unless_it_is_too_much() {
+        let select = |count: u32| {
+            let ids: Vec<String> = (0..count).map(|id| format!("run-{id:03}")).collect();
+            let fields = |id: &String| Fields::from([("run".to_string(), id.clone())]);
+            Filter::parse("run=x").unwrap().select_by(ids, "runs", fields).unwrap_err().to_string()
+        };
+        assert!(select(3).ends_with("none has run = x; known: run-000, run-001, run-002"), "{}", select(3));
+        assert!(select(400).ends_with("there are 400 values from run-000 to run-399"), "{}", select(400));
     }
 }

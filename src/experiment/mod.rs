@@ -14,6 +14,7 @@ pub mod wire;
 
 pub use cell::{Bits, Cell, Setting};
 pub use diagnostic::GridError;
+pub(crate) use diagnostic::suggest;
 pub use filter::Filter;
 pub use grid::{Experiment, Options};
 pub use plan::{Planned, State, plan};

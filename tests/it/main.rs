@@ -6,4 +6,5 @@ mod cli;
 mod compare;
 mod end_to_end;
 mod golden;
+mod list;
 mod stored;
