@@ -3,9 +3,9 @@
 use super::Exit;
 use super::session::{GridArgs, Session};
 use crate::error::Result;
-use crate::report::{Source, render};
-use crate::store::atomic;
+use crate::report::{Source, render, render_declared};
 use crate::store::record::Record;
+use crate::store::{Stored, atomic};
 use candle_core::Device;
 use std::collections::BTreeSet;
 
@@ -35,7 +35,8 @@ pub(super) fn records(session: &Session) -> Result<Vec<Record>> {
 pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     let records = records(session)?;
     let grid = session.experiment.path.display().to_string();
-    let rendered = render(&records, &Source { title: &session.experiment.title, grid: &grid })?;
+    let source = Source { title: &session.experiment.title, grid: &grid };
+    let rendered = render(&records, &source)?;
     let folder = session.store.folder();
     let always = [
         ("accuracy.md", rendered.markdown.as_bytes()),
@@ -49,8 +50,24 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     for (name, content) in always.into_iter().chain(published) {
         atomic::write(&folder.join(name), content)?;
     }
+    let stored: Vec<Stored> = records
+        .into_iter()
+        .map(|record| Stored {
+            experiment: session.experiment.name.clone(),
+            folder: session.store.run_folder(&record.run_id),
+            record,
+        })
+        .collect();
+    let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source);
+    for table in &declared {
+        let formats = [("md", &table.markdown), ("tex", &table.latex), ("csv", &table.csv)];
+        for (extension, content) in formats {
+            atomic::write(&folder.join("tables").join(format!("{}.{extension}", table.name)), content.as_bytes())?;
+        }
+    }
     if !quiet {
         say!("{}", rendered.terminal);
+        declared.iter().for_each(|table| say!("table {}\n{}", table.name, table.terminal));
         say!("written: {}", folder.join("accuracy.{md,tex,csv,svg,png}, runs.csv").display());
     }
     Ok(())

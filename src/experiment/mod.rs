@@ -10,6 +10,7 @@ mod grid;
 mod layer;
 mod plan;
 mod run_id;
+pub mod table;
 pub mod wire;
 
 pub use cell::{Bits, Cell, Setting};
@@ -19,6 +20,7 @@ pub use filter::Filter;
 pub use grid::{Experiment, Options};
 pub use plan::{Planned, State, plan};
 pub use run_id::RunId;
+pub use table::{Metric, TableSpec};
 
 #[cfg(test)]
 mod tests;

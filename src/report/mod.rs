@@ -3,6 +3,7 @@
 pub mod accuracy;
 pub mod beside;
 mod caption;
+mod declared;
 pub mod frame;
 mod latex;
 pub mod paired;
@@ -14,6 +15,8 @@ pub mod statistics;
 mod table;
 
 use crate::error::Result;
+use crate::experiment::{Planned, TableSpec};
+use crate::store::Stored;
 use crate::store::record::Record;
 use beside::{Beside, beside};
 use published::Published;
@@ -50,9 +53,10 @@ pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
     let tables = table::tables(records, &blocks, &published);
     let lines: Vec<Beside> = blocks.iter().flat_map(|block| beside(block, &published)).collect();
     let (svg, png) = plot::draw(&blocks)?;
+    let figure = if blocks.is_empty() { "" } else { "\n![accuracy against bits](accuracy.png)\n" };
     Ok(Rendered {
-        markdown: render::markdown(&tables, source),
-        latex: latex::latex(&tables, source),
+        markdown: render::markdown(&tables, source) + figure,
+        latex: latex::latex(&tables, source, "accuracy"),
         published_csv: (!lines.is_empty()).then(|| beside::frame(&lines).and_then(frame::to_csv)).transpose()?,
         accuracy_csv: frame::to_csv(accuracy::long_frame(&blocks)?)?,
         runs_csv: frame::to_csv(frame::frame(records)?)?,
@@ -60,6 +64,31 @@ pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
         png,
         terminal: render::terminal(&tables),
     })
+}
+
+/// A table that the grid declares, in all its formats.
+pub struct Declared {
+    pub name: String,
+    pub markdown: String,
+    pub latex: String,
+    /// As printed, without marks.
+    pub csv: String,
+    pub terminal: String,
+}
+
+/// Renders the tables that a grid declares from the runs `stored` of the cells in `plan`.
+pub fn render_declared(specs: &[TableSpec], plan: &[Planned], stored: &[Stored], source: &Source) -> Vec<Declared> {
+    let rendered = specs.iter().map(|spec| {
+        let tables = declared::declared(spec, plan, stored);
+        Declared {
+            name: spec.name.clone(),
+            markdown: render::markdown(&tables, source),
+            latex: latex::latex(&tables, source, &spec.name),
+            csv: render::csv(&tables),
+            terminal: render::terminal(&tables),
+        }
+    });
+    rendered.collect()
 }
 
 #[cfg(test)]

@@ -81,8 +81,16 @@ pub fn compare(sides: &[Side]) -> Result<Vec<Comparison>> {
     Ok(comparisons)
 }
 
-fn compare_two(a: &Side, b: &Side) -> Result<Comparison> {
-    let differs = check_comparable(a, b)?;
+/// What two sides got right, image by image and seed by seed.
+struct Tally<'a> {
+    pairs: Vec<Pair<'a>>,
+    left_out: Vec<String>,
+    seeds: Vec<SeedComparison>,
+    /// Per image, how often the first was right minus how often the second was.
+    differences: Vec<i32>,
+}
+
+fn tally<'a>(a: &'a Side, b: &'a Side) -> Result<Tally<'a>> {
     let (pairs, left_out) = pair(a, b)?;
     let mut seeds = Vec::new();
     let mut differences: Vec<i32> = Vec::new();
@@ -109,6 +117,18 @@ fn compare_two(a: &Side, b: &Side) -> Result<Comparison> {
             p: mcnemar(only_a, only_b),
         });
     }
+    Ok(Tally { pairs, left_out, seeds, differences })
+}
+
+/// The p-value of [`Comparison`] alone, with the same errors.
+pub fn p_value(a: &Side, b: &Side) -> Result<f64> {
+    check_comparable(a, b)?;
+    Ok(sign_flip(&tally(a, b)?.differences))
+}
+
+fn compare_two(a: &Side, b: &Side) -> Result<Comparison> {
+    let differs = check_comparable(a, b)?;
+    let Tally { pairs, left_out, seeds, differences } = tally(a, b)?;
     let mean = |of: fn(&SeedComparison) -> f64| seeds.iter().map(of).sum::<f64>() / seeds.len() as f64;
     let compared = |side: &Side, top1: f64, runs: Vec<String>| Compared {
         query: side.query.clone(),

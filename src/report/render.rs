@@ -33,9 +33,6 @@ pub fn markdown(tables: &Tables, source: &Source) -> String {
     for (index, footnote) in tables.footnotes.iter().enumerate() {
         text.push_str(&format!("\n[{}] {}\n", index + 1, footnote.replace('\n', " ")));
     }
-    if !tables.groups.is_empty() {
-        text.push_str("\n![accuracy against bits](accuracy.png)\n");
-    }
     text
 }
 
@@ -57,6 +54,23 @@ pub fn terminal(tables: &Tables) -> String {
     }
     for (index, footnote) in tables.footnotes.iter().enumerate() {
         text.push_str(&format!("[{}] {footnote}\n", index + 1));
+    }
+    text
+}
+
+/// Comma-separated values, as printed but without marks and footnotes.
+pub fn csv(tables: &Tables) -> String {
+    let quoted = |text: &str| match text.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.to_string(),
+    };
+    let line = |fields: Vec<String>| fields.join(",") + "\n";
+    let mut text = String::new();
+    for panel in tables.groups.iter().flat_map(|group| &group.panels) {
+        text.push_str(&line(panel.header.iter().map(|title| quoted(title)).collect()));
+        for row in &panel.rows {
+            text.push_str(&line(row.iter().map(|field| quoted(&field.text)).collect()));
+        }
     }
     text
 }

@@ -93,7 +93,8 @@ pub fn tables(records: &[Record], blocks: &[Block], published: &Published) -> Ta
     tables
 }
 
-fn percent(spread: Spread) -> String {
+/// Mean and standard deviation of fractions, in percent.
+pub fn percent(spread: Spread) -> String {
     match spread.std {
         None => format!("{:.2}", 100.0 * spread.mean),
         Some(std) => format!("{:.2} ± {:.2}", 100.0 * spread.mean, 100.0 * std),
@@ -136,12 +137,12 @@ fn header(title: String, block: &Block) -> Vec<String> {
 }
 
 /// Footnotes that name the failed runs of an entry.
-fn failures(entry: &Entry, footnotes: &mut Vec<String>) -> Vec<usize> {
+pub fn failures(entry: &Entry, footnotes: &mut Vec<String>) -> Vec<usize> {
     entry.failed.iter().map(|(id, error)| note(format!("{id} failed: {error}"), footnotes)).collect()
 }
 
 /// The number of the footnote `text`, which is added if it is new.
-fn note(text: String, footnotes: &mut Vec<String>) -> usize {
+pub fn note(text: String, footnotes: &mut Vec<String>) -> usize {
     match footnotes.iter().position(|known| *known == text) {
         Some(known) => known + 1,
         None => {

@@ -195,7 +195,7 @@ fn latex_has_the_same_numbers_and_escapes_what_runs_say() {
         "RTN & \\textbf{90.00} (1) & --\\textsuperscript{1} \\\\",
         "QDrop & 89.50 (1) & \\textbf{82.00 $\\pm$ 2.00} \\\\",
         "\\textsuperscript{1}~rtn-w2 failed: 100 \\% of x\\_i \\& \\textbackslash{}y",
-        "\\label{tab:x-1}",
+        "\\label{tab:x-accuracy-1}",
     ] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }

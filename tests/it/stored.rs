@@ -25,6 +25,19 @@ impl Results {
         Self { folder, cell }
     }
 
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    /// The cells of a grid file in the folder, with the ids that its plan gives them.
+    pub fn planned(&self, grid: &str) -> Vec<(Cell, String)> {
+        let cells = Experiment::read(&self.folder.path().join(grid), &Options::default()).unwrap().cells;
+        let plan = self.harness(&["plan", grid]);
+        assert_eq!(plan.code, 0, "{}", plan.stderr);
+        let ids = plan.stdout.lines().filter_map(|line| line.split_whitespace().nth(1));
+        cells.into_iter().zip(ids.map(str::to_string).collect::<Vec<_>>()).collect()
+    }
+
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("results")
     }
