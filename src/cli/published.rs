@@ -1,7 +1,7 @@
 //! `harness compare GRID`: ours beside the published numbers.
 
 use super::Exit;
-use super::report::records;
+use super::report::scan;
 use super::session::{GridArgs, ResultsArgs, Session};
 use crate::error::{Error, Result};
 use crate::report::accuracy::{Block, blocks};
@@ -35,7 +35,7 @@ pub fn compare(grid: &Path, json: bool, results: &ResultsArgs) -> Result<Exit> {
             networks.into_iter().collect::<Vec<_>>().join(", ")
         )));
     }
-    let blocks = blocks(&records(&session)?);
+    let blocks = blocks(&scan(&session)?.records);
     let lines: Vec<Beside> = blocks.iter().flat_map(|block| beside(block, &published)).collect();
     if lines.is_empty() {
         return Err(Error::NothingMatched(format!(

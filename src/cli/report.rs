@@ -3,9 +3,9 @@
 use super::Exit;
 use super::session::{GridArgs, Session};
 use crate::error::Result;
+use crate::report::html::{self, Page};
 use crate::report::{Source, render, render_declared};
-use crate::store::record::Record;
-use crate::store::{Stored, atomic};
+use crate::store::{Scan, Stored, atomic};
 use candle_core::Device;
 use std::collections::BTreeSet;
 
@@ -25,15 +25,16 @@ pub fn report(args: &Args) -> Result<Exit> {
 }
 
 /// The stored runs of the grid's cells, scanned again; those of other configurations are left out.
-pub(super) fn records(session: &Session) -> Result<Vec<Record>> {
+pub(super) fn scan(session: &Session) -> Result<Scan> {
     let planned: BTreeSet<String> = session.plan.iter().map(|planned| planned.id.to_string()).collect();
-    let stored = session.store.scan()?.records.into_iter();
-    Ok(stored.filter(|record| planned.contains(&record.run_id)).collect())
+    let mut scan = session.store.scan()?;
+    scan.records.retain(|record| planned.contains(&record.run_id));
+    Ok(scan)
 }
 
 /// Renders the runs of the grid's cells.
 pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
-    let records = records(session)?;
+    let Scan { records, broken } = scan(session)?;
     let grid = session.experiment.path.display().to_string();
     let source = Source { title: &session.experiment.title, grid: &grid };
     let rendered = render(&records, &source)?;
@@ -65,10 +66,19 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
             atomic::write(&folder.join("tables").join(format!("{}.{extension}", table.name)), content.as_bytes())?;
         }
     }
+    let page = Page {
+        source,
+        about: &session.experiment.about,
+        rendered: &rendered,
+        declared: &declared,
+        runs: &stored,
+        damaged: &broken,
+    };
+    atomic::write(&folder.join("report.html"), html::page(&page)?.as_bytes())?;
     if !quiet {
         say!("{}", rendered.terminal);
         declared.iter().for_each(|table| say!("table {}\n{}", table.name, table.terminal));
-        say!("written: {}", folder.join("accuracy.{md,tex,csv,svg,png}, runs.csv").display());
+        say!("written: {}", folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.csv").display());
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod beside;
 mod caption;
 mod declared;
 pub mod frame;
+pub mod html;
 mod latex;
 pub mod paired;
 mod plot;
@@ -20,6 +21,7 @@ use crate::store::Stored;
 use crate::store::record::Record;
 use beside::{Beside, beside};
 use published::Published;
+use table::Tables;
 
 /// What a report is of.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,7 @@ pub struct Rendered {
     pub svg: String,
     pub png: Vec<u8>,
     pub terminal: String,
+    tables: Tables,
 }
 
 /// Renders `records`, in their order.
@@ -63,6 +66,7 @@ pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
         svg,
         png,
         terminal: render::terminal(&tables),
+        tables,
     })
 }
 
@@ -74,6 +78,7 @@ pub struct Declared {
     /// As printed, without marks.
     pub csv: String,
     pub terminal: String,
+    tables: Tables,
 }
 
 /// Renders the tables that a grid declares from the runs `stored` of the cells in `plan`.
@@ -86,6 +91,7 @@ pub fn render_declared(specs: &[TableSpec], plan: &[Planned], stored: &[Stored],
             latex: latex::latex(&tables, source, &spec.name),
             csv: render::csv(&tables),
             terminal: render::terminal(&tables),
+            tables,
         }
     });
     rendered.collect()

@@ -5,9 +5,10 @@ use super::beside::{Beside, beside, full_precision, noise_note};
 use super::caption::{caption, most_seeds, notes};
 use super::published::{Kind, Published};
 use crate::store::record::Record;
+use serde::Serialize;
 
 /// One field of a table.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Field {
     pub text: String,
     /// Whether it is the best of its column.
@@ -25,21 +26,21 @@ impl Field {
 }
 
 /// A table: a header, and rows as long as it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Panel {
     pub header: Vec<String>,
     pub rows: Vec<Vec<Field>>,
 }
 
 /// Tables of one block, under one caption.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
     pub caption: String,
     pub panels: Vec<Panel>,
 }
 
 /// Everything that a report says in words and numbers.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Tables {
     pub groups: Vec<Group>,
     pub notes: Vec<String>,

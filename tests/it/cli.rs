@@ -81,7 +81,9 @@ fn a_grid_runs_once_reports_and_explains_itself() {
     );
     assert_contains(&first.stdout, &["RTN", "Genie-M", "Full precision", "92.76"]);
     let results = bench.path().join("results/tiny");
-    for file in ["accuracy.md", "accuracy.tex", "accuracy.csv", "runs.csv", "accuracy.svg", "accuracy.png"] {
+    for file in
+        ["report.html", "accuracy.md", "accuracy.tex", "accuracy.csv", "runs.csv", "accuracy.svg", "accuracy.png"]
+    {
         assert!(results.join(file).metadata().unwrap().len() > 100, "{file}");
     }
     let records = bench.store().scan().unwrap().records;

@@ -121,3 +121,42 @@ fn a_wrong_table_is_shown_in_its_place() {
         assert_contains(&end.stderr, &["grid.toml"]);
     }
 }
+
+#[test]
+fn the_page_is_self_contained_and_takes_nothing_for_markup() {
+    let results = Results::new();
+    let evil = "<script>document.title = 'taken'</script>";
+    let grid = GRID.replace("\"Declared\"", &format!("\"A & B {evil}\"\nabout = \"{evil}\""));
+    results.write("page.toml", &format!("{grid}{TABLES}").replace("Everything", evil));
+    for (index, (cell, id)) in results.planned("page.toml").into_iter().enumerate() {
+        let right = first(90 - index, 100);
+        let mut record = results.record("declared", &cell, &right);
+        (record.run_id, record.provenance.grid) = (id, evil.into());
+        if index == 3 {
+            (record.status, record.error, record.metrics) = (Status::Failed, Some(evil.into()), None);
+        }
+        results.store(&record, &right);
+    }
+    std::fs::create_dir(results.path().join("declared/runs/<b onclick=x>")).unwrap();
+    let end = results.harness(&["report", "page.toml", "--quiet"]);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    let page = std::fs::read_to_string(results.path().join("declared/report.html")).unwrap();
+    let escaped = "&lt;script&gt;document.title = &#x27;taken&#x27;&lt;&#x2f;script&gt;";
+    // The title twice, the text about it, a caption, 12 runs, and the error in three tables and among what failed.
+    assert_eq!(page.matches(escaped).count(), 20);
+    assert_contains(
+        &page,
+        &["A &amp; B", "&lt;b onclick=x&gt;", "<details><summary>resnet20-w4a4-rtn-s0-", "arch = &quot;resnet20&quot;"],
+    );
+    assert_eq!(page.matches("<script>").count(), 1);
+    for outside in ["<b onclick", "src=\"http", "href=", "url(", "@import"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert_contains(
+        &page,
+        &["default-src 'none'", "src=\"data:image&#x2f;svg+xml,%3Csvg", "<h2>main</h2>", "class=\"best\""],
+    );
+    // The same records give the same bytes.
+    results.harness(&["report", "page.toml", "--quiet"]);
+    assert_eq!(std::fs::read_to_string(results.path().join("declared/report.html")).unwrap(), page);
+}
