@@ -86,7 +86,7 @@ fn configuration(record: &Record) -> BTreeMap<String, String> {
     fields
 }
 
-/// Keys in which the [`configuration`]s of `records` differ, each with its value in every one of them.
+/// Keys in which the configurations of `records` differ, each with its value in every one of them.
 pub fn differences<'a>(records: impl Iterator<Item = &'a Record>) -> Vec<(String, Vec<String>)> {
     let all: Vec<BTreeMap<String, String>> = records.map(configuration).collect();
     let keys: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
