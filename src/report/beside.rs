@@ -120,6 +120,38 @@ pub fn unpublished(block: &Block, published: &Published) -> Vec<Beside> {
     lines.collect()
 }
 
+/// A published over-fitting gap, and ours of the same network, method and bits; fractions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Overfitting<'a> {
+    pub bits: Bits,
+    pub method: String,
+    pub source: &'a str,
+    /// Top-1 on the calibration images minus test.
+    pub published: f64,
+    /// Mean over the seeds, where a run is finished.
+    pub ours: Option<f64>,
+}
+
+/// Every published over-fitting gap of the block's network at its bits.
+pub fn overfitting<'a>(block: &Block, published: &'a Published) -> Vec<Overfitting<'a>> {
+    let Some(arch) = published_arch(block) else { return Vec::new() };
+    let tables = published.overfits.iter().filter(|table| table.arch == arch);
+    let tables = tables.filter_map(|table| Some((table, block.bits.iter().position(|bits| *bits == table.bits)?)));
+    let gaps = tables.flat_map(|(table, column)| {
+        table.rows.iter().map(move |(method, test, calib)| {
+            let own = block.rows.iter().find(|row| row.method == *method && row.variant.is_none());
+            Overfitting {
+                bits: table.bits,
+                method: published::title(method).to_string(),
+                source: &table.source,
+                published: calib - test,
+                ours: own.and_then(|row| Some(row.entries[column].statistics.as_ref()?.gap.mean)),
+            }
+        })
+    });
+    gaps.collect()
+}
+
 /// Published full-precision top-1 of the block's network, with sources.
 pub fn full_precision<'a>(block: &Block, published: &'a Published) -> Vec<(&'a str, f64)> {
     let Some(arch) = published_arch(block) else { return Vec::new() };

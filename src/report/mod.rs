@@ -2,6 +2,7 @@
 
 pub mod accuracy;
 pub mod beside;
+pub mod beside_text;
 mod caption;
 mod declared;
 pub mod frame;

@@ -2,7 +2,7 @@
 
 use super::Source;
 use super::table::{Field, Tables};
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{Table, presets};
 
 /// A field with its marks; `bold` stands around the best of a column.
 fn marked(field: &Field, bold: &str) -> String {
@@ -44,7 +44,6 @@ pub fn terminal(tables: &Tables) -> String {
         for panel in &group.panels {
             let mut table = Table::new();
             table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(&panel.header);
-            table.set_content_arrangement(ContentArrangement::Dynamic);
             table.add_rows(panel.rows.iter().map(|row| row.iter().map(|field| marked(field, "*"))));
             text.push_str(&format!("{table}\n"));
         }

@@ -149,6 +149,43 @@ fn published_numbers_stand_beside_ours_by_kind() {
 }
 
 #[test]
+fn compare_prints_published_numbers_by_kind_and_what_has_none() {
+    let published = Published::embedded().unwrap();
+    let columns =
+        |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    let [block] = &accuracy::blocks(&imagenet())[..] else { panic!("several blocks") };
+    let lines = columns(&beside_text::text(block, &published, None));
+    for line in [
+        "resnet18, setting qdrop, 1024 calibration images",
+        "full precision: ours 71.01",
+        "71.06 (QDrop repository README)",
+        "published, official",
+        "W4A4 QDrop qdrop 69.00 1 69.13 -0.13 QDrop repository README, current (branch qdrop)",
+        "W4A4 PD-Quant qdrop 69.30 PD-Quant repository README",
+        "published, re-run",
+        "published, secondary",
+        "W2A2 Genie-M qdrop 54.00 1 53.71 +0.29 MetaAug paper (2407.14726), main table, read from a third-party summary",
+        "not published",
+        "W2A2 RTN qdrop 1.00 1",
+        "W2A2 Genie-M published 26.41, ours 26.00 (MetaAug paper, over-fitting table)",
+        "W2A2 MetaAug published 23.42 (MetaAug paper, over-fitting table)",
+    ] {
+        assert!(lines.iter().any(|known| known == line), "{line:?} is missing in:\n{}", lines.join("\n"));
+    }
+    let mut records = imagenet();
+    records.iter_mut().for_each(|record| record.cell.setting = crate::experiment::Setting::Brecq);
+    let lines = columns(&beside_text::text(&accuracy::blocks(&records)[0], &published, None));
+    assert!(
+        lines.contains(&"† not compared: 8-bit setting qdrop there, brecq here".to_string()),
+        "{}",
+        lines.join("\n")
+    );
+    assert!(lines.iter().any(|line| line.starts_with("W2A2 QDrop qdrop 52.00 1 51.14 † QDrop")));
+    records.iter_mut().for_each(|record| record.cell.dataset = "fashion-mnist".into());
+    assert!(beside_text::text(&accuracy::blocks(&records)[0], &published, None).is_empty());
+}
+
+#[test]
 fn what_does_not_match_has_a_dagger_and_a_reason() {
     let changed = |change: fn(&mut Record)| {
         let mut records = imagenet();
