@@ -18,6 +18,7 @@
 //! | [`ops`] | tensor operations whose gradients must be exact or fast |
 //! | [`quant`] | quantizers, range searches, where they sit |
 //! | [`recon`] | reconstruction of one unit after the other |
+//! | [`meta`] | MetaAug: transform networks and how they are trained |
 //! | [`methods`] | the published recipes |
 //! | [`launch`] | running one cell, and the cells of a plan |
 //! | [`store`] | records on disk |
@@ -33,6 +34,7 @@ pub mod error;
 pub mod experiment;
 pub mod graph;
 pub mod launch;
+pub mod meta;
 pub mod methods;
 pub mod ops;
 pub mod quant;

@@ -18,6 +18,20 @@ pub enum Purpose {
     DropInput = 3,
     /// Which elements of a quantized activation stay in full precision.
     DropInside = 4,
+    /// The starting parameters of a transform network.
+    TransformInit = 5,
+    /// Mini-batches of the warm-up of a transform network.
+    WarmUp = 6,
+    /// Mini-batches that a transform network is trained on.
+    MetaBatch = 7,
+    /// Original images on which a virtual update is judged.
+    MetaOuter = 8,
+    /// Dropping in virtual updates, and in the passes that judge them.
+    MetaDrop = 9,
+    /// Partners and shares of mixed-up images inside the meta-loss.
+    MetaMixup = 10,
+    /// Augmentation of the images that join the calibration sample.
+    Augment = 11,
 }
 
 /// A stream of random numbers, addressed by index.
@@ -57,6 +71,11 @@ impl Stream {
     /// The key from which fused operations derive 32 random bits per element (see [`element_bits`]).
     pub fn element_key(self) -> [u32; 2] {
         [self.key as u32, (self.key >> 32) as u32]
+    }
+
+    /// Uniform in `[0, 1)`.
+    pub fn unit(self, index: u64) -> f64 {
+        (self.bits(index) >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Uniform integer in `0..n`; `n` must not be 0.

@@ -80,8 +80,7 @@ fn print(comparison: &Comparison, count: usize) {
     say!("B  {}  ({})", b.title, b.query);
     // Two methods differ in much of their recipes: that is what makes them two.
     let is_other_method = comparison.differs.iter().any(|differing| differing.field == "method");
-    let is_said =
-        |field: &str| matches!(field, "arch" | "bits" | "method") || (is_other_method && field.starts_with("recipe."));
+    let is_said = |field: &str| matches!(field, "arch" | "bits" | "method") || (is_other_method && field.contains('.'));
     for differing in comparison.differs.iter().filter(|differing| !is_said(&differing.field)) {
         say!("   {}: {} and {}", differing.field, differing.a, differing.b);
     }

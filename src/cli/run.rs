@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::session::{GridArgs, Session, cache_folder, device};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
-use crate::launch::{EVAL_BATCH, FullPrecisionCache, Launch, run_grid};
+use crate::launch::{Caches, EVAL_BATCH, Launch, run_grid};
 use crate::recon::recipe::Granularity;
 use crate::store::record::{Hashes, Provenance};
 use crate::{arch, methods};
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     if !args.quiet {
         warn_of_departures(&session);
     }
-    let cache = FullPrecisionCache::new(&cache_folder()?);
+    let caches = Caches::new(&cache_folder()?);
     let lock = session.store.lock()?;
     let cancelled = interruptible()?;
     let progress = Progress::new(to_run.len(), session.plan.len() - to_run.len(), args.quiet);
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<Exit> {
         &mut session.loader,
         &Launch {
             store: &session.store,
-            cache: &cache,
+            caches: &caches,
             experiment: &session.experiment.name,
             provenance: &|| Provenance::now("cpu", rayon::current_num_threads(), EVAL_BATCH, &grid),
             observe: &|event| progress.show(&event),

@@ -1,5 +1,6 @@
 //! Data sets: a calibration pool and a test split, as normalised images.
 
+pub mod augment;
 mod fashion_mnist;
 mod idx;
 

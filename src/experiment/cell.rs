@@ -1,6 +1,8 @@
 //! A cell: one configuration of a grid, with nothing left to default.
 
+use crate::data::augment::Augmentation;
 use crate::error::{Error, Result as LibraryResult};
+use crate::meta::config::{Meta, Terms, Transform};
 use crate::recon::recipe::Recipe;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -98,7 +100,19 @@ pub struct Cell {
     /// Number of calibration images.
     pub calib_images: usize,
     pub seed: u64,
+    /// Applied in this order to a copy of the calibration images, or to the transformed ones, that joins the originals.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub augment: Vec<Augmentation>,
     pub recipe: Recipe,
+    /// The transform network, if the training images are transformed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transform: Option<Transform>,
+    /// How it is trained; there is one of these where there is a transform.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meta: Option<Meta>,
+    /// Likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
 }
 
 impl Cell {

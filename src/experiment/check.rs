@@ -91,6 +91,10 @@ mod tests {
             setting: Setting::Qdrop,
             calib_images: 256,
             seed: 0,
+            augment: Vec::new(),
+            transform: None,
+            meta: None,
+            terms: None,
             recipe: (methods::find(method).unwrap().recipe)(arch::find("resnet20").unwrap()),
         }
     }

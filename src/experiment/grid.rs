@@ -9,6 +9,7 @@ use super::table::{TableSpec, check_tables};
 use super::wire::{Axes, CellOverride, Grid};
 use crate::assets::checkpoint::EMBEDDED;
 use crate::error::{Error, Result};
+use crate::meta::config::{Meta, Terms, Transform};
 use crate::{arch, methods};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -295,6 +296,15 @@ impl<'a> Expansion<'a> {
         let calib_images = over.calib_images.unwrap_or(1024);
         // A search cannot see more images than there are: what it sees is what the cell says.
         recipe.act_search_images = recipe.act_search_images.min(calib_images);
+        let transform = (method.transforms || over.transform.net.is_some()).then(|| {
+            let (mut transform, mut meta, mut terms) =
+                (Transform::published(), Meta::published(arch), Terms::published());
+            over.transform.apply(&mut transform);
+            over.meta.apply(&mut meta);
+            over.terms.apply(&mut terms);
+            (transform, meta, terms)
+        });
+        let (transform, meta, terms) = transform.map_or((None, None, None), |(t, m, l)| (Some(t), Some(m), Some(l)));
         let cell = Cell {
             arch: arch_name,
             weights: over.weights.unwrap_or_else(|| EMBEDDED.to_string()),
@@ -305,7 +315,11 @@ impl<'a> Expansion<'a> {
             setting: over.setting.unwrap_or(Setting::Qdrop),
             calib_images,
             seed: over.seed.unwrap_or(0),
+            augment: over.augment.unwrap_or_default(),
             recipe,
+            transform,
+            meta,
+            terms,
         };
         check(&cell).map_err(|(key, problem)| self.out_of_range(&whole, &cell, (key, &problem)))?;
         Ok(Origin { cell, span })

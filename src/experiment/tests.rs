@@ -276,6 +276,7 @@ proptest! {
         let cell = Cell {
             arch: arch.name.into(), weights: "embedded".into(), dataset: "fashion-mnist".into(), bits: Bits { w, a: 32 },
             method: method.name.into(), variant, setting: Setting::Brecq, calib_images: 64, seed, recipe,
+            augment: Vec::new(), transform: None, meta: None, terms: None,
         };
         let text = cell.to_toml().unwrap();
         prop_assert_eq!(toml::from_str::<Cell>(&text).unwrap(), cell);

@@ -8,8 +8,15 @@
 //! [base]                            # what all cells share: any field of a cell
 //! arch = "resnet20"
 //! calib-images = 1024
+//! augment = ["mixup"]               # optional: images added to the calibration images (see [`crate::data::augment`])
 //! [base.recipe]                     # any field of a recipe
 //! iterations = 1000
+//! [base.transform]                  # any field of a [`crate::meta::config::Transform`]; `net` gives one to any method
+//! base = 16
+//! [base.meta]                       # any field of a [`crate::meta::config::Meta`]
+//! inner = "sgd"
+//! [base.terms]                      # weights of the meta-loss, see [`crate::meta::config::Terms`]
+//! margin = 0.0
 //!
 //! [axes]                            # one cell per combination, in the order written
 //! bits = ["W4A4", "W2A2"]
@@ -39,10 +46,13 @@
 //!
 //! Later wins: the method's published recipe, `base`, `axes`, `variants`; for an included cell the published recipe,
 //! `base`, its own table; then `smoke.set`, then `--set`. An axis whose field one of these last two decides has one value
-//! left. `recipe.act-search-images` is cut to `calib-images`.
+//! left. `recipe.act-search-images` is cut to `calib-images`. `transform` (but its `net`), `meta` and `terms` concern only cells that
+//! have a transform network: those of a method that brings one, and those with a `transform.net`.
 
 use super::cell::{Bits, Setting};
 use super::table::WireTable;
+use crate::data::augment::Augmentation;
+use crate::meta::config::{MetaOverride, TermsOverride, TransformOverride};
 use crate::recon::recipe::RecipeOverride;
 use crate::{arch, assets, data, methods};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -98,7 +108,11 @@ pub struct CellOverride {
     pub setting: Option<Setting>,
     pub calib_images: Option<usize>,
     pub seed: Option<u64>,
+    pub augment: Option<Vec<Augmentation>>,
     pub recipe: RecipeOverride,
+    pub transform: TransformOverride,
+    pub meta: MetaOverride,
+    pub terms: TermsOverride,
 }
 
 impl CellOverride {
@@ -117,7 +131,11 @@ impl CellOverride {
         take(&mut self.setting, &over.setting);
         take(&mut self.calib_images, &over.calib_images);
         take(&mut self.seed, &over.seed);
+        take(&mut self.augment, &over.augment);
         self.recipe.merge(&over.recipe);
+        self.transform.merge(&over.transform);
+        self.meta.merge(&over.meta);
+        self.terms.merge(&over.terms);
     }
 
     /// `value` at a dotted `key` such as `recipe.iterations`.

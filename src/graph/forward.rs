@@ -1,7 +1,7 @@
 //! The one interpreter of units: full precision, range search, soft- and hard-quantized passes differ in their [`Hooks`].
 
-use super::op::{BatchNorm, Op};
-use super::unit::{Source, Unit};
+use super::op::{BatchNorm, Conv, Op};
+use super::unit::{Node, Source, Unit};
 use crate::error::Result;
 use crate::ops::{conv, pool, relu};
 use candle_core::{D, Tensor};
@@ -36,19 +36,31 @@ pub fn forward(unit: &Unit, x: &Tensor, hooks: &impl Hooks) -> Result<Tensor> {
 
 /// What a consumer of `source` reads when the input of `unit` is `x`; later nodes are not computed.
 pub fn read(unit: &Unit, x: &Tensor, hooks: &impl Hooks, source: Source) -> Result<Tensor> {
-    let Source::Node(last) = source else { return Ok(x.clone()) };
-    let mut values: Vec<Tensor> = Vec::with_capacity(last + 1);
-    for (index, node) in unit.nodes[..=last].iter().enumerate() {
-        let mut inputs = Vec::with_capacity(node.inputs.len());
-        for (slot, input) in node.inputs.iter().enumerate() {
-            let value = match input {
-                Source::Input => x.clone(),
-                Source::Node(earlier) => values[*earlier].clone(),
-            };
-            inputs.push(hooks.input(index, slot, value)?);
-        }
+    interpret(unit, x.clone(), source, |index, node, inputs| {
+        let inputs = inputs.into_iter().enumerate().map(|(slot, value)| hooks.input(index, slot, value));
+        let inputs = inputs.collect::<Result<Vec<_>>>()?;
         let weight = node.op.weight().map(|weight| hooks.weight(index, weight)).transpose()?;
-        values.push(hooks.output(index, apply(&node.op, &inputs, weight.as_ref())?)?);
+        hooks.output(index, apply(&node.op, &inputs, weight.as_ref())?)
+    })
+}
+
+/// Computes the nodes of `unit` in order up to `source`, each by `compute` from its index and inputs, and returns what a
+/// consumer of `source` reads; values of any kind flow along the edges.
+pub fn interpret<V: Clone>(
+    unit: &Unit,
+    x: V,
+    source: Source,
+    mut compute: impl FnMut(usize, &Node, Vec<V>) -> Result<V>,
+) -> Result<V> {
+    let Source::Node(last) = source else { return Ok(x) };
+    let mut values: Vec<V> = Vec::with_capacity(last + 1);
+    for (index, node) in unit.nodes[..=last].iter().enumerate() {
+        let inputs = node.inputs.iter().map(|input| match input {
+            Source::Input => x.clone(),
+            Source::Node(earlier) => values[*earlier].clone(),
+        });
+        let inputs = inputs.collect();
+        values.push(compute(index, node, inputs)?);
     }
     Ok(values.swap_remove(last))
 }
@@ -58,16 +70,8 @@ fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>) -> Result<Tensor> 
     let x = &inputs[0];
     Ok(match op {
         Op::Conv(layer) => {
-            let weight = weight.unwrap_or(&layer.weight);
-            let bias = layer.bias.as_ref();
-            match &layer.gain {
-                None => conv::conv2d(x, weight, bias, layer.geometry)?,
-                // The gain of an output channel commutes with the convolution and is cheaper on the weight.
-                Some(gain) => {
-                    let weight = weight.broadcast_mul(&gain.reshape((gain.elem_count(), 1, 1, 1))?)?;
-                    conv::conv2d(x, &weight, bias, layer.geometry)?
-                }
-            }
+            let weight = layer.scaled(weight.unwrap_or(&layer.weight))?;
+            conv::conv2d(x, &weight, layer.bias.as_ref(), layer.geometry)?
         }
         Op::Linear(layer) => {
             let y = x.matmul(&weight.unwrap_or(&layer.weight).t()?)?;
@@ -88,6 +92,17 @@ fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>) -> Result<Tensor> 
         Op::GlobalAvgPool => x.mean_keepdim((D::Minus2, D::Minus1))?,
         Op::Flatten => x.flatten_from(1)?,
     })
+}
+
+impl Conv {
+    /// `weight` times the gain, if there is one: the gain of an output channel commutes with the convolution and is
+    /// cheaper on the weight.
+    pub fn scaled(&self, weight: &Tensor) -> Result<Tensor> {
+        match &self.gain {
+            None => Ok(weight.clone()),
+            Some(gain) => Ok(weight.broadcast_mul(&gain.reshape((gain.elem_count(), 1, 1, 1))?)?),
+        }
+    }
 }
 
 impl BatchNorm {

@@ -1,7 +1,8 @@
 //! The operations a node can be: the whole vocabulary of the supported networks.
 
+use crate::error::Result;
 use crate::ops::conv::Geometry;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 /// One operation with its full-precision parameters.
 #[derive(Clone, Debug)]
@@ -62,6 +63,29 @@ pub struct Pool {
 }
 
 impl Op {
+    /// The same with its parameters as `dtype`.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Op> {
+        let cast = |tensor: &Tensor| tensor.to_dtype(dtype);
+        let maybe = |tensor: &Option<Tensor>| tensor.as_ref().map(cast).transpose();
+        Ok(match self {
+            Op::Conv(conv) => Op::Conv(Conv {
+                weight: cast(&conv.weight)?,
+                bias: maybe(&conv.bias)?,
+                gain: maybe(&conv.gain)?,
+                geometry: conv.geometry,
+            }),
+            Op::Linear(linear) => Op::Linear(Linear { weight: cast(&linear.weight)?, bias: maybe(&linear.bias)? }),
+            Op::BatchNorm(norm) => Op::BatchNorm(BatchNorm {
+                weight: cast(&norm.weight)?,
+                bias: cast(&norm.bias)?,
+                mean: cast(&norm.mean)?,
+                var: cast(&norm.var)?,
+                eps: norm.eps,
+            }),
+            other => other.clone(),
+        })
+    }
+
     /// The weight that a quantizer would act on: that of a convolution or a linear layer.
     pub fn weight(&self) -> Option<&Tensor> {
         match self {

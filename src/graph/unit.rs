@@ -2,7 +2,9 @@
 
 use super::op::{BatchNorm, Conv, Linear, Op, Pool};
 use super::state_dict::StateDict;
+use crate::error::Result;
 use crate::ops::conv::Geometry;
+use candle_core::DType;
 
 /// Where a node reads from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +41,12 @@ pub struct Unit {
 }
 
 impl Unit {
+    /// The same with all parameters as `dtype`.
+    pub fn to_dtype(&self, dtype: DType) -> Result<Unit> {
+        let nodes = self.nodes.iter().map(|node| Ok(Node { op: node.op.to_dtype(dtype)?, ..node.clone() }));
+        Ok(Unit { nodes: nodes.collect::<Result<_>>()?, ..self.clone() })
+    }
+
     /// The nodes (index and slot) that read `source`.
     pub fn consumers(&self, source: Source) -> impl Iterator<Item = (usize, usize)> + '_ {
         self.nodes.iter().enumerate().flat_map(move |(index, node)| {

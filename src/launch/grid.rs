@@ -1,15 +1,14 @@
 //! The cells of a plan, one after the other; each leaves a record, whatever becomes of it.
 
-use super::gate::FullPrecisionCache;
 use super::inputs::{Inputs, Loader};
-use super::run_cell::{CellResult, run_cell};
+use super::run_cell::{Caches, CellResult, run_cell};
 use super::usage::Stopwatch;
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId};
 use crate::methods;
 use crate::recon::event::{Control, Event};
-use crate::store::Store;
-use crate::store::record::{FORMAT, Hashes, Provenance, Record, Status};
+use crate::store::record::{FORMAT, Hashes, Provenance, Record, Status, UnitTrace};
+use crate::store::{Artefacts, Store};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
 
@@ -39,7 +38,7 @@ pub struct Outcome {
 /// What all runs of a grid share.
 pub struct Launch<'a> {
     pub store: &'a Store,
-    pub cache: &'a FullPrecisionCache,
+    pub caches: &'a Caches,
     pub experiment: &'a str,
     pub provenance: &'a dyn Fn() -> Provenance,
     pub observe: &'a (dyn Fn(GridEvent) + Sync),
@@ -58,7 +57,9 @@ pub fn run_grid(cells: &[(RunId, Cell, Hashes)], loader: &mut Loader, launch: &L
         let watch = Stopwatch::start();
         let observe = |event: Event| (launch.observe)(GridEvent::Cell(event));
         let control = Control { observe: &observe, cancelled: launch.cancelled };
-        let result = loader.inputs(cell).and_then(|inputs| run_caught(cell, &inputs, launch.cache, &control));
+        let mut traces = Vec::new();
+        let result =
+            loader.inputs(cell).and_then(|inputs| run_caught(cell, &inputs, launch.caches, &control, &mut traces));
         if matches!(result, Err(Error::Interrupted)) {
             outcome.left = cells.len() - position;
             return Ok(outcome);
@@ -80,11 +81,12 @@ pub fn run_grid(cells: &[(RunId, Cell, Hashes)], loader: &mut Loader, launch: &L
             cost: watch.cost(),
             provenance,
         };
-        let (traces, predictions) = match &result {
-            Some(CellResult { traces, predictions, .. }) => (traces.as_slice(), Some(predictions)),
-            None => (&[][..], None),
+        let artefacts = Artefacts {
+            traces: &traces,
+            predictions: result.as_ref().map(|result| &result.predictions),
+            pictures: result.as_ref().and_then(|result| result.pictures.as_ref()),
         };
-        launch.store.write_run(&record, &cell.to_toml()?, traces, predictions)?;
+        launch.store.write_run(&record, &cell.to_toml()?, &artefacts)?;
         match record.status {
             Status::Done => outcome.done += 1,
             Status::Failed => outcome.failed += 1,
@@ -95,8 +97,15 @@ pub fn run_grid(cells: &[(RunId, Cell, Hashes)], loader: &mut Loader, launch: &L
 }
 
 /// A panic below is a bug, but one cell's bug: it must not end a night's sweep.
-fn run_caught(cell: &Cell, inputs: &Inputs, cache: &FullPrecisionCache, control: &Control) -> Result<CellResult> {
-    catch_unwind(AssertUnwindSafe(|| run_cell(cell, inputs, cache, control))).unwrap_or_else(|panic| {
+fn run_caught(
+    cell: &Cell,
+    inputs: &Inputs,
+    caches: &Caches,
+    control: &Control,
+    traces: &mut Vec<UnitTrace>,
+) -> Result<CellResult> {
+    let run = AssertUnwindSafe(|| run_cell(cell, inputs, caches, control, traces));
+    catch_unwind(run).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Err(Error::Panicked(text.unwrap_or("no message").to_string()))
     })

@@ -3,38 +3,98 @@
 use super::evaluate::{predict, top1};
 use super::gate::{FullPrecisionCache, check_folding};
 use super::inputs::Inputs;
+use super::transform::TransformCache;
+use crate::data;
+use crate::data::augment::Normalisation;
 use crate::error::Result;
 use crate::experiment::Cell;
 use crate::graph::fold_bn::fold_bn;
+use crate::meta::config::{Meta, Terms};
+use crate::meta::nets::TransformNet;
+use crate::meta::train::Trainable;
 use crate::quant::model::Mode;
+use crate::recon::added::{Added, transformed};
 use crate::recon::event::Control;
-use crate::recon::quantize;
-use crate::store::Predictions;
+use crate::recon::{Calibration, quantize};
 use crate::store::record::{Metrics, UnitTrace};
+use crate::store::{Pictures, Predictions};
+use std::path::Path;
+
+/// Images that a cell's pictures show.
+const PICTURES: usize = 8;
+
+/// Results that cells share, remembered in a folder.
+pub struct Caches {
+    pub full_precision: FullPrecisionCache,
+    pub transforms: TransformCache,
+}
+
+impl Caches {
+    pub fn new(folder: &Path) -> Self {
+        Self { full_precision: FullPrecisionCache::new(folder), transforms: TransformCache::new(folder) }
+    }
+}
 
 /// What a finished cell leaves.
 pub struct CellResult {
     pub metrics: Metrics,
-    pub traces: Vec<UnitTrace>,
     pub predictions: Predictions,
+    /// Of the transform network, if there is one.
+    pub pictures: Option<Pictures>,
 }
 
-/// Checks the inputs, quantizes the network as the cell says, and measures it.
-pub fn run_cell(cell: &Cell, inputs: &Inputs, cache: &FullPrecisionCache, control: &Control) -> Result<CellResult> {
-    let fp_test_top1 = cache.accuracy(inputs, control)?;
+/// Checks the inputs, quantizes the network as the cell says, and measures it; `traces` also keeps what was done before
+/// an error.
+pub fn run_cell(
+    cell: &Cell,
+    inputs: &Inputs,
+    caches: &Caches,
+    control: &Control,
+    traces: &mut Vec<UnitTrace>,
+) -> Result<CellResult> {
+    let fp_test_top1 = caches.full_precision.accuracy(inputs, control)?;
     let network = fold_bn(&inputs.network, cell.recipe.batch_norm)?;
     check_folding(&inputs.network, &network, &inputs.calib.images, control)?;
-    let (model, traces) =
-        quantize(&network, &inputs.calib.images, (cell.bits, cell.setting), &cell.recipe, cell.seed, control)?;
+    let net = caches.transforms.network(cell, inputs, control)?;
+    let normalisation =
+        data::find(&cell.dataset).map(|dataset| Normalisation { mean: vec![dataset.mean], std: vec![dataset.std] });
+    let calib = Calibration {
+        images: &inputs.calib.images,
+        added: Added {
+            augment: &cell.augment,
+            normalisation: normalisation.as_ref(),
+            transform: trainable(cell, net.as_ref()),
+            labels: &inputs.calib.labels,
+        },
+    };
+    let model = quantize(&network, &calib, (cell.bits, cell.setting), &cell.recipe, cell.seed, control, traces)?;
     let quantized = |x: &_| model.units.iter().try_fold(Clone::clone(x), |x, unit| unit.forward(&x, Mode::HARD));
-    let calib = predict(&inputs.calib, control, quantized)?;
+    let calib_classes = predict(&inputs.calib, control, quantized)?;
     let test = predict(&inputs.test, control, quantized)?;
     let metrics = Metrics {
         fp_test_top1,
         test_top1: top1(&test, &inputs.test.labels),
-        calib_top1: top1(&calib, &inputs.calib.labels),
+        calib_top1: top1(&calib_classes, &inputs.calib.labels),
         test_images: test.len(),
     };
-    let (test_labels, calib_labels) = (inputs.test.labels.clone(), inputs.calib.labels.clone());
-    Ok(CellResult { metrics, traces, predictions: Predictions { test, calib, test_labels, calib_labels } })
+    let pictures = calib.added.transform.as_ref().map(|transform| -> Result<Pictures> {
+        // A whole batch goes through the network, whose BatchNorm layers see batches.
+        let n = calib.images.dim(0)?.min(transform.meta.batch);
+        let t_x = transformed(transform, &calib.images.narrow(0, 0, n)?, control)?;
+        let shown = n.min(PICTURES);
+        Ok(Pictures { x: calib.images.narrow(0, 0, shown)?, t_x: t_x.narrow(0, 0, shown)? })
+    });
+    let predictions = Predictions {
+        test,
+        calib: calib_classes,
+        test_labels: inputs.test.labels.clone(),
+        calib_labels: inputs.calib.labels.clone(),
+    };
+    Ok(CellResult { metrics, predictions, pictures: pictures.transpose()? })
+}
+
+/// The transform network of `cell` with its training.
+fn trainable<'a>(cell: &'a Cell, net: Option<&'a TransformNet>) -> Option<Trainable<'a>> {
+    let (meta, terms): (&Meta, &Terms) = (cell.meta.as_ref()?, cell.terms.as_ref()?);
+    Some(Trainable { net: net?, meta, terms })
 }

@@ -11,17 +11,21 @@ pub struct Method {
     pub title: &'static str,
     /// Raised by hand when the numerics of the method change, so that its stored runs become stale.
     pub revision: u32,
+    /// Whether it brings the published transform network.
+    pub transforms: bool,
     /// The published constants for an architecture.
     pub recipe: fn(&ArchSpec) -> Recipe,
 }
 
 /// Every known method, from the simplest to the latest.
 pub const METHODS: &[Method] = &[
-    Method { name: "rtn", title: "RTN", revision: 1, recipe: rtn::recipe },
-    Method { name: "adaround", title: "AdaRound", revision: 1, recipe: adaround::recipe },
-    Method { name: "brecq", title: "BRECQ", revision: 1, recipe: brecq::recipe },
-    Method { name: "qdrop", title: "QDrop", revision: 1, recipe: qdrop::recipe },
-    Method { name: "genie-m", title: "Genie-M", revision: 1, recipe: genie_m::recipe },
+    Method { name: "rtn", title: "RTN", revision: 1, transforms: false, recipe: rtn::recipe },
+    Method { name: "adaround", title: "AdaRound", revision: 1, transforms: false, recipe: adaround::recipe },
+    Method { name: "brecq", title: "BRECQ", revision: 1, transforms: false, recipe: brecq::recipe },
+    Method { name: "qdrop", title: "QDrop", revision: 1, transforms: false, recipe: qdrop::recipe },
+    Method { name: "genie-m", title: "Genie-M", revision: 1, transforms: false, recipe: genie_m::recipe },
+    // The recipe of reconstruction is Genie-M's: what differs is the images.
+    Method { name: "metaaug", title: "MetaAug", revision: 1, transforms: true, recipe: genie_m::recipe },
 ];
 
 mod adaround;

@@ -50,7 +50,7 @@ impl InplaceOp2 for Step<'_> {
     }
 
     fn cpu_fwd(&self, p: &mut CpuStorage, p_layout: &Layout, g: &CpuStorage, g_layout: &Layout) -> Result<()> {
-        let g = kernel::slice(g, g_layout)?;
+        let g: &[f32] = kernel::slice(g, g_layout)?;
         let (CpuStorage::F32(p), Some((start, end))) = (p, p_layout.contiguous_offsets()) else {
             bail!("adam: expected a contiguous f32 parameter");
         };

@@ -4,7 +4,7 @@
 use super::kernel::{self, BLOCK};
 use crate::recon::recipe::ClipOrder;
 use crate::rng;
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
 
@@ -81,17 +81,89 @@ pub fn fake_quant(x: &Tensor, scale: &Tensor, quant: FakeQuant) -> Result<Tensor
     x.contiguous()?.apply_op2(scale, quant)
 }
 
+/// The affine function of input and scale that [`fake_quant`] is where nothing crosses a rounding or clipping threshold,
+/// and whose derivatives, of every order, are its straight-through ones: `Q(x) = slope * x + level * scale`.
+///
+/// Where selected and in range `slope` is 1 and `level` is `round(v) - v`, `v = x / scale`; where clipped 0 and the bound;
+/// where not selected 1 and 0. Both are constants of the shape of `x`.
+#[derive(Clone, Debug)]
+pub struct Linearised {
+    pub slope: Tensor,
+    pub level: Tensor,
+}
+
+impl Linearised {
+    /// At `x`, `f32` or `f64` on the CPU.
+    pub fn at(x: &Tensor, scale: &Tensor, quant: &FakeQuant) -> Result<Self> {
+        match x.dtype() {
+            DType::F32 => Self::of::<f32>(x, scale, quant),
+            _ => Self::of::<f64>(x, scale, quant),
+        }
+    }
+
+    fn of<T: Rounded>(x: &Tensor, scale: &Tensor, quant: &FakeQuant) -> Result<Self> {
+        let x = x.contiguous()?;
+        quant.mask.check(x.elem_count())?;
+        let scale = kernel::with_slice::<T, _>(scale, |scale| Ok(scale[0]))?;
+        let (slope, level) = kernel::with_slice::<T, _>(&x, |x| {
+            let (mut slope, mut level) = (vec![T::one(); x.len()], vec![T::zero(); x.len()]);
+            let blocks = slope.par_chunks_mut(BLOCK).zip(level.par_chunks_mut(BLOCK)).zip(x.par_chunks(BLOCK));
+            blocks.enumerate().for_each(|(block, ((slope, level), x))| {
+                kernel::vectorised(
+                    #[inline(always)]
+                    || {
+                        let selected = quant.mask.block(block * BLOCK, x.len());
+                        for (((slope, level), &x), &selected) in slope.iter_mut().zip(level).zip(x).zip(&selected) {
+                            let v = x / scale;
+                            let (q, in_range) = quant.level(v);
+                            if selected != 0 {
+                                *slope = if in_range { T::one() } else { T::zero() };
+                                *level = if in_range { q - v } else { q };
+                            }
+                        }
+                    },
+                );
+            });
+            Ok((slope, level))
+        })?;
+        Ok(Self {
+            slope: Tensor::from_vec(slope, x.shape(), x.device())?,
+            level: Tensor::from_vec(level, x.shape(), x.device())?,
+        })
+    }
+}
+
+/// Element types that can be rounded half-to-even.
+trait Rounded: WithDType {
+    fn rounded(self) -> Self;
+}
+
+impl Rounded for f32 {
+    #[inline(always)]
+    fn rounded(self) -> Self {
+        self.round_ties_even()
+    }
+}
+
+impl Rounded for f64 {
+    #[inline(always)]
+    fn rounded(self) -> Self {
+        self.round_ties_even()
+    }
+}
+
 impl FakeQuant {
     /// The integer level of `v = x / scale`, and whether the gradient passes.
     #[inline(always)]
-    fn level(&self, v: f32) -> (f32, bool) {
-        let (low, high) = self.levels;
-        let rounded = v.round_ties_even();
+    fn level<T: Rounded>(&self, v: T) -> (T, bool) {
+        let (low, high) = (T::from_f64(self.levels.0.into()), T::from_f64(self.levels.1.into()));
+        let rounded = v.rounded();
         let judged = match self.clip {
             ClipOrder::ClipThenRound => v,
             ClipOrder::RoundThenClip => rounded,
         };
-        (rounded.max(low).min(high), judged >= low && judged <= high)
+        let raised = if rounded > low { rounded } else { low };
+        (if raised < high { raised } else { high }, judged >= low && judged <= high)
     }
 
     fn forward(&self, x: &[f32], scale: f32) -> Vec<f32> {
@@ -158,7 +230,7 @@ impl CustomOp2 for FakeQuant {
     }
 
     fn bwd(&self, x: &Tensor, scale: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let scale_value = kernel::with_slice(scale, |scale| Ok(scale[0]))?;
+        let scale_value = kernel::with_slice(scale, |scale: &[f32]| Ok(scale[0]))?;
         let g = g.contiguous()?;
         let (g_x, g_scale) =
             kernel::with_slice(x, |x| kernel::with_slice(&g, |g| Ok(self.backward(x, scale_value, g))))?;

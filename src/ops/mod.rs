@@ -6,6 +6,7 @@
 //! sums are taken over blocks of fixed size in a fixed order, so that results do not depend on the number of threads.
 
 pub mod adam;
+pub mod batch_norm;
 pub mod conv;
 pub mod fake_quant;
 mod kernel;

@@ -39,7 +39,7 @@ impl CustomOp1 for StretchedSigmoid {
         let grad = grad.contiguous()?;
         let g_alpha = kernel::with_slice(r, |r| {
             kernel::with_slice(&grad, |g| {
-                Ok(kernel::map2(g, r, |g, r| {
+                Ok(kernel::map2(g, r, |g: f32, r: f32| {
                     let s = (r - SHIFT) / STRETCH;
                     g * STRETCH * s * (1.0 - s)
                 }))
@@ -96,7 +96,7 @@ impl CustomOp2 for SoftWeight {
         s: &CpuStorage,
         s_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (r, scale) = (kernel::slice(r, r_layout)?, kernel::slice(s, s_layout)?);
+        let (r, scale): (&[f32], &[f32]) = (kernel::slice(r, r_layout)?, kernel::slice(s, s_layout)?);
         let per_channel = self.per_channel(r.len(), scale.len())?;
         let mut w = vec![0f32; r.len()];
         for (c, ((w, r), floor)) in
@@ -180,7 +180,7 @@ impl CustomOp1 for Regulariser {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let r = kernel::slice(storage, layout)?;
+        let r: &[f32] = kernel::slice(storage, layout)?;
         let (beta, weight) = (self.beta, self.weight);
         let mut gradient = vec![0f32; r.len()];
         let blocks = gradient.par_chunks_mut(BLOCK).zip(r.par_chunks(BLOCK));

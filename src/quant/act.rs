@@ -4,7 +4,7 @@ use super::range_search::Range;
 use crate::error::{Error, Result};
 use crate::ops::fake_quant::{FakeQuant, Mask, fake_quant};
 use crate::recon::recipe::ClipOrder;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 /// Quantizes an activation per tensor, with a scale that can be learned.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct ActQuantizer {
 impl ActQuantizer {
     /// A quantizer whose range is yet to be searched.
     pub fn new(bits: u32, clip: ClipOrder, gradient_factor: bool) -> Result<Self> {
-        let scale = Var::from_tensor(&Tensor::ones(1, candle_core::DType::F32, &Device::Cpu)?)?;
+        let scale = Var::from_tensor(&Tensor::ones(1, DType::F32, &Device::Cpu)?)?;
         Ok(Self { bits, clip, gradient_factor, scale, levels: None })
     }
 
@@ -36,8 +36,19 @@ impl ActQuantizer {
         self.levels.is_some()
     }
 
+    /// A quantizer of its own with the same values, as `dtype`.
+    pub fn copy(&self, dtype: DType) -> Result<Self> {
+        let scale = Var::from_tensor(&self.scale.as_detached_tensor().copy()?.to_dtype(dtype)?)?;
+        Ok(Self { scale, ..self.clone() })
+    }
+
     /// Quantizes the elements of `x` that `mask` selects.
     pub fn forward(&self, x: &Tensor, mask: Mask) -> Result<Tensor> {
+        Ok(fake_quant(x, &self.scale, self.fake_quant(x, mask)?)?)
+    }
+
+    /// The operation that [`Self::forward`] applies to `x`.
+    pub fn fake_quant(&self, x: &Tensor, mask: Mask) -> Result<FakeQuant> {
         let Some(levels) = self.levels else {
             return Err(Error::Shape { op: "activation quantizer", problem: "its range was not searched".to_string() });
         };
@@ -45,6 +56,6 @@ impl ActQuantizer {
             true => 1.0 / (x.elem_count() as f64 * f64::from(levels.1 - levels.0)).sqrt() as f32,
             false => 1.0,
         };
-        Ok(fake_quant(x, &self.scale, FakeQuant { levels, clip: self.clip, scale_gradient_factor, mask })?)
+        Ok(FakeQuant { levels, clip: self.clip, scale_gradient_factor, mask })
     }
 }

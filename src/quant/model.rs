@@ -10,7 +10,7 @@ use crate::graph::forward::{self, Hooks};
 use crate::graph::{Network, Source, Unit};
 use crate::ops::fake_quant::Mask;
 use crate::recon::recipe::{Prefix, RangeSearch, Recipe};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use std::cell::RefCell;
 
 /// One unit with its quantizers; `unit` keeps the full-precision parameters.
@@ -84,6 +84,26 @@ impl QuantUnit {
     /// Output of the unit for input `x`.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         forward::forward(&self.unit, x, &Pass { unit: self, mode, search: None })
+    }
+
+    /// A unit of its own with the same values, everything as `dtype`.
+    pub fn copy(&self, dtype: DType) -> Result<Self> {
+        let weights = self.weights.iter().map(|weight| weight.as_ref().map(|weight| weight.copy(dtype)).transpose());
+        Ok(Self {
+            unit: self.unit.to_dtype(dtype)?,
+            placement: self.placement.clone(),
+            weights: weights.collect::<Result<_>>()?,
+            acts: self.acts.iter().map(|act| act.copy(dtype)).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The activation quantizers that some node uses.
+    pub fn used_acts(&self) -> impl Iterator<Item = &ActQuantizer> {
+        let placement = &self.placement;
+        let is_used = |site: usize| {
+            placement.on_output.contains(&Some(site)) || placement.on_input.iter().flatten().any(|at| *at == Some(site))
+        };
+        self.acts.iter().enumerate().filter(move |(site, _)| is_used(*site)).map(|(_, act)| act)
     }
 
     /// What a consumer of `source` inside the unit reads.

@@ -3,7 +3,7 @@
 use super::range_search::{Range, highest};
 use crate::error::Result;
 use crate::ops::rounding::{SoftWeight, inverse_stretched_sigmoid, soft_weight, stretched_sigmoid};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use std::sync::Arc;
 
 /// Quantizes a weight to `scale * (clip(floor(W / scale_0) + h + zero_point, 0, 2^b - 1) - zero_point)`.
@@ -51,6 +51,21 @@ impl WeightQuantizer {
 
     pub(crate) fn from_parts(bits: u32, scale: Tensor, alpha: Tensor, constants: SoftWeight) -> Result<Self> {
         Ok(Self { bits, scale: Var::from_tensor(&scale)?, alpha: Var::from_tensor(&alpha)?, constants })
+    }
+
+    /// A quantizer of its own with the same values, as `dtype`.
+    pub fn copy(&self, dtype: DType) -> Result<Self> {
+        let copy = |var: &Var| var.as_detached_tensor().copy()?.to_dtype(dtype);
+        Self::from_parts(self.bits, copy(&self.scale)?, copy(&self.alpha)?, self.constants.clone())
+    }
+
+    /// `floor(W / scale_0)` in the weight's shape, the zero points in the scale's, and the highest level.
+    pub fn constants(&self) -> Result<(Tensor, Tensor, f64)> {
+        let SoftWeight { floor, zero_point, highest } = &self.constants;
+        let tensor = |values: &[f32], like: &Var| {
+            Tensor::from_slice(values, like.shape(), like.device())?.to_dtype(like.dtype())
+        };
+        Ok((tensor(floor, &self.alpha)?, tensor(zero_point, &self.scale)?, f64::from(*highest)))
     }
 
     /// `1.2 sigmoid(alpha) - 0.1`, which the soft weight and the regulariser share.

@@ -1,6 +1,7 @@
 //! Reconstruction: optimises the quantizers of one unit after the other, on activations that are computed once and
 //! propagated from unit to unit.
 
+pub mod added;
 pub mod event;
 mod fisher;
 mod layers;
@@ -12,50 +13,60 @@ pub mod train;
 use crate::error::Result;
 use crate::experiment::{Bits, Setting};
 use crate::graph::{Network, Role, Source};
+use crate::meta::train::Originals;
 use crate::quant::model::{Mode, QuantModel, QuantUnit};
 use crate::rng::Stream;
 use crate::store::record::UnitTrace;
+use added::{Added, Rows};
 use candle_core::Tensor;
 use event::Control;
 use propagate::{full_precision, in_batches};
 use recipe::{Granularity, Prefix, Recipe, SearchPrefix};
 use train::{Phase, Problem};
 
-/// Quantizes `network` (BatchNorm already folded as the recipe says) with calibration images `calib` `(N, C, H, W)`.
+/// What a network is quantized on.
+pub struct Calibration<'a> {
+    /// `(N, C, H, W)`.
+    pub images: &'a Tensor,
+    /// Images that join them while a unit is reconstructed.
+    pub added: Added<'a>,
+}
+
+/// Quantizes `network` (BatchNorm already folded as the recipe says).
 ///
 /// Weights first, unit by unit; then, in methods with a phase for them, activation scales. Activation ranges are
-/// searched before the phase that needs them.
+/// searched before the phase that needs them. `traces` also keeps what was done before an error.
 pub fn quantize(
     network: &Network,
-    calib: &Tensor,
+    calib: &Calibration,
     (bits, setting): (Bits, Setting),
     recipe: &Recipe,
     seed: u64,
     control: &Control,
-) -> Result<(QuantModel, Vec<UnitTrace>)> {
+    traces: &mut Vec<UnitTrace>,
+) -> Result<QuantModel> {
     let mut model = QuantModel::new(network, bits, setting, recipe)?;
-    let mut traces = Vec::new();
     let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), control };
     if recipe.granularity == Granularity::None {
         reconstruction.search_acts(&mut model)?;
-        return Ok((model, traces));
+        return Ok(model);
     }
     if recipe.quantize_acts && recipe.act_search_prefix != SearchPrefix::Reconstructed {
         reconstruction.search_acts(&mut model)?;
     }
-    reconstruction.train_weights(&mut model, &mut traces)?;
+    reconstruction.train_weights(&mut model, traces)?;
     if !recipe.quantize_acts {
         reconstruction.search_acts(&mut model)?;
     }
     if recipe.act_phase_iterations() > 0 {
-        reconstruction.train_acts(&model, &mut traces)?;
+        reconstruction.train_acts(&model, traces)?;
     }
-    Ok((model, traces))
+    Ok(model)
 }
 
 /// What both phases share.
 struct Reconstruction<'a> {
-    calib: &'a Tensor,
+    calib: &'a Calibration<'a>,
     recipe: &'a Recipe,
     stream: Stream,
     control: &'a Control<'a>,
@@ -73,7 +84,7 @@ impl Reconstruction<'_> {
             SearchPrefix::FullPrecision => Mode::of_prefix(Prefix::FullPrecision),
             SearchPrefix::Quantized | SearchPrefix::Reconstructed => Mode::HARD,
         };
-        model.search_acts(&self.searched_rows(self.calib)?, self.recipe.act_search, mode)
+        model.search_acts(&self.searched_rows(self.calib.images)?, self.recipe.act_search, mode)
     }
 
     /// Trains rounding, and the scales that the recipe trains along with it.
@@ -81,32 +92,61 @@ impl Reconstruction<'_> {
         let (recipe, control) = (self.recipe, self.control);
         let phase = Phase::weights(recipe);
         let prefix = Mode::of_prefix(recipe.unit_input);
-        let (mut x_fp, mut x_q) = (self.calib.clone(), self.calib.clone());
+        let added = &self.calib.added;
+        let originals =
+            added.reaches(Role::Block).then(|| Originals::new(model, self.calib.images, added.labels, control));
+        let originals = originals.transpose()?;
+        let (mut x_fp, mut x_q) = (self.calib.images.clone(), self.calib.images.clone());
         for index in 0..model.units.len() {
             self.search_unit(&mut model.units[index], &x_q, &phase)?;
             let unit = &model.units[index];
             control.unit(index, model.units.len(), &unit.unit.name);
             let y_fp = full_precision(&unit.unit, &x_fp, control)?;
+            let rows = Rows { x_fp, x_q, y_fp };
             if self.is_trained(unit) {
-                let stream = self.stream.named(&unit.unit.name);
-                match recipe.granularity {
-                    Granularity::None => {}
-                    Granularity::Block => {
-                        let weight = fisher::loss_weight(model, index, &x_fp, &x_q, recipe, control)?;
-                        let problem =
-                            Problem { unit, x_fp: &x_fp, x_q: &x_q, y_fp: &y_fp, loss_weight: weight.as_ref() };
-                        traces.extend(train::train(&problem, &phase, stream, control)?);
+                match originals.as_ref().filter(|_| added.reaches(unit.unit.role)) {
+                    None => self.train_unit(model, index, &rows, &phase, traces)?,
+                    Some(originals) => {
+                        let context = (self.stream, control);
+                        let new = added.rows(model, index, (originals, &rows.x_q), recipe, context, traces)?;
+                        let joined = rows.and(&new)?;
+                        // A pass over the sample keeps its number of steps.
+                        let batch = phase.batch * joined.x_fp.dim(0)? / rows.x_fp.dim(0)?;
+                        self.train_unit(model, index, &joined, &Phase { batch, ..phase.clone() }, traces)?;
                     }
-                    Granularity::Layer => self.train_layers(unit, (&x_fp, &x_q), &phase, traces)?,
                 }
             }
             x_q = match recipe.unit_input {
-                Prefix::FullPrecision => y_fp.clone(),
-                Prefix::QuantizedWeights | Prefix::Quantized => in_batches(&x_q, control, |x| unit.forward(x, prefix))?,
+                Prefix::FullPrecision => rows.y_fp.clone(),
+                Prefix::QuantizedWeights | Prefix::Quantized => {
+                    in_batches(&rows.x_q, control, |x| unit.forward(x, prefix))?
+                }
             };
-            x_fp = y_fp;
+            x_fp = rows.y_fp;
         }
         Ok(())
+    }
+
+    /// Trains the weights of unit `index` on `rows`.
+    fn train_unit(
+        &self,
+        model: &QuantModel,
+        index: usize,
+        rows: &Rows,
+        phase: &Phase,
+        traces: &mut Vec<UnitTrace>,
+    ) -> Result<()> {
+        let unit = &model.units[index];
+        let Rows { x_fp, x_q, y_fp } = rows;
+        match self.recipe.granularity {
+            Granularity::None => Ok(()),
+            Granularity::Block => {
+                let weight = fisher::loss_weight(model, index, x_fp, x_q, self.recipe, self.control)?;
+                let problem = Problem { unit, x_fp, x_q, y_fp, loss_weight: weight.as_ref() };
+                train::train(&problem, phase, self.stream.named(&unit.unit.name), self.control, traces)
+            }
+            Granularity::Layer => self.train_layers(unit, (x_fp, x_q), phase, traces),
+        }
     }
 
     /// Searches the ranges of a unit whose turn has come, if the recipe leaves it until then.
@@ -137,7 +177,7 @@ impl Reconstruction<'_> {
             let (layer_fp, y_fp) = (full(layer.input)?, full(Source::Node(layer.last))?);
             let layer_q = in_batches(x_q, control, |x| unit.read(x, prefix, layer.input))?;
             let problem = Problem { unit: &layer.unit, x_fp: &layer_fp, x_q: &layer_q, y_fp: &y_fp, loss_weight: None };
-            traces.extend(train::train(&problem, phase, self.stream.named(&unit.unit.name), control)?);
+            train::train(&problem, phase, self.stream.named(&unit.unit.name), control, traces)?;
         }
         Ok(())
     }
@@ -146,7 +186,7 @@ impl Reconstruction<'_> {
     fn train_acts(&self, model: &QuantModel, traces: &mut Vec<UnitTrace>) -> Result<()> {
         let control = self.control;
         let phase = Phase::acts(self.recipe);
-        let mut x_fp = self.calib.clone();
+        let mut x_fp = self.calib.images.clone();
         for (index, unit) in model.units.iter().enumerate() {
             control.unit(index, model.units.len(), &unit.unit.name);
             let y_fp = full_precision(&unit.unit, &x_fp, control)?;
@@ -154,7 +194,7 @@ impl Reconstruction<'_> {
                 let problem = Problem { unit, x_fp: &x_fp, x_q: &x_fp, y_fp: &y_fp, loss_weight: None };
                 // A stream of its own: the phases of a unit must not draw the same mini-batches.
                 let stream = self.stream.named(&unit.unit.name).named(phase.name);
-                traces.extend(train::train(&problem, &phase, stream, control)?);
+                train::train(&problem, &phase, stream, control, traces)?;
             }
             x_fp = y_fp;
         }

@@ -2,109 +2,75 @@
 //!
 //! [`crate::methods`] holds the published values; a grid may override any field ([`RecipeOverride`]).
 
+use crate::experiment::overridable;
 use serde::{Deserialize, Serialize};
 
-/// Declares [`Recipe`] and [`RecipeOverride`] from one list of fields, so that neither can lack one.
-macro_rules! recipe {
-    ($($(#[$doc:meta])* $field:ident: $type:ty,)*) => {
-        /// How a network is quantized. Source of the axes: the table in the methods' papers and published code.
-        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-        pub struct Recipe { $($(#[$doc])* pub $field: $type,)* }
-
-        /// Fields of a [`Recipe`] that a grid sets; the others keep the method's published values.
-        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-        pub struct RecipeOverride {
-            $(#[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
-        }
-
-        impl RecipeOverride {
-            /// Writes the fields that are set into `recipe`.
-            pub fn apply(&self, recipe: &mut Recipe) {
-                $(if let Some(value) = &self.$field { recipe.$field = value.clone(); })*
-            }
-
-            /// `over`'s fields where it has them, else `self`'s.
-            pub fn merge(&mut self, over: &RecipeOverride) {
-                $(if over.$field.is_some() { self.$field = over.$field.clone(); })*
-            }
-        }
-
-        impl Recipe {
-            /// Names of the fields whose values differ, as written in a grid.
-            pub fn departures(&self, published: &Recipe) -> Vec<String> {
-                let mut names = Vec::new();
-                $(if self.$field != published.$field { names.push(stringify!($field).replace('_', "-")); })*
-                names
-            }
-        }
-    };
-}
-
-recipe! {
-    /// What is optimised at once.
-    granularity: Granularity,
-    /// Whether BatchNorm is folded into the weights before they are quantized.
-    batch_norm: BatchNorm,
-    /// Where activations are quantized.
-    placement: Placement,
-    /// Whether the classifier's input is kept at 8 bits.
-    classifier_input_8bit: bool,
-    /// Search for the weights' starting scales, per output channel.
-    weight_search: RangeSearch,
-    /// Search for the activations' starting scales, per tensor.
-    act_search: RangeSearch,
-    /// How many calibration images the activation search sees.
-    act_search_images: usize,
-    /// What is upstream of a tensor while its range is searched.
-    act_search_prefix: SearchPrefix,
-    /// Order of rounding and clipping in activation quantizers; it decides where the gradient of `clip` is cut.
-    act_clip: ClipOrder,
-    /// What a unit reads while its weights are optimised.
-    unit_input: Prefix,
-    /// Whether activations inside the unit are quantized while its weights are optimised.
-    quantize_acts: bool,
-    /// Whether the stem is reconstructed, or only rounded to nearest.
-    reconstruct_stem: bool,
-    /// Adam steps per unit.
-    iterations: usize,
-    /// Calibration images per step.
-    batch: usize,
-    /// How mini-batches are drawn.
-    sampling: Sampling,
-    /// What is minimised.
-    loss: Loss,
-    /// Exponent of the reconstruction error.
-    loss_exponent: f64,
-    /// Constant added to `|dL/dy|` in the Fisher-weighted loss.
-    fisher_damping: f64,
-    /// Probability that an element of a quantized activation inside a unit is left in full precision.
-    drop_inside: f64,
-    /// Probability that an element of a unit's input is taken from the full-precision prefix.
-    drop_input: f64,
-    /// Learning rate of the rounding logits `alpha`; 0 keeps rounding to nearest.
-    alpha_lr: f64,
-    /// Learning rate of the weight scales, with cosine decay to 0; 0 keeps them fixed.
-    weight_scale_lr: f64,
-    /// Learning rate of the activation scales, with cosine decay to 0; 0 keeps them fixed.
-    act_scale_lr: f64,
-    /// Whether LSQ's gradient is multiplied by `1 / sqrt(numel * q_max)`.
-    lsq_gradient_factor: bool,
-    /// Weight of the rounding regulariser.
-    round_weight: f64,
-    /// Fraction of the iterations before the regulariser sets in.
-    round_warmup: f64,
-    /// Exponent `beta` of the regulariser when it sets in.
-    round_beta_start: f64,
-    /// Exponent `beta` of the regulariser at the end.
-    round_beta_end: f64,
-    /// Length of a second phase that trains activation scales alone, as a fraction of `iterations`; 0 for none.
-    act_phase_frac: f64,
-    /// Learning rate of that phase, with cosine decay to 0.
-    act_phase_lr: f64,
-    /// Exponent of the reconstruction error in that phase.
-    act_phase_exponent: f64,
+overridable! {
+    /// How a network is quantized. Source of the axes: the table in the methods' papers and published code.
+    Recipe, RecipeOverride {
+        /// What is optimised at once.
+        granularity: Granularity,
+        /// Whether BatchNorm is folded into the weights before they are quantized.
+        batch_norm: BatchNorm,
+        /// Where activations are quantized.
+        placement: Placement,
+        /// Whether the classifier's input is kept at 8 bits.
+        classifier_input_8bit: bool,
+        /// Search for the weights' starting scales, per output channel.
+        weight_search: RangeSearch,
+        /// Search for the activations' starting scales, per tensor.
+        act_search: RangeSearch,
+        /// How many calibration images the activation search sees.
+        act_search_images: usize,
+        /// What is upstream of a tensor while its range is searched.
+        act_search_prefix: SearchPrefix,
+        /// Order of rounding and clipping in activation quantizers; it decides where the gradient of `clip` is cut.
+        act_clip: ClipOrder,
+        /// What a unit reads while its weights are optimised.
+        unit_input: Prefix,
+        /// Whether activations inside the unit are quantized while its weights are optimised.
+        quantize_acts: bool,
+        /// Whether the stem is reconstructed, or only rounded to nearest.
+        reconstruct_stem: bool,
+        /// Adam steps per unit.
+        iterations: usize,
+        /// Calibration images per step.
+        batch: usize,
+        /// How mini-batches are drawn.
+        sampling: Sampling,
+        /// What is minimised.
+        loss: Loss,
+        /// Exponent of the reconstruction error.
+        loss_exponent: f64,
+        /// Constant added to `|dL/dy|` in the Fisher-weighted loss.
+        fisher_damping: f64,
+        /// Probability that an element of a quantized activation inside a unit is left in full precision.
+        drop_inside: f64,
+        /// Probability that an element of a unit's input is taken from the full-precision prefix.
+        drop_input: f64,
+        /// Learning rate of the rounding logits `alpha`; 0 keeps rounding to nearest.
+        alpha_lr: f64,
+        /// Learning rate of the weight scales, with cosine decay to 0; 0 keeps them fixed.
+        weight_scale_lr: f64,
+        /// Learning rate of the activation scales, with cosine decay to 0; 0 keeps them fixed.
+        act_scale_lr: f64,
+        /// Whether LSQ's gradient is multiplied by `1 / sqrt(numel * q_max)`.
+        lsq_gradient_factor: bool,
+        /// Weight of the rounding regulariser.
+        round_weight: f64,
+        /// Fraction of the iterations before the regulariser sets in.
+        round_warmup: f64,
+        /// Exponent `beta` of the regulariser when it sets in.
+        round_beta_start: f64,
+        /// Exponent `beta` of the regulariser at the end.
+        round_beta_end: f64,
+        /// Length of a second phase that trains activation scales alone, as a fraction of `iterations`; 0 for none.
+        act_phase_frac: f64,
+        /// Learning rate of that phase, with cosine decay to 0.
+        act_phase_lr: f64,
+        /// Exponent of the reconstruction error in that phase.
+        act_phase_exponent: f64,
+    }
 }
 
 impl Recipe {

@@ -12,11 +12,8 @@ use crate::ops::rounding::rounding_regulariser;
 use crate::quant::model::{Acts, Masks, Mode, QuantUnit, Weights};
 use crate::rng::{Purpose, Stream, threshold};
 use crate::store::record::UnitTrace;
-use candle_core::Tensor;
+use candle_core::{Tensor, Var};
 use std::time::Instant;
-
-/// Points per trace.
-const TRACE_POINTS: usize = 100;
 
 /// A unit and the cached activations around it, all `(N, ...)`.
 pub struct Problem<'a> {
@@ -94,14 +91,41 @@ impl Phase {
 
 impl Phase {
     /// How a unit computes while this phase trains it; `stretched` as [`QuantUnit::stretched`] gives it.
-    fn mode<'a>(&self, stretched: &'a [Option<Tensor>], masks: &'a dyn Masks) -> Mode<'a> {
+    pub fn mode<'a>(&self, stretched: &'a [Option<Tensor>], masks: &'a dyn Masks) -> Mode<'a> {
         let weights = if self.alpha.is_some() { Weights::Soft(stretched) } else { Weights::Hard };
-        let acts = match (self.quantize_acts, self.drop_inside > 0.0) {
+        Mode { weights, acts: self.acts_of(masks) }
+    }
+
+    /// What becomes of activations while this phase trains a unit.
+    pub fn acts_of<'a>(&self, masks: &'a dyn Masks) -> Acts<'a> {
+        match (self.quantize_acts, self.drop_inside > 0.0) {
             (false, _) => Acts::FullPrecision,
             (true, false) => Acts::Quantized,
             (true, true) => Acts::Dropped(masks),
-        };
-        Mode { weights, acts }
+        }
+    }
+
+    /// What the phase trains in `unit`: weight scales, rounding logits, activation scales.
+    pub fn parameters<'a>(&self, unit: &'a QuantUnit) -> Vec<(&'a Var, LearningRate)> {
+        let weights = || unit.weights.iter().flatten();
+        let scales = weights().zip(self.weight_scale.into_iter().cycle()).map(|(weight, lr)| (&weight.scale, lr));
+        let alphas = weights().zip(self.alpha.into_iter().cycle()).map(|(weight, lr)| (&weight.alpha, lr));
+        let acts = unit.used_acts().zip(self.act_scale.into_iter().cycle()).map(|(act, lr)| (&act.scale, lr));
+        scales.chain(alphas).chain(acts).collect()
+    }
+
+    /// Reconstruction error of `unit` at step `t` (from 1), and the same with the regulariser of its rounding.
+    pub fn loss(&self, unit: &QuantUnit, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<(Tensor, Tensor)> {
+        let stretched = if self.alpha.is_some() { unit.stretched()? } else { Vec::new() };
+        let y_q = unit.forward(&batch.x, self.mode(&stretched, masks))?;
+        let error = recon_error(&y_q, &batch.y_fp, batch.loss_weight.as_ref(), self.exponent)?;
+        let mut loss = error.clone();
+        if let Some(beta) = self.beta.at(t, self.iterations) {
+            for stretched in stretched.iter().flatten() {
+                loss = (loss + rounding_regulariser(stretched, beta, self.round_weight)?)?;
+            }
+        }
+        Ok((error, loss))
     }
 
     /// Searches the ranges of the unit's activations for input `x`, while it computes as in this phase.
@@ -138,18 +162,7 @@ pub struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     pub fn new(unit: &'a QuantUnit, phase: &'a Phase) -> Self {
-        let weights = unit.weights.iter().flatten();
-        let scales =
-            weights.clone().zip(phase.weight_scale.into_iter().cycle()).map(|(weight, lr)| (&weight.scale, lr));
-        let alphas = weights.zip(phase.alpha.into_iter().cycle()).map(|(weight, lr)| (&weight.alpha, lr));
-        let placement = &unit.placement;
-        let used = |site: &usize| {
-            placement.on_output.contains(&Some(*site))
-                || placement.on_input.iter().flatten().any(|at| *at == Some(*site))
-        };
-        let acts = (0..unit.acts.len()).filter(used).zip(phase.act_scale.into_iter().cycle());
-        let acts = acts.map(|(site, lr)| (&unit.acts[site].scale, lr));
-        let parameters = scales.chain(alphas).chain(acts).map(|(var, lr)| (AdamState::new(var), lr)).collect();
+        let parameters = phase.parameters(unit).into_iter().map(|(var, lr)| (AdamState::new(var), lr)).collect();
         Self { unit, phase, parameters }
     }
 
@@ -161,16 +174,7 @@ impl<'a> Trainer<'a> {
     /// Step `t` (from 1): forward, backward, Adam.
     pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<StepLoss> {
         let phase = self.phase;
-        let stretched = if phase.alpha.is_some() { self.unit.stretched()? } else { Vec::new() };
-        let mode = phase.mode(&stretched, masks);
-        let y_q = self.unit.forward(&batch.x, mode)?;
-        let error = recon_error(&y_q, &batch.y_fp, batch.loss_weight.as_ref(), phase.exponent)?;
-        let mut loss = error.clone();
-        if let Some(beta) = phase.beta.at(t, phase.iterations) {
-            for stretched in stretched.iter().flatten() {
-                loss = (loss + rounding_regulariser(stretched, beta, phase.round_weight)?)?;
-            }
-        }
+        let (error, loss) = phase.loss(self.unit, t, batch, masks)?;
         let gradients = loss.backward()?;
         for (state, lr) in &self.parameters {
             if let Some(gradient) = gradients.get(state.var()) {
@@ -183,23 +187,30 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Runs `phase` on `problem`; `None` if it leaves the unit nothing to train.
-pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control) -> Result<Option<UnitTrace>> {
+/// Runs `phase` on `problem` and adds its trace to `traces`, also if it fails on the way; does nothing where it leaves the
+/// unit nothing to train.
+pub fn train(
+    problem: &Problem,
+    phase: &Phase,
+    stream: Stream,
+    control: &Control,
+    traces: &mut Vec<UnitTrace>,
+) -> Result<()> {
     let trainer = Trainer::new(problem.unit, phase);
     if trainer.is_idle() || phase.iterations == 0 {
-        return Ok(None);
+        return Ok(());
     }
     let started = Instant::now();
-    let name = &problem.unit.unit.name;
-    let every = phase.iterations.div_ceil(TRACE_POINTS);
-    let mut trace = UnitTrace {
-        unit: name.clone(),
-        phase: phase.name.to_string(),
-        iterations: Vec::new(),
-        loss: Vec::new(),
-        regulariser: Vec::new(),
-        wall_s: 0.0,
-    };
+    let mut trace = UnitTrace::new(&problem.unit.unit.name, phase.name);
+    let outcome = run(&trainer, problem, stream, control, &mut trace);
+    trace.wall_s = started.elapsed().as_secs_f64();
+    traces.push(trace);
+    outcome
+}
+
+/// The steps of a phase.
+fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, trace: &mut UnitTrace) -> Result<()> {
+    let phase = trainer.phase;
     let sampler = Sampler { sampling: phase.sampling, images: problem.x_fp.dim(0)?, batch: phase.batch, stream };
     for t in 1..=phase.iterations {
         control.check()?;
@@ -208,19 +219,18 @@ pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
         let loss = trainer.step(t, &batch, &masks)?;
         let total = loss.error + loss.regulariser;
-        if !total.is_finite() {
-            return Err(Error::Diverged { unit: name.clone(), iteration: t, value: total });
-        }
-        if t == 1 || t % every == 0 || t == phase.iterations {
+        if UnitTrace::is_due(t, phase.iterations) || !total.is_finite() {
             trace.iterations.push(t);
             trace.loss.push(loss.error);
             trace.regulariser.push(loss.regulariser);
         }
+        if !total.is_finite() {
+            return Err(Error::Diverged { unit: trace.unit.clone(), iteration: t, value: total });
+        }
         let event = Event::Step { phase: phase.name, iteration: t, iterations: phase.iterations, loss: total };
         (control.observe)(event);
     }
-    trace.wall_s = started.elapsed().as_secs_f64();
-    Ok(Some(trace))
+    Ok(())
 }
 
 impl Problem<'_> {
@@ -233,9 +243,10 @@ impl Problem<'_> {
 }
 
 /// Masks drawn afresh for every activation of one step.
-struct KeyedMasks {
-    stream: Stream,
-    drop: f64,
+pub struct KeyedMasks {
+    pub stream: Stream,
+    /// Probability that an element is left in full precision.
+    pub drop: f64,
 }
 
 impl Masks for KeyedMasks {

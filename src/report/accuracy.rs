@@ -5,6 +5,7 @@ use crate::experiment::{Bits, Setting};
 use crate::methods;
 use crate::store::record::{Record, Status};
 use polars::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs that may stand in one table: same network, data, setting and number of calibration images.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +30,7 @@ pub struct Block {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub method: String,
+    /// The variant's name, and what else tells the row from others of its method.
     pub variant: Option<String>,
     /// Per entry of [`Block::bits`].
     pub entries: Vec<Entry>,
@@ -132,23 +134,57 @@ fn fill(mut block: Block, members: &[&Record]) -> Block {
     block.bits.sort_by_key(|bits| std::cmp::Reverse((bits.w + bits.a, bits.w)));
     block.bits.dedup();
     let position = |name: &str| methods::METHODS.iter().position(|method| method.name == name);
+    let variants = variants(members);
     let mut names: Vec<(String, Option<String>)> =
-        members.iter().map(|record| (record.cell.method.clone(), record.cell.variant.clone())).collect();
+        members.iter().zip(&variants).map(|(record, variant)| (record.cell.method.clone(), variant.clone())).collect();
     names.sort_by_key(|(method, variant)| (position(method), variant.clone()));
     names.dedup();
     block.rows = names
         .into_iter()
         .map(|(method, variant)| {
             let entry = |bits: &Bits| {
-                let of = |record: &&&Record| {
-                    record.cell.bits == *bits && record.cell.method == method && record.cell.variant == variant
+                let of = |(record, own): &(&&Record, &Option<String>)| {
+                    record.cell.bits == *bits && record.cell.method == method && **own == variant
                 };
-                entry(&members.iter().filter(of).copied().collect::<Vec<_>>())
+                entry(&members.iter().zip(&variants).filter(of).map(|(record, _)| *record).collect::<Vec<_>>())
             };
             Row { entries: block.bits.iter().map(entry).collect(), method, variant }
         })
         .collect();
     block
+}
+
+/// Per record what tells it from others of its method: the name of its variant, and the fields in which the runs of that
+/// variant differ (`drop-input 0.5`), since an entry is a mean over seeds and never over configurations.
+fn variants(members: &[&Record]) -> Vec<Option<String>> {
+    // Told apart by blocks, rows and columns already, or averaged over.
+    const KNOWN: [&str; 9] =
+        ["arch", "weights", "dataset", "bits", "method", "variant", "setting", "calib-images", "seed"];
+    let fields: Vec<BTreeMap<String, String>> = members
+        .iter()
+        .map(|record| {
+            let mut fields = record.cell.fields();
+            fields.retain(|key, _| !KNOWN.contains(&key.as_str()));
+            fields
+        })
+        .collect();
+    let name = |record: &Record| (record.cell.method.clone(), record.cell.variant.clone());
+    let mut differing: BTreeMap<(String, Option<String>), (usize, BTreeSet<String>)> = BTreeMap::new();
+    for (index, record) in members.iter().enumerate() {
+        let (first, keys) = differing.entry(name(record)).or_insert((index, BTreeSet::new()));
+        let both = fields[*first].keys().chain(fields[index].keys());
+        keys.extend(both.filter(|key| fields[*first].get(*key) != fields[index].get(*key)).cloned());
+    }
+    let variant = |(record, fields): (&&Record, &BTreeMap<String, String>)| {
+        let keys = differing.get(&name(record)).map(|(_, keys)| keys).into_iter().flatten();
+        let value = |key: &String| {
+            let value = fields.get(key).map_or("none", String::as_str);
+            format!("{} {value}", key.trim_start_matches("recipe."))
+        };
+        let parts: Vec<String> = record.cell.variant.iter().cloned().chain(keys.map(value)).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    };
+    members.iter().zip(&fields).map(variant).collect()
 }
 
 fn entry(runs: &[&Record]) -> Entry {

@@ -67,6 +67,18 @@ fn variants_settings_and_networks_are_kept_apart() {
 }
 
 #[test]
+fn configurations_are_never_averaged() {
+    let mut records = records();
+    // Seed 1 of QDrop at W2A2 drops less than the other seeds.
+    records[3].cell.recipe.drop_input = 0.25;
+    let blocks = accuracy::blocks(&records);
+    let titles: Vec<String> = blocks[0].rows.iter().map(|row| row.title()).collect();
+    assert_eq!(titles, ["RTN", "QDrop (drop-input 0.25)", "QDrop (drop-input 0.5)"]);
+    let n = |row: usize| blocks[0].rows[row].entries[1].statistics.as_ref().map(|statistics| statistics.n);
+    assert_eq!((n(1), n(2)), (Some(1), Some(2)));
+}
+
+#[test]
 fn csv_files_come_back_with_fractions() {
     let rendered = render(&records(), &SOURCE).unwrap();
     let read = |bytes: &[u8]| CsvReader::new(Cursor::new(bytes.to_vec())).finish().unwrap();

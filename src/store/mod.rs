@@ -20,6 +20,7 @@ const RECORD: &str = "record.json";
 const CELL: &str = "cell.toml";
 const TRACE: &str = "trace.json";
 const PREDICTIONS: &str = "predictions.safetensors";
+const PICTURES: &str = "pictures.safetensors";
 /// Prefix of folders that are being written; what a killed process left of them is ignored.
 const TEMPORARY: &str = ".writing-";
 
@@ -30,6 +31,30 @@ pub struct Predictions {
     pub calib: Vec<u32>,
     pub test_labels: Vec<u32>,
     pub calib_labels: Vec<u32>,
+}
+
+/// Some calibration images beside what a transform network made of them, `(N, C, H, W)`, normalised.
+#[derive(Clone, Debug)]
+pub struct Pictures {
+    pub x: Tensor,
+    pub t_x: Tensor,
+}
+
+impl Pictures {
+    fn to_safetensors(&self, run: &Path) -> Result<Vec<u8>> {
+        safetensors::serialize([("x", &self.x), ("t_x", &self.t_x)], None)
+            .map_err(|error| Error::content(run.join(PICTURES), error.to_string()))
+    }
+}
+
+/// What a run leaves beside its record.
+#[derive(Default)]
+pub struct Artefacts<'a> {
+    pub traces: &'a [UnitTrace],
+    /// `None` if it failed.
+    pub predictions: Option<&'a Predictions>,
+    /// `None` without a transform network.
+    pub pictures: Option<&'a Pictures>,
 }
 
 /// The runs of one experiment.
@@ -76,13 +101,7 @@ impl Store {
     }
 
     /// Stores a run, replacing one of the same id: all its files appear at once, or none.
-    pub fn write_run(
-        &self,
-        record: &Record,
-        cell: &str,
-        traces: &[UnitTrace],
-        predictions: Option<&Predictions>,
-    ) -> Result<()> {
+    pub fn write_run(&self, record: &Record, cell: &str, artefacts: &Artefacts) -> Result<()> {
         let target = self.runs.join(&record.run_id);
         let folder = tempfile::Builder::new()
             .prefix(TEMPORARY)
@@ -90,9 +109,12 @@ impl Store {
             .map_err(Error::io("cannot write into", &self.runs))?;
         let write = |name: &str, content: &[u8]| atomic::write(&folder.path().join(name), content);
         write(CELL, cell.as_bytes())?;
-        write(TRACE, &json(&target, &traces)?)?;
-        if let Some(predictions) = predictions {
+        write(TRACE, &json(&target, &artefacts.traces)?)?;
+        if let Some(predictions) = artefacts.predictions {
             write(PREDICTIONS, &predictions.to_safetensors(&target)?)?;
+        }
+        if let Some(pictures) = artefacts.pictures {
+            write(PICTURES, &pictures.to_safetensors(&target)?)?;
         }
         write(RECORD, &json(&target, record)?)?;
         readable_by_all(folder.path()).map_err(Error::io("cannot set the mode of", &target))?;

@@ -92,14 +92,69 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnitTrace {
     pub unit: String,
-    /// `weights`, or `activations` for a second phase.
+    /// `weights`, `activations` for a second phase, `meta` for the training of a transform network.
     pub phase: String,
     pub iterations: Vec<usize>,
-    /// Reconstruction error without the regulariser.
+    /// Reconstruction error without the regulariser; the meta-loss.
+    #[serde(with = "finite_or_null")]
     pub loss: Vec<f64>,
-    /// Weighted rounding regulariser.
+    /// Weighted rounding regulariser; empty for a meta-loss.
+    #[serde(with = "finite_or_null")]
     pub regulariser: Vec<f64>,
+    /// The terms of a meta-loss.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub terms: Vec<TermTrace>,
     pub wall_s: f64,
+}
+
+/// One term of a meta-loss at the iterations of its [`UnitTrace`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TermTrace {
+    /// As in `[terms]`.
+    pub name: String,
+    pub weight: f64,
+    /// Unweighted.
+    #[serde(with = "finite_or_null")]
+    pub loss: Vec<f64>,
+    /// Norm of the gradient of the unweighted term with respect to the parameters of the transform network.
+    #[serde(with = "finite_or_null")]
+    pub gradient_norm: Vec<f64>,
+}
+
+/// JSON has no NaN and no infinity: they become null, and null becomes NaN.
+mod finite_or_null {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(values: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+        values.serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
+        let values = Vec::<Option<f64>>::deserialize(deserializer)?;
+        Ok(values.into_iter().map(|value| value.unwrap_or(f64::NAN)).collect())
+    }
+}
+
+/// Points per trace.
+const TRACE_POINTS: usize = 100;
+
+impl UnitTrace {
+    pub fn new(unit: &str, phase: &str) -> Self {
+        Self {
+            unit: unit.to_string(),
+            phase: phase.to_string(),
+            iterations: Vec::new(),
+            loss: Vec::new(),
+            regulariser: Vec::new(),
+            terms: Vec::new(),
+            wall_s: 0.0,
+        }
+    }
+
+    /// Whether step `t` (from 1) of `iterations` leaves a point.
+    pub fn is_due(t: usize, iterations: usize) -> bool {
+        t == 1 || t.is_multiple_of(iterations.div_ceil(TRACE_POINTS)) || t == iterations
+    }
 }
 
 #[cfg(test)]
@@ -121,6 +176,10 @@ impl Record {
                 setting: crate::experiment::Setting::Qdrop,
                 calib_images: 64,
                 seed,
+                augment: Vec::new(),
+                transform: None,
+                meta: None,
+                terms: None,
                 recipe: recipe(crate::arch::find("resnet20").unwrap()),
             },
             method_revision: 1,

@@ -15,9 +15,13 @@ fn runs_come_back_as_they_were_stored() {
     let store = Store::new(results.path(), "test");
     assert!(store.scan().unwrap().records.is_empty());
     let _lock = store.lock().unwrap();
-    store.write_run(&record("one"), "a = 1", &[], Some(&predictions())).unwrap();
-    store.write_run(&record("two").failed("why"), "a = 2", &[], None).unwrap();
-    store.write_run(&record("two"), "a = 2", &[], Some(&predictions())).unwrap();
+    store
+        .write_run(&record("one"), "a = 1", &Artefacts { predictions: Some(&predictions()), ..Artefacts::default() })
+        .unwrap();
+    store.write_run(&record("two").failed("why"), "a = 2", &Artefacts::default()).unwrap();
+    store
+        .write_run(&record("two"), "a = 2", &Artefacts { predictions: Some(&predictions()), ..Artefacts::default() })
+        .unwrap();
     let scan = store.scan().unwrap();
     assert_eq!(
         scan.records.iter().map(|record| (record.run_id.as_str(), record.status)).collect::<Vec<_>>(),
@@ -36,7 +40,7 @@ fn broken_and_newer_records_are_named_and_skipped() {
     let store = Store::new(results.path(), "test");
     let _lock = store.lock().unwrap();
     for id in ["cut", "newer", "moved", "good"] {
-        store.write_run(&record(id), "", &[], None).unwrap();
+        store.write_run(&record(id), "", &Artefacts::default()).unwrap();
     }
     let path = |id: &str| store.run_folder(id).join(RECORD);
     let text = std::fs::read_to_string(path("cut")).unwrap();
@@ -82,7 +86,7 @@ fn runs_are_found_by_unique_prefix() {
     for (experiment, id) in [("a", "cell-1"), ("a", "cell-12"), ("b", "cell-2")] {
         let store = Store::new(results.path(), experiment);
         let _lock = store.lock().unwrap();
-        store.write_run(&record(id), "", &[], None).unwrap();
+        store.write_run(&record(id), "", &Artefacts::default()).unwrap();
     }
     let find =
         |prefix: &str| find(results.path(), prefix).map(|(_, record)| record.run_id).map_err(|error| error.to_string());

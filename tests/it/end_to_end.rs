@@ -1,6 +1,6 @@
 //! Real networks on real images, in the smallest form that shows that they work.
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use metaaug::arch::ARCHS;
 use metaaug::assets::checkpoint::{EMBEDDED, load_weights};
 use metaaug::data::{self, Split};
@@ -10,9 +10,11 @@ use metaaug::graph::fold_bn::fold_bn;
 use metaaug::launch::{predict, top1};
 use metaaug::methods::METHODS;
 use metaaug::quant::model::{Mode, QuantModel};
+use metaaug::recon::added::Added;
 use metaaug::recon::event::Control;
-use metaaug::recon::quantize;
 use metaaug::recon::recipe::{Granularity, Loss, Recipe};
+use metaaug::recon::{Calibration, quantize};
+use metaaug::store::record::UnitTrace;
 use std::sync::atomic::AtomicBool;
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -35,6 +37,17 @@ fn accuracy(model: &QuantModel, test: &Split) -> f64 {
     top1(&predictions.unwrap(), &test.labels)
 }
 
+/// The network quantized on `images` alone, with the losses of its units.
+fn quantized(
+    network: &Network,
+    images: &Tensor,
+    bits: (Bits, Setting),
+    recipe: &Recipe,
+) -> (QuantModel, Vec<UnitTrace>) {
+    let (calib, mut traces) = (Calibration { images, added: Added::default() }, Vec::new());
+    (quantize(network, &calib, bits, recipe, 0, &CONTROL, &mut traces).unwrap(), traces)
+}
+
 #[test]
 fn every_method_keeps_four_bits_close_to_full_precision() {
     let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(64, 0).unwrap();
@@ -45,7 +58,7 @@ fn every_method_keeps_four_bits_close_to_full_precision() {
             let recipe = Recipe { iterations: 10, act_search_images: 64, ..(method.recipe)(arch) };
             let folded = fold_bn(&network, recipe.batch_norm).unwrap();
             let bits = (Bits { w: 4, a: 4 }, Setting::Brecq);
-            let (model, traces) = quantize(&folded, &calib.images, bits, &recipe, 0, &CONTROL).unwrap();
+            let (model, traces) = quantized(&folded, &calib.images, bits, &recipe);
             assert_eq!(traces.is_empty(), recipe.granularity == Granularity::None, "{}", method.name);
             let top1 = accuracy(&model, &test);
             assert!(top1 > 0.85, "{} with {}: {top1}", arch.name, method.name);
@@ -62,7 +75,7 @@ fn reconstruction_repairs_two_bits() {
     let top1 = |recipe: &Recipe| {
         let folded = fold_bn(&network, recipe.batch_norm).unwrap();
         let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
-        accuracy(&quantize(&folded, &calib.images, bits, recipe, 0, &CONTROL).unwrap().0, &test)
+        accuracy(&quantized(&folded, &calib.images, bits, recipe).0, &test)
     };
     let genie = Recipe { iterations: 100, ..(metaaug::methods::find("genie-m").unwrap().recipe)(arch) };
     let start = top1(&Recipe { granularity: Granularity::None, ..genie.clone() });
@@ -81,7 +94,7 @@ fn thirty_two_bits_change_nothing() {
     let recipe = Recipe { iterations: 2, ..(metaaug::methods::find("qdrop").unwrap().recipe)(arch) };
     let network = fold_bn(&network(arch), recipe.batch_norm).unwrap();
     let bits = (Bits { w: Bits::FULL, a: Bits::FULL }, Setting::Qdrop);
-    let (model, traces) = quantize(&network, &calib.images, bits, &recipe, 0, &CONTROL).unwrap();
+    let (model, traces) = quantized(&network, &calib.images, bits, &recipe);
     assert!(traces.is_empty());
     let full = network.units.iter().fold(test.images.clone(), |x, unit| {
         metaaug::graph::forward::forward(unit, &x, &metaaug::graph::forward::FullPrecision).unwrap()

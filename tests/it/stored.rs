@@ -4,7 +4,7 @@ use crate::cli::{Ended, ended};
 use assert_cmd::Command;
 use metaaug::experiment::{Bits, Cell, Experiment, Options, RunId};
 use metaaug::store::record::{Cost, FORMAT, Hashes, Metrics, Provenance, Record, Status};
-use metaaug::store::{Predictions, Store};
+use metaaug::store::{Artefacts, Predictions, Store};
 use std::path::PathBuf;
 
 /// A folder of results.
@@ -84,7 +84,8 @@ impl Results {
             test_labels: vec![0; right.len()],
             calib_labels: vec![0],
         };
-        store.write_run(record, &record.cell.to_toml().unwrap(), &[], Some(&predictions)).unwrap();
+        let artefacts = Artefacts { predictions: Some(&predictions), ..Artefacts::default() };
+        store.write_run(record, &record.cell.to_toml().unwrap(), &artefacts).unwrap();
         store.run_folder(&record.run_id)
     }
 

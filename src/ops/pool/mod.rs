@@ -20,14 +20,29 @@ use std::sync::Arc;
 /// Gradient: to the winning positions, to any order (the second derivative of the choice itself is zero).
 /// Errors: [`Error::Shape`] when a window does not fit, or could lie on padding alone (`2p > k`).
 pub fn max_pool2d(x: &Tensor, pool: Pool) -> Result<Tensor> {
-    let windows = Windows::new(x.dims4()?, pool)?;
     match x.device() {
-        Device::Cpu => {
-            let x = x.contiguous()?;
-            let winners = Arc::new(winners(&x, &windows)?);
-            Ok(x.apply_op1(Select { windows, winners })?)
-        }
-        _ => max_of_shifted_views(x, &windows),
+        Device::Cpu => Maxima::of(x, pool)?.pick(x),
+        _ => max_of_shifted_views(x, &Windows::new(x.dims4()?, pool)?),
+    }
+}
+
+/// Where the maxima of each window are.
+pub struct Maxima {
+    windows: Windows,
+    winners: Arc<Vec<u32>>,
+}
+
+impl Maxima {
+    /// Of `x`, as [`max_pool2d`] finds them; on the CPU only.
+    pub fn of(x: &Tensor, pool: Pool) -> Result<Self> {
+        let windows = Windows::new(x.dims4()?, pool)?;
+        let winners = Arc::new(winners(&x.contiguous()?, &windows)?);
+        Ok(Self { windows, winners })
+    }
+
+    /// The values of `t`, of the same shape, at these places: linear, so that it also maps tangents.
+    pub fn pick(&self, t: &Tensor) -> Result<Tensor> {
+        Ok(t.contiguous()?.apply_op1(Select { windows: self.windows, winners: self.winners.clone() })?)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Against values computed by the methods' published code (`tests/golden/README.md`).
 
+mod meta;
 mod quantizers;
 mod ranges;
 mod reconstruction;
@@ -26,6 +27,12 @@ impl Golden {
 
     pub fn find(&self, name: &str) -> Option<Tensor> {
         self.tensors.get(name).cloned()
+    }
+
+    /// Tensors whose names begin with `prefix`, without it.
+    pub fn with_prefix(&self, prefix: &str) -> HashMap<String, Tensor> {
+        let named = self.tensors.iter();
+        named.filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_string(), tensor.clone()))).collect()
     }
 
     pub fn values(&self, name: &str) -> Vec<f32> {

@@ -20,9 +20,9 @@ use std::sync::Arc;
 const STEPS: usize = 10;
 
 /// Hands out recorded masks in the order in which the interpreter asks for them.
-struct Replay {
-    masks: Vec<Vec<u8>>,
-    next: Cell<usize>,
+pub(super) struct Replay {
+    pub(super) masks: Vec<Vec<u8>>,
+    pub(super) next: Cell<usize>,
 }
 
 impl Masks for Replay {
@@ -89,7 +89,7 @@ fn block(golden: &Golden, prefix: &str) -> Unit {
 }
 
 /// Stem, one block, classifier.
-fn tiny_network(golden: &Golden, prefix: &str) -> Network {
+pub(super) fn tiny_network(golden: &Golden, prefix: &str) -> Network {
     let stem = vec![conv(golden, prefix, "conv1", Source::Input, 1), node("relu", Op::Relu, &[Source::Node(0)])];
     let fc =
         Linear { weight: golden.tensor(&format!("{prefix}fc.weight")), bias: golden.find(&format!("{prefix}fc.bias")) };
@@ -124,7 +124,7 @@ fn assert_trained(what: &str, actual: &[f32], expected: &[f32], lr: f32, steps: 
     );
 }
 
-fn weight_named<'a>(unit: &'a QuantUnit, name: &str) -> &'a metaaug::quant::weight::WeightQuantizer {
+pub(super) fn weight_named<'a>(unit: &'a QuantUnit, name: &str) -> &'a metaaug::quant::weight::WeightQuantizer {
     let index = unit.unit.nodes.iter().position(|node| node.name == name).unwrap();
     unit.weights[index].as_ref().unwrap()
 }

@@ -1,0 +1,61 @@
+//! The transform network of a cell, warmed up once per configuration and remembered.
+
+use super::inputs::Inputs;
+use crate::assets::embedded::sha256;
+use crate::error::{Error, Result};
+use crate::experiment::Cell;
+use crate::meta::config::Transform;
+use crate::meta::nets::{TransformNet, too_small};
+use crate::meta::warm_up::{REVISION, untrained, warmed_up};
+use crate::recon::event::Control;
+use crate::rng::Stream;
+use crate::store::atomic;
+use std::path::{Path, PathBuf};
+
+/// Warmed-up networks in a folder, by everything that determines them.
+pub struct TransformCache {
+    folder: PathBuf,
+}
+
+impl TransformCache {
+    pub fn new(cache: &Path) -> Self {
+        Self { folder: cache.join("transform") }
+    }
+
+    /// The network of `cell` as it is before its first unit; `None` if the cell has none.
+    ///
+    /// Errors: images too small for its depth.
+    pub fn network(&self, cell: &Cell, inputs: &Inputs, control: &Control) -> Result<Option<TransformNet>> {
+        let Some(config) = &cell.transform else { return Ok(None) };
+        let images = &inputs.calib.images;
+        let (_, channels, height, width) = images.dims4()?;
+        if let Some(problem) = too_small(config, height, width) {
+            return Err(Error::Usage(format!("transform.depth: {problem}")));
+        }
+        let stream = Stream::new(cell.seed);
+        if !config.net.0.needs_warm_up || config.warmup_iterations == 0 {
+            return Ok(Some(untrained(config, images, stream)?));
+        }
+        let path = self.folder.join(format!("{:.32}.safetensors", key(config, cell.seed, channels, inputs)?));
+        if path.exists() {
+            let net = untrained(config, images, stream)?;
+            // A file that cannot be read, or does not fit, only costs a warm-up.
+            let loaded = candle_core::safetensors::load(&path, images.device()).map_err(Error::from);
+            if loaded.and_then(|tensors| net.parameters.load(&tensors)).is_ok() {
+                return Ok(Some(net));
+            }
+        }
+        let net = warmed_up(config, images, stream, control)?;
+        let bytes = safetensors::serialize(net.parameters.tensors()?, None)
+            .map_err(|error| Error::content(&path, error.to_string()))?;
+        atomic::write(&path, &bytes)?;
+        Ok(Some(net))
+    }
+}
+
+/// SHA-256 of all that a warm-up depends on.
+fn key(config: &Transform, seed: u64, channels: usize, inputs: &Inputs) -> Result<String> {
+    let config = toml::to_string(config).map_err(|error| Error::Usage(format!("transform: {error}")))?;
+    let text = format!("{config}seed = {seed}\nchannels = {channels}\nrevision = {REVISION}\n{}", inputs.hashes.calib);
+    Ok(sha256(&[text.as_bytes()]))
+}

@@ -1,0 +1,208 @@
+//! What of MetaAug a grid can set: the tables `[transform]`, `[meta]` and `[terms]` of a cell.
+
+use super::nets::{self, NetSpec};
+use crate::arch::ArchSpec;
+use crate::experiment::overridable;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+overridable! {
+    /// The transform network `T` and its warm-up to the identity.
+    Transform, TransformOverride {
+        /// Which network.
+        net: Net,
+        /// Channels of its first layer; each level of a UNet doubles them.
+        base: usize,
+        /// Number of levels, each of which halves the image.
+        depth: usize,
+        /// How a UNet goes back up.
+        up: Up,
+        /// Adam steps that teach `T` to reproduce the calibration images before it is used.
+        warmup_iterations: usize,
+        /// Learning rate of these steps, with cosine decay to 0.
+        warmup_lr: f64,
+        /// Images per warm-up step.
+        warmup_batch: usize,
+        /// The statistics with which `T`'s BatchNorm layers normalise the images that reconstruction sees.
+        statistics: Statistics,
+    }
+}
+
+overridable! {
+    /// How `T` is trained for each unit.
+    Meta, MetaOverride {
+        /// Steps per unit; 0 leaves `T` as it was warmed up.
+        iterations: usize,
+        /// Images per step, transformed.
+        batch: usize,
+        /// Original images on which the updated unit is judged.
+        outer_batch: usize,
+        /// The rule of the virtual update of the unit.
+        inner: Inner,
+        /// Number of virtual updates per step, all on the same transformed images.
+        unroll: usize,
+        /// Multiplies the recipe's learning rates in the virtual update.
+        inner_lr_factor: f64,
+        /// Adam's epsilon in the virtual update.
+        inner_eps: f64,
+        /// How the derivative of the virtual update is computed.
+        derivative: Derivative,
+        /// Temperature of `val-kl`.
+        temperature: f64,
+        /// `margin` asks for at least this mean squared change, in normalised pixels.
+        eps: f64,
+        /// Whether `distribution` compares mixed-up images.
+        mixup: bool,
+        /// Learning rate of `T`.
+        lr: f64,
+        /// The gradient of `T` is scaled down to this norm.
+        clip_norm: f64,
+        /// Factor of the learning rate when the loss has not improved for `plateau_patience` steps.
+        plateau_factor: f64,
+        /// See `plateau_factor`.
+        plateau_patience: usize,
+        /// Whether stem and classifier see the original images only.
+        skip_ends: bool,
+    }
+}
+
+overridable! {
+    /// Weights of the terms of the meta-loss; 0 leaves a term out. See [`super::terms`].
+    Terms, TermsOverride {
+        /// `KL(softmax(f(v) / temperature) || softmax(f_q(v) / temperature))` on original images.
+        val_kl: f64,
+        /// Cross-entropy of the updated quantized network on original images, with their labels.
+        label_ce: f64,
+        /// `max(0, eps - mean((x - T(x))^2))`.
+        margin: f64,
+        /// Probabilistic knowledge transfer between the features of `T(x)` and of `x`.
+        distribution: f64,
+        /// Mean squared difference of the features of `T(x)` and of `x`.
+        feature_mse: f64,
+        /// Kullback-Leibler divergence of the features' softmax.
+        feature_kl: f64,
+    }
+}
+
+impl Transform {
+    /// The published UNet (`unet/unet_model.py` of the published code).
+    ///
+    /// Deviates: the published warm-up weights are a file whose training is not described; ours are trained on the
+    /// calibration images.
+    pub fn published() -> Self {
+        Self {
+            net: Net(&nets::UNET),
+            base: 64,
+            depth: 4,
+            up: Up::Transposed,
+            warmup_iterations: 500,
+            warmup_lr: 1e-3,
+            warmup_batch: 32,
+            statistics: Statistics::Batch,
+        }
+    }
+}
+
+impl Meta {
+    /// The constants of MetaAug's paper (section 4.1) and published code (`train_meta.py`).
+    pub fn published(arch: &ArchSpec) -> Self {
+        Self {
+            iterations: 500,
+            batch: 32,
+            outer_batch: 64,
+            inner: Inner::Adam,
+            unroll: 1,
+            inner_lr_factor: 1.0,
+            inner_eps: 1e-8,
+            derivative: Derivative::Exact,
+            temperature: 4.0,
+            eps: if arch.name == "resnet50" { 0.3 } else { 0.1 },
+            mixup: true,
+            lr: 5e-6,
+            clip_norm: 0.1,
+            plateau_factor: 0.95,
+            plateau_patience: 100,
+            skip_ends: true,
+        }
+    }
+}
+
+impl Terms {
+    /// The weights of MetaAug's paper (section 4.1).
+    pub fn published() -> Self {
+        Self { val_kl: 5.0, label_ce: 0.0, margin: 0.5, distribution: 3e4, feature_mse: 0.0, feature_kl: 0.0 }
+    }
+}
+
+/// A row of [`nets::NETS`], by name.
+#[derive(Clone, Copy)]
+pub struct Net(pub &'static NetSpec);
+
+impl std::fmt::Debug for Net {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name)
+    }
+}
+
+impl PartialEq for Net {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Serialize for Net {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Net {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        nets::NETS.iter().find(|net| net.name == name).map(Net).ok_or_else(|| {
+            let known: Vec<String> = nets::NETS.iter().map(|net| format!("`{}`", net.name)).collect();
+            serde::de::Error::custom(format!("unknown transform net `{name}`, expected one of {}", known.join(", ")))
+        })
+    }
+}
+
+/// How a UNet doubles the size of its activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Up {
+    /// Transposed 2x2 convolution with stride 2.
+    Transposed,
+    /// Bilinear interpolation, corners aligned.
+    Bilinear,
+}
+
+/// What a BatchNorm layer normalises with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Statistics {
+    /// Those of the batch, as in training.
+    Batch,
+    /// The running averages.
+    Running,
+}
+
+/// How a virtual update changes the unit's parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Inner {
+    /// Gradient descent, as the paper writes it.
+    Sgd,
+    /// A fresh Adam, as the published code has it.
+    Adam,
+    /// As `adam`, but the updated parameters count as constants: first order, `val-kl` and `label-ce` do not reach `T`.
+    None,
+}
+
+/// How the derivative of the inner gradient is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Derivative {
+    /// Exactly, by differentiating the directional derivative of the inner loss.
+    Exact,
+    /// By central differences of the inner gradient along that direction: two more first-order passes.
+    FiniteDifference,
+}

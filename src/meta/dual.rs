@@ -1,0 +1,283 @@
+//! Passes over quantized units that carry a directional derivative along.
+//!
+//! The derivative of a virtual update is a mixed second derivative of the inner loss: with `u` the adjoint of the inner
+//! gradient `g = dL_Q/dtheta`, it is `d<u, g>/dx`. Now `<u, g>` is the derivative of `L_Q` in direction `u`, which one
+//! forward pass over values *and tangents* computes; its ordinary gradient to `x` is the mixed derivative, exactly. So no
+//! backward pass is ever differentiated: two passes forward, one backward, nothing kept from one iteration to the next.
+//!
+//! Everything here is made of differentiable operations in `f32` or `f64`. Straight-through rounding is the affine
+//! function of [`Linearised`]; central differences keep it as it was at the point they are taken around
+//! ([`Roundings`]).
+
+use crate::error::{Error, Result};
+use crate::graph::forward::interpret;
+use crate::graph::{Op, Source};
+use crate::ops::conv::conv2d;
+use crate::ops::fake_quant::{Linearised, Mask};
+use crate::ops::pool::{Maxima, max_pool2d};
+use crate::ops::relu::{clipped_relu, gate};
+use crate::quant::act::ActQuantizer;
+use crate::quant::model::{Acts, QuantUnit};
+use crate::quant::weight::WeightQuantizer;
+use candle_core::{D, Tensor};
+use std::cell::{Cell, RefCell};
+
+/// A value with its derivative in the direction of the pass; no tangent is zero.
+#[derive(Clone)]
+pub struct Dual {
+    pub value: Tensor,
+    pub tangent: Option<Tensor>,
+}
+
+impl Dual {
+    pub fn constant(value: Tensor) -> Self {
+        Self { value, tangent: None }
+    }
+
+    /// Applies a linear map.
+    fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        Ok(Self { value: f(&self.value)?, tangent: self.tangent.as_ref().map(f).transpose()? })
+    }
+}
+
+fn sum(a: Option<Tensor>, b: Option<Tensor>) -> Result<Option<Tensor>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Ok(Some((a + b)?)),
+        (a, b) => Ok(a.or(b)),
+    }
+}
+
+/// Where activations are rounded.
+pub enum Roundings {
+    /// Wherever they are.
+    Fresh,
+    /// Wherever they are, and remembered.
+    Record(RefCell<Vec<Linearised>>),
+    /// As recorded, in the same order of passes; the counter is the next one.
+    Replay(Vec<Linearised>, Cell<usize>),
+}
+
+impl Roundings {
+    fn at(&self, x: &Tensor, quantizer: &ActQuantizer, mask: Mask) -> Result<Linearised> {
+        if let Roundings::Replay(recorded, next) = self {
+            let index = next.replace(next.get() + 1);
+            return recorded.get(index).cloned().ok_or_else(|| Error::Shape {
+                op: "replayed roundings",
+                problem: format!("only {} were recorded", recorded.len()),
+            });
+        }
+        let quant = quantizer.fake_quant(x, mask)?;
+        let fresh = Linearised::at(&x.detach(), &quantizer.scale.as_detached_tensor(), &quant)?;
+        if let Roundings::Record(recorded) = self {
+            recorded.borrow_mut().push(fresh.clone());
+        }
+        Ok(fresh)
+    }
+}
+
+/// Which weights a pass uses.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Rounding {
+    Soft,
+    Hard,
+}
+
+/// One pass.
+pub struct DualPass<'a> {
+    pub unit: &'a QuantUnit,
+    /// The direction: its quantizers hold the tangents of `unit`'s scales and logits.
+    pub direction: Option<&'a QuantUnit>,
+    pub rounding: Rounding,
+    pub acts: Acts<'a>,
+    pub roundings: &'a Roundings,
+}
+
+impl DualPass<'_> {
+    /// Output of the unit for input `x`. Gradient: to `x`, scales and logits.
+    pub fn forward(&self, x: Dual) -> Result<Dual> {
+        let unit = &self.unit.unit;
+        interpret(unit, x, Source::Node(unit.nodes.len() - 1), |index, node, inputs| {
+            let placement = &self.unit.placement;
+            let sites = placement.on_input[index].iter().enumerate();
+            let inputs = inputs.into_iter().zip(sites).map(|(x, (slot, site))| self.act(*site, x, index, Some(slot)));
+            let inputs = inputs.collect::<Result<Vec<_>>>()?;
+            let weight = node.op.weight().map(|weight| self.weight(index, weight)).transpose()?;
+            self.act(placement.on_output[index], apply(&node.op, &inputs, weight.as_ref())?, index, None)
+        })
+    }
+
+    fn weight(&self, node: usize, full_precision: &Tensor) -> Result<Dual> {
+        let Some(quantizer) = &self.unit.weights[node] else { return Ok(Dual::constant(full_precision.clone())) };
+        let direction = self.direction.and_then(|direction| direction.weights[node].as_ref());
+        quantized_weight(quantizer, direction, self.rounding)
+    }
+
+    fn act(&self, site: Option<usize>, x: Dual, node: usize, slot: Option<usize>) -> Result<Dual> {
+        let Some(site) = site else { return Ok(x) };
+        let mask = match self.acts {
+            Acts::FullPrecision => return Ok(x),
+            Acts::Quantized => Mask::All,
+            Acts::Dropped(masks) => masks.mask(node, slot),
+        };
+        let quantizer = &self.unit.acts[site];
+        let factor = f64::from(quantizer.fake_quant(&x.value, Mask::All)?.scale_gradient_factor);
+        let Linearised { slope, level } = self.roundings.at(&x.value, quantizer, mask)?;
+        let scale = scaled_gradient(quantizer.scale.as_tensor(), factor)?;
+        let value = ((&x.value * &slope)? + level.broadcast_mul(&scale)?)?;
+        let of_x = x.tangent.map(|tangent| tangent * &slope).transpose()?;
+        let of_scale = self.direction.map(|direction| -> Result<Tensor> {
+            Ok(level.broadcast_mul(&(direction.acts[site].scale.as_detached_tensor() * factor)?)?)
+        });
+        Ok(Dual { value, tangent: sum(of_x, of_scale.transpose()?)? })
+    }
+}
+
+/// `x` with its gradient multiplied by `factor`.
+fn scaled_gradient(x: &Tensor, factor: f64) -> Result<Tensor> {
+    match factor == 1.0 {
+        true => Ok(x.clone()),
+        false => Ok(((x * factor)? + (x.detach() * (1.0 - factor))?)?),
+    }
+}
+
+/// `op` on duals; every operation but the activation functions and max-pooling is linear in its input.
+fn apply(op: &Op, inputs: &[Dual], weight: Option<&Dual>) -> Result<Dual> {
+    let x = &inputs[0];
+    match (op, weight) {
+        (Op::Conv(layer), Some(weight)) => {
+            let weight = weight.map(|weight| layer.scaled(weight))?;
+            bilinear(x, &weight, |x, w, has_bias| {
+                conv2d(x, w, layer.bias.as_ref().filter(|_| has_bias), layer.geometry)
+            })
+        }
+        (Op::Linear(layer), Some(weight)) => bilinear(x, weight, |x, w, has_bias| {
+            let y = x.matmul(&w.t()?)?;
+            match layer.bias.as_ref().filter(|_| has_bias) {
+                Some(bias) => Ok(y.broadcast_add(bias)?),
+                None => Ok(y),
+            }
+        }),
+        (Op::BatchNorm(norm), _) => {
+            let (gain, bias) = norm.affine()?;
+            let shape = (1, gain.elem_count(), 1, 1);
+            let (gain, bias) = (gain.reshape(shape)?, bias.reshape(shape)?);
+            let scaled = x.map(|x| Ok(x.broadcast_mul(&gain)?))?;
+            Ok(Dual { value: scaled.value.broadcast_add(&bias)?, tangent: scaled.tangent })
+        }
+        (Op::Relu, _) => rectified(x, f32::INFINITY),
+        (Op::Relu6, _) => rectified(x, 6.0),
+        (Op::Add, _) => inputs[1..].iter().try_fold(x.clone(), |total, term| {
+            Ok(Dual { value: (total.value + &term.value)?, tangent: sum(total.tangent, term.tangent.clone())? })
+        }),
+        (Op::MaxPool(window), _) => match &x.tangent {
+            None => Ok(Dual::constant(max_pool2d(&x.value, *window)?)),
+            Some(_) => {
+                let maxima = Maxima::of(&x.value, *window)?;
+                x.map(|x| maxima.pick(x))
+            }
+        },
+        (Op::GlobalAvgPool, _) => x.map(|x| Ok(x.mean_keepdim((D::Minus2, D::Minus1))?)),
+        (Op::Flatten, _) => x.map(|x| Ok(x.flatten_from(1)?)),
+        (Op::Conv(_) | Op::Linear(_), None) => {
+            Err(Error::Shape { op: "dual pass", problem: format!("a {} without a weight", op.kind()) })
+        }
+    }
+}
+
+/// `f(x, w)` bilinear, plus a bias where the flag is set.
+fn bilinear(x: &Dual, w: &Dual, f: impl Fn(&Tensor, &Tensor, bool) -> Result<Tensor>) -> Result<Dual> {
+    let of_x = x.tangent.as_ref().map(|tangent| f(tangent, &w.value, false)).transpose()?;
+    let of_w = w.tangent.as_ref().map(|tangent| f(&x.value, tangent, false)).transpose()?;
+    Ok(Dual { value: f(&x.value, &w.value, true)?, tangent: sum(of_x, of_w)? })
+}
+
+fn rectified(x: &Dual, upper: f32) -> Result<Dual> {
+    let value = clipped_relu(&x.value, upper)?;
+    let tangent = x.tangent.as_ref().map(|tangent| gate(tangent, &value, upper)).transpose()?;
+    Ok(Dual { value, tangent })
+}
+
+/// The quantized weight and its derivative when scale and logits move along `direction`.
+fn quantized_weight(
+    quantizer: &WeightQuantizer,
+    direction: Option<&WeightQuantizer>,
+    rounding: Rounding,
+) -> Result<Dual> {
+    let (floor, zero_point, highest) = quantizer.constants()?;
+    let dtype = floor.dtype();
+    let between = |x: &Tensor, high: f64| -> Result<Tensor> {
+        let x = x.detach();
+        Ok((x.ge(0f64)?.to_dtype(dtype)? * x.le(high)?.to_dtype(dtype)?)?)
+    };
+    let alpha = quantizer.alpha.as_tensor();
+    let (h, h_tangent) = match rounding {
+        Rounding::Hard => (alpha.detach().ge(0f64)?.to_dtype(dtype)?, None),
+        Rounding::Soft => {
+            let sigmoid = candle_nn::ops::sigmoid(alpha)?;
+            let stretched = ((&sigmoid * 1.2)? - 0.1)?;
+            let passes = between(&stretched, 1.0)?;
+            let above = stretched.detach().gt(1f64)?.to_dtype(dtype)?;
+            let tangent = direction.map(|direction| -> Result<Tensor> {
+                let slope = ((&sigmoid * sigmoid.affine(-1.0, 1.0)?)? * 1.2)?;
+                Ok(((slope * direction.alpha.as_detached_tensor())? * &passes)?)
+            });
+            (((stretched * &passes)? + above)?, tangent.transpose()?)
+        }
+    };
+    let level = (floor + h)?.broadcast_add(&zero_point)?;
+    let passes = between(&level, highest)?;
+    let above = (level.detach().gt(highest)?.to_dtype(dtype)? * highest)?;
+    let level = ((level * &passes)? + above)?.broadcast_sub(&zero_point)?;
+    let scale = quantizer.scale.as_tensor();
+    let of_scale = direction.map(|direction| level.broadcast_mul(&direction.scale.as_detached_tensor()));
+    let of_level = h_tangent.map(|tangent| (tangent * &passes)?.broadcast_mul(scale));
+    Ok(Dual { value: level.broadcast_mul(scale)?, tangent: sum(of_scale.transpose()?, of_level.transpose()?)? })
+}
+
+/// `mean over batch and positions of sum over channels of (y_q - y_fp)^2` and its derivative. Gradient: to `y_q`.
+pub fn squared_error(y_q: &Dual, y_fp: &Tensor) -> Result<Dual> {
+    let means = (y_fp.elem_count() / y_fp.dim(1)?) as f64;
+    let difference = (&y_q.value - y_fp.detach())?;
+    let tangent = y_q
+        .tangent
+        .as_ref()
+        .map(|tangent| -> Result<Tensor> { Ok(((&difference * tangent)?.sum_all()? * (2.0 / means))?) });
+    Ok(Dual { value: (difference.sqr()?.sum_all()? / means)?, tangent: tangent.transpose()? })
+}
+
+/// `weight * sum over all weights of (1 - |2 h - 1|^beta)` and its derivative. Gradient: to the logits.
+pub fn rounding_penalty(
+    unit: &QuantUnit,
+    direction: Option<&QuantUnit>,
+    beta: f64,
+    weight: f64,
+) -> Result<Option<Dual>> {
+    let mut total: Option<Dual> = None;
+    for (node, quantizer) in unit.weights.iter().enumerate() {
+        let Some(quantizer) = quantizer else { continue };
+        let alpha = quantizer.alpha.as_tensor();
+        let sigmoid = candle_nn::ops::sigmoid(alpha)?;
+        let stretched = ((&sigmoid * 1.2)? - 0.1)?;
+        let constant = stretched.detach();
+        let passes = (constant.ge(0f64)?.to_dtype(alpha.dtype())? * constant.le(1f64)?.to_dtype(alpha.dtype())?)?;
+        // Where it is clipped `h` is 0 or 1, which costs nothing.
+        let distance = ((stretched * 2.0)? - 1.0)?.abs()?;
+        let penalty = (distance.powf(beta)?.affine(-1.0, 1.0)? * &passes)?.sum_all()?;
+        let tangent = match direction.and_then(|direction| direction.weights[node].as_ref()) {
+            None => None,
+            Some(direction) => {
+                let sign = ((constant.ge(0.5)?.to_dtype(alpha.dtype())? * 2.0)? - 1.0)?;
+                let slope = ((distance.powf(beta - 1.0)? * sign)? * (-2.0 * beta))?;
+                let h = ((&sigmoid * sigmoid.affine(-1.0, 1.0)?)? * 1.2)?;
+                let h = ((h * direction.alpha.as_detached_tensor())? * &passes)?;
+                Some(((slope * h)?.sum_all()? * weight)?)
+            }
+        };
+        let own = Dual { value: (penalty * weight)?, tangent };
+        total = Some(match total {
+            None => own,
+            Some(total) => Dual { value: (total.value + own.value)?, tangent: sum(total.tangent, own.tangent)? },
+        });
+    }
+    Ok(total)
+}

@@ -1,0 +1,443 @@
+//! The gradient of the meta-loss with respect to the transformed images, term by term.
+//!
+//! Terms on images and features are differentiated directly. Terms on original images depend on `T` only through the
+//! virtual update `theta' = theta - step(g(theta, x'))`. With `K` updates, `theta_0 = theta` and `theta_K = theta'`, the
+//! chain rule backwards from `a_K = dL/dtheta'` is, for `k = K - 1 ... 0`:
+//!
+//! ```text
+//! u_k = (dtheta_{k+1} / dg_k)^T a_{k+1}                          elementwise, [`Rule::adjoint`]
+//! dL/dx_in += d<u_k, g(theta_k, x_in)> / dx_in                   a directional derivative, [`super::dual`]
+//! a_k = a_{k+1} + d<u_k, g(theta_k, x_in)> / dtheta_k
+//! ```
+//!
+//! and `x_in`, the unit's input, leads back to `x'` through the quantized prefix, straight through its roundings.
+
+use super::config::{Derivative, Inner, Meta, Terms};
+use super::dual::{Dual, DualPass, Rounding, Roundings, rounding_penalty, squared_error};
+use super::terms::{self, Features, Images, Loss, Outer, Term};
+use super::virtual_update::{Moments, Rule};
+use crate::error::{Error, Result};
+use crate::graph::forward::{FullPrecision, forward, read};
+use crate::graph::{Op, Source, Unit};
+use crate::quant::model::{Acts, Masks, Mode, QuantModel, QuantUnit};
+use crate::recon::recipe::Prefix;
+use crate::recon::train::{Batch, Phase};
+use candle_core::{DType, Tensor, Var};
+
+/// How far a finite difference moves a rounding logit at most, and a scale relative to its value.
+const DIFFERENCE: f64 = 1e-2;
+
+/// How quantized passes are computed.
+#[derive(Clone, Copy)]
+pub enum Engine<'a> {
+    /// By the fused operations of reconstruction, in `f32`.
+    Fused,
+    /// By compositions of differentiable operations, in `f32` or `f64`; for checks.
+    Plain(&'a Roundings),
+}
+
+/// The unit for which `T` is trained, in its network.
+pub struct MetaUnit<'a> {
+    pub model: &'a QuantModel,
+    pub index: usize,
+    /// The phase that will reconstruct the unit, with as many iterations as `T` is trained for.
+    pub phase: &'a Phase,
+    /// What the unit reads.
+    pub prefix: Prefix,
+    pub meta: &'a Meta,
+    pub terms: &'a Terms,
+}
+
+/// What one step looks at.
+pub struct Sample<'a> {
+    /// Step of the unit (from 1).
+    pub t: usize,
+    /// Original images `(N, C, H, W)`.
+    pub x: &'a Tensor,
+    /// Input of the unit for other original images, from the quantized prefix.
+    pub outer_input: &'a Tensor,
+    /// Their logits in full precision, and their labels.
+    pub outer_logits: &'a Tensor,
+    pub outer_labels: &'a [u32],
+    /// How transformed and original images are mixed up for terms that ask for it.
+    pub mixes: &'a [Mix; 2],
+    /// One per virtual update.
+    pub inner_masks: &'a [&'a dyn Masks],
+    pub outer_masks: &'a dyn Masks,
+}
+
+/// A mix-up (Zhang et al., arXiv 1710.09412): `share * x + (1 - share) * x[partners]`.
+#[derive(Clone, Debug)]
+pub struct Mix {
+    pub share: f64,
+    pub partners: Vec<u32>,
+}
+
+impl Mix {
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let partners = Tensor::from_slice(&self.partners, self.partners.len(), x.device())?;
+        Ok(((x * self.share)? + (x.index_select(&partners, 0)? * (1.0 - self.share))?)?)
+    }
+}
+
+/// One term of the meta-loss.
+pub struct Part {
+    pub term: &'static Term,
+    pub weight: f64,
+    /// Unweighted.
+    pub loss: f64,
+    /// Of the unweighted loss with respect to the transformed images; `None` where it is zero by construction.
+    pub gradient: Option<Tensor>,
+}
+
+/// A virtual update and what its adjoint needs.
+struct Unrolled<'a> {
+    rule: Rule,
+    /// Learning rate of each parameter.
+    lr: Vec<f64>,
+    /// Whether each parameter is a scale.
+    is_scale: Vec<bool>,
+    steps: Vec<Step<'a>>,
+    /// `theta'`.
+    updated: QuantUnit,
+}
+
+struct Step<'a> {
+    /// The unit before the step.
+    unit: QuantUnit,
+    g: Vec<f64>,
+    /// Moments after the step.
+    moments: Moments,
+    masks: &'a dyn Masks,
+}
+
+impl MetaUnit<'_> {
+    /// Losses of all terms for transformed images `t_x`, in the order of [`terms::active`].
+    pub fn losses(&self, sample: &Sample, t_x: &Tensor, engine: Engine) -> Result<Vec<f64>> {
+        let active = terms::active(self.terms);
+        let logits = match active.iter().any(|(term, _)| matches!(term.loss, Loss::Outer(_))) {
+            true => {
+                let x_in = self.prefix(t_x, engine)?.detach();
+                let unrolled = self.unroll(sample, t_x, &x_in, engine)?;
+                Some(self.outer_logits(sample, &unrolled.updated, engine)?)
+            }
+            false => None,
+        };
+        active.iter().map(|(term, _)| scalar(&self.loss(term, sample, t_x, logits.as_ref())?)).collect()
+    }
+
+    /// Losses and gradients of all terms for transformed images `t_x`, in the order of [`terms::active`].
+    pub fn parts(&self, sample: &Sample, t_x: &Tensor, engine: Engine) -> Result<Vec<Part>> {
+        let active = terms::active(self.terms);
+        let leaf = Var::from_tensor(&t_x.detach())?;
+        let t_x = leaf.as_tensor();
+        let mut outer = None;
+        if active.iter().any(|(term, _)| matches!(term.loss, Loss::Outer(_))) {
+            let x_in = self.prefix(t_x, engine)?;
+            let unrolled = self.unroll(sample, t_x, &x_in.detach(), engine)?;
+            let logits = self.outer_logits(sample, &unrolled.updated, engine)?;
+            outer = Some((x_in, unrolled, logits));
+        }
+        let mut parts = Vec::with_capacity(active.len());
+        for (term, weight) in active {
+            let logits = outer.as_ref().map(|(_, _, logits)| logits);
+            let loss = self.loss(term, sample, t_x, logits)?;
+            let gradient = match (&term.loss, &outer) {
+                (Loss::Outer(_), Some((x_in, unrolled, _))) if self.meta.inner != Inner::None => {
+                    let of_input = self.through_update(sample, t_x, x_in, unrolled, &loss, engine)?;
+                    (x_in * of_input)?.sum_all()?.backward()?.remove(&leaf)
+                }
+                (Loss::Outer(_), _) => None,
+                _ => loss.backward()?.remove(&leaf),
+            };
+            parts.push(Part { term, weight, loss: scalar(&loss)?, gradient: gradient.map(|g| g.detach()) });
+        }
+        Ok(parts)
+    }
+
+    fn loss(&self, term: &Term, sample: &Sample, t_x: &Tensor, logits: Option<&Tensor>) -> Result<Tensor> {
+        match (&term.loss, logits) {
+            (Loss::Outer(loss), Some(logits_q)) => {
+                let (logits_fp, labels) = (sample.outer_logits, sample.outer_labels);
+                loss(&Outer { logits_q, logits_fp, labels }, self.meta)
+            }
+            (Loss::Outer(_), None) => {
+                Err(Error::Shape { op: "meta-loss", problem: format!("{} without logits", term.name) })
+            }
+            (Loss::Images(loss), _) => loss(&Images { x: sample.x, t_x }, self.meta),
+            (Loss::Features { mixed, loss }, _) => {
+                let [mix_t, mix_x] = sample.mixes;
+                let (of_t_x, of_x) = match mixed(self.meta) {
+                    true => (self.features(&mix_t.apply(t_x)?)?, self.features(&mix_x.apply(sample.x)?)?),
+                    false => (self.features(t_x)?, self.features(sample.x)?),
+                };
+                loss(&Features { of_x: &of_x.detach(), of_t_x: &of_t_x })
+            }
+        }
+    }
+
+    /// `theta'` after the virtual updates on transformed images whose unit input is `x_in`.
+    fn unroll<'s>(&self, sample: &Sample<'s>, t_x: &Tensor, x_in: &Tensor, engine: Engine) -> Result<Unrolled<'s>> {
+        let target = self.target(&t_x.detach())?;
+        let rule = Rule { inner: self.meta.inner, eps: self.meta.inner_eps };
+        let mut unit = self.model.units[self.index].copy(t_x.dtype())?;
+        let mut theta = values(&unit, self.phase)?;
+        let (mut lr, mut is_scale) = (Vec::with_capacity(theta.len()), Vec::with_capacity(theta.len()));
+        for (var, rate) in self.phase.parameters(&unit) {
+            let rate = rate.at(1, self.phase.iterations) * self.meta.inner_lr_factor;
+            let count = var.elem_count();
+            lr.extend(std::iter::repeat_n(rate, count));
+            let is_logit = unit.weights.iter().flatten().any(|weight| weight.alpha.id() == var.id());
+            is_scale.extend(std::iter::repeat_n(!is_logit, count));
+        }
+        let mut moments = Moments::zeros(theta.len());
+        let mut steps = Vec::with_capacity(sample.inner_masks.len());
+        for (k, masks) in sample.inner_masks.iter().enumerate() {
+            let loss = self.inner_loss(&unit, sample.t, x_in, &target, *masks, engine)?;
+            let g = self.gradient_of(&unit, &loss)?;
+            rule.step(&mut theta, &g, &lr, &mut moments, k + 1);
+            let next = with_values(&unit, self.phase, &theta)?;
+            steps.push(Step { unit: std::mem::replace(&mut unit, next), g, moments: moments.clone(), masks: *masks });
+        }
+        Ok(Unrolled { rule, lr, is_scale, steps, updated: unit })
+    }
+
+    /// `L_Q` of `unit`: reconstruction error and rounding regulariser.
+    fn inner_loss(
+        &self,
+        unit: &QuantUnit,
+        t: usize,
+        x_in: &Tensor,
+        target: &Tensor,
+        masks: &dyn Masks,
+        engine: Engine,
+    ) -> Result<Tensor> {
+        match engine {
+            Engine::Fused => {
+                let batch = Batch { x: x_in.clone(), y_fp: target.clone(), loss_weight: None };
+                Ok(self.phase.loss(unit, t, &batch, masks)?.1)
+            }
+            Engine::Plain(roundings) => {
+                let pass = self.pass(unit, None, masks, roundings);
+                let error = squared_error(&pass.forward(Dual::constant(x_in.clone()))?, target)?.value;
+                let penalty = match self.phase.beta.at(t, self.phase.iterations) {
+                    Some(beta) => rounding_penalty(unit, None, beta, self.phase.round_weight)?,
+                    None => None,
+                };
+                match penalty {
+                    Some(penalty) => Ok((error + penalty.value)?),
+                    None => Ok(error),
+                }
+            }
+        }
+    }
+
+    /// A pass of the unit in its training mode.
+    fn pass<'p>(
+        &self,
+        unit: &'p QuantUnit,
+        direction: Option<&'p QuantUnit>,
+        masks: &'p dyn Masks,
+        roundings: &'p Roundings,
+    ) -> DualPass<'p> {
+        DualPass { unit, direction, rounding: Rounding::Soft, acts: self.phase.acts_of(masks), roundings }
+    }
+
+    /// `dL/dx_in` of `loss`, which depends on the updated unit.
+    fn through_update(
+        &self,
+        sample: &Sample,
+        t_x: &Tensor,
+        x_in: &Tensor,
+        unrolled: &Unrolled,
+        loss: &Tensor,
+        engine: Engine,
+    ) -> Result<Tensor> {
+        let Unrolled { rule, lr, is_scale, steps, updated } = unrolled;
+        let mut adjoint = self.gradient_of(updated, loss)?;
+        let mut of_moments = Moments::zeros(adjoint.len());
+        let target = self.target(&t_x.detach())?;
+        let input = Var::from_tensor(&x_in.detach())?;
+        let mut total = x_in.zeros_like()?.detach();
+        for (k, step) in steps.iter().enumerate().rev() {
+            let u = rule.adjoint(&adjoint, &step.g, lr, &step.moments, &mut of_moments, k + 1);
+            // A direction of moderate size, whatever the learning rate: the derivative is linear in it.
+            let size = u.iter().fold(0.0, |max: f64, u| max.max(u.abs()));
+            if size == 0.0 {
+                continue;
+            }
+            let u: Vec<f64> = u.iter().map(|u| u / size).collect();
+            let of_input = match self.meta.derivative {
+                Derivative::Exact => {
+                    let direction = with_values(&zeroed(&step.unit)?, self.phase, &u)?;
+                    let fresh = Roundings::Fresh;
+                    let pass = self.pass(&step.unit, Some(&direction), step.masks, &fresh);
+                    let y = pass.forward(Dual::constant(input.as_tensor().clone()))?;
+                    let mut along = squared_error(&y, &target)?.tangent;
+                    if k > 0
+                        && let Some(beta) = self.phase.beta.at(sample.t, self.phase.iterations)
+                        && let Some(penalty) =
+                            rounding_penalty(&step.unit, Some(&direction), beta, self.phase.round_weight)?
+                    {
+                        along = match (along, penalty.tangent) {
+                            (Some(a), Some(b)) => Some((a + b)?),
+                            (a, b) => a.or(b),
+                        };
+                    }
+                    let Some(along) = along else { continue };
+                    let mut gradients = along.backward()?;
+                    if k > 0 {
+                        for (adjoint, of_theta) in adjoint.iter_mut().zip(collect(&step.unit, self.phase, &gradients)?)
+                        {
+                            *adjoint += size * of_theta;
+                        }
+                    }
+                    gradients.remove(&input)
+                }
+                Derivative::FiniteDifference => {
+                    let theta = values(&step.unit, self.phase)?;
+                    let reach = u.iter().zip(&theta).zip(is_scale).fold(0.0, |max: f64, ((u, theta), is_scale)| {
+                        max.max(u.abs() / if *is_scale { theta.abs().max(1e-12) } else { 1.0 })
+                    });
+                    let h = DIFFERENCE / reach;
+                    let at = |sign: f64| -> Result<(Option<Tensor>, Vec<f64>)> {
+                        let moved: Vec<f64> = theta.iter().zip(&u).map(|(theta, u)| theta + sign * h * u).collect();
+                        let unit = with_values(&step.unit, self.phase, &moved)?;
+                        let loss = self.inner_loss(&unit, sample.t, input.as_tensor(), &target, step.masks, engine)?;
+                        let mut gradients = loss.backward()?;
+                        let of_theta = collect(&unit, self.phase, &gradients)?;
+                        Ok((gradients.remove(&input), of_theta))
+                    };
+                    let ((forward, of_theta), (backward, of_theta_back)) = (at(1.0)?, at(-1.0)?);
+                    for (adjoint, (forward, backward)) in adjoint.iter_mut().zip(of_theta.iter().zip(&of_theta_back)) {
+                        *adjoint += size * (forward - backward) / (2.0 * h);
+                    }
+                    match (forward, backward) {
+                        (Some(forward), Some(backward)) => Some(((forward - backward)? / (2.0 * h))?),
+                        _ => None,
+                    }
+                }
+            };
+            if let Some(of_input) = of_input {
+                total = (total + (of_input.detach() * size)?)?;
+            }
+        }
+        Ok(total)
+    }
+
+    /// The gradient of `loss` to the parameters of `unit`.
+    fn gradient_of(&self, unit: &QuantUnit, loss: &Tensor) -> Result<Vec<f64>> {
+        collect(unit, self.phase, &loss.backward()?)
+    }
+
+    /// What the unit reads when the network sees `x`. Gradient: to `x`, straight through roundings.
+    pub fn prefix(&self, x: &Tensor, engine: Engine) -> Result<Tensor> {
+        let units = self.model.units[..self.index].iter();
+        match (self.prefix, engine) {
+            (Prefix::FullPrecision, _) => through(units.map(|unit| &unit.unit), x),
+            (prefix, Engine::Fused) => {
+                let mode = Mode::of_prefix(prefix);
+                units.into_iter().try_fold(x.clone(), |x, unit| unit.forward(&x, mode))
+            }
+            (prefix, Engine::Plain(roundings)) => units.into_iter().try_fold(x.clone(), |x, unit| {
+                let acts = if prefix == Prefix::Quantized { Acts::Quantized } else { Acts::FullPrecision };
+                let pass = DualPass { unit, direction: None, rounding: Rounding::Hard, acts, roundings };
+                Ok(pass.forward(Dual::constant(x))?.value)
+            }),
+        }
+    }
+
+    /// The unit's full-precision output when the full-precision network sees `x`.
+    fn target(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(through(self.model.units[..=self.index].iter().map(|unit| &unit.unit), x)?.detach())
+    }
+
+    /// Logits of the outer images: `unit` in its training mode, the units after it in full precision.
+    fn outer_logits(&self, sample: &Sample, unit: &QuantUnit, engine: Engine) -> Result<Tensor> {
+        let y = match engine {
+            Engine::Fused => {
+                let stretched = unit.stretched()?;
+                unit.forward(sample.outer_input, self.phase.mode(&stretched, sample.outer_masks))?
+            }
+            Engine::Plain(roundings) => {
+                let pass = self.pass(unit, None, sample.outer_masks, roundings);
+                pass.forward(Dual::constant(sample.outer_input.clone()))?.value
+            }
+        };
+        through(self.model.units[self.index + 1..].iter().map(|unit| &unit.unit), &y)
+    }
+
+    /// What the last layer of the full-precision network reads, `(N, F)`.
+    fn features(&self, x: &Tensor) -> Result<Tensor> {
+        features(self.model, x)
+    }
+}
+
+/// What the last layer of the full-precision network reads when it sees `x`: `(N, F)`. Gradient: to `x`.
+pub fn features(model: &QuantModel, x: &Tensor) -> Result<Tensor> {
+    let Some((last, before)) = model.units.split_last() else {
+        return Err(Error::Shape { op: "features", problem: "a network without units".to_string() });
+    };
+    let x = through(before.iter().map(|unit| &unit.unit), x)?;
+    let linear = last.unit.nodes.iter().rev().find(|node| matches!(node.op, Op::Linear(_)));
+    let source = linear.map_or(Source::Input, |node| node.inputs[0]);
+    Ok(read(&last.unit, &x, &FullPrecision, source)?.flatten_from(1)?)
+}
+
+/// `x` through full-precision units.
+pub fn through<'u>(mut units: impl Iterator<Item = &'u Unit>, x: &Tensor) -> Result<Tensor> {
+    units.try_fold(x.clone(), |x, unit| forward(unit, &x, &FullPrecision))
+}
+
+fn scalar(loss: &Tensor) -> Result<f64> {
+    Ok(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
+}
+
+/// The trained parameters of `unit`, one after the other.
+fn values(unit: &QuantUnit, phase: &Phase) -> Result<Vec<f64>> {
+    let mut all = Vec::new();
+    for (var, _) in phase.parameters(unit) {
+        all.extend(var.as_detached_tensor().flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+    }
+    Ok(all)
+}
+
+/// The gradients of these parameters; zero where there is none.
+fn collect(unit: &QuantUnit, phase: &Phase, gradients: &candle_core::backprop::GradStore) -> Result<Vec<f64>> {
+    let mut all = Vec::new();
+    for (var, _) in phase.parameters(unit) {
+        match gradients.get(var) {
+            Some(gradient) => all.extend(gradient.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?),
+            None => all.extend(std::iter::repeat_n(0.0, var.elem_count())),
+        }
+    }
+    Ok(all)
+}
+
+/// A copy of `unit` whose trained parameters are `values`.
+fn with_values(unit: &QuantUnit, phase: &Phase, values: &[f64]) -> Result<QuantUnit> {
+    let copy = unit.copy(unit_dtype(unit))?;
+    let mut start = 0;
+    for (var, _) in phase.parameters(&copy) {
+        let end = start + var.elem_count();
+        let tensor = Tensor::from_slice(&values[start..end], var.shape(), var.device())?;
+        var.set(&tensor.to_dtype(var.dtype())?)?;
+        start = end;
+    }
+    Ok(copy)
+}
+
+/// A copy of `unit` with all its scales and logits 0.
+fn zeroed(unit: &QuantUnit) -> Result<QuantUnit> {
+    let copy = unit.copy(unit_dtype(unit))?;
+    let weights = copy.weights.iter().flatten().flat_map(|weight| [&weight.scale, &weight.alpha]);
+    for var in weights.chain(copy.acts.iter().map(|act| &act.scale)) {
+        var.set(&var.as_detached_tensor().zeros_like()?)?;
+    }
+    Ok(copy)
+}
+
+fn unit_dtype(unit: &QuantUnit) -> DType {
+    let weights = unit.weights.iter().flatten().map(|weight| weight.scale.dtype());
+    weights.chain(unit.acts.iter().map(|act| act.scale.dtype())).next().unwrap_or(DType::F32)
+}

@@ -1,0 +1,12 @@
+//! Kullback-Leibler divergence of features: the second alternative to distribution preservation in MetaAug's ablation.
+
+use super::{Features, kl_divergence};
+use crate::error::Result;
+use candle_core::Tensor;
+
+/// `KL(softmax(F(x)) || softmax(F(T(x))))` over the features of each image, mean over the images.
+///
+/// Result: scalar.  Gradient: to the features of `T(x)`.
+pub(super) fn loss(features: &Features) -> Result<Tensor> {
+    kl_divergence(&features.of_x.detach(), features.of_t_x)
+}

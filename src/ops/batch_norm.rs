@@ -1,0 +1,230 @@
+//! BatchNorm in training mode: normalises with the statistics of the batch.
+
+use super::kernel;
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+use rayon::prelude::*;
+
+/// What was subtracted and divided by, per channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchStatistics {
+    pub mean: Vec<f64>,
+    /// Biased: divided by the number of values.
+    pub var: Vec<f64>,
+}
+
+/// `y = (x - mean) / sqrt(var + eps) * weight + bias` with mean and biased variance over batch and positions.
+///
+/// Shapes: `x` `(N, C, H, W)`, `f32` or `f64` on the CPU; `weight` and `bias` `(C)`; the result has the shape of `x`.
+/// Gradient (first order only): to `x`, through the statistics too, to `weight` and to `bias`.
+/// On other devices this is a composition of Candle's operations.
+pub fn batch_norm_train(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    eps: f64,
+) -> crate::error::Result<(Tensor, BatchStatistics)> {
+    let (_, c, _, _) = x.dims4()?;
+    if !x.device().is_cpu() {
+        let mean = x.mean_keepdim((0, 2, 3))?;
+        let centred = x.broadcast_sub(&mean)?;
+        let var = centred.sqr()?.mean_keepdim((0, 2, 3))?;
+        let shape = (1, c, 1, 1);
+        let y = centred.broadcast_div(&(&var + eps)?.sqrt()?)?;
+        let y = y.broadcast_mul(&weight.reshape(shape)?)?.broadcast_add(&bias.reshape(shape)?)?;
+        let values =
+            |t: &Tensor| -> crate::error::Result<Vec<f64>> { Ok(t.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?) };
+        return Ok((y, BatchStatistics { mean: values(&mean)?, var: values(&var)? }));
+    }
+    let x = x.contiguous()?;
+    let statistics = BatchStatistics::of(&x)?;
+    let y = x.apply_op3(
+        &weight.contiguous()?,
+        &bias.contiguous()?,
+        BatchNormTrain { statistics: statistics.clone(), eps },
+    )?;
+    Ok((y, statistics))
+}
+
+impl BatchStatistics {
+    /// Of every channel of `x` `(N, C, H, W)`.
+    pub fn of(x: &Tensor) -> Result<Self> {
+        match x.dtype() {
+            DType::F32 => kernel::with_slice::<f32, _>(x, |values| Ok(Self::of_values(values, x.dims4()?))),
+            _ => kernel::with_slice::<f64, _>(x, |values| Ok(Self::of_values(values, x.dims4()?))),
+        }
+    }
+
+    fn of_values<T: WithDType>(x: &[T], (n, c, h, w): (usize, usize, usize, usize)) -> Self {
+        let plane = h * w;
+        let count = (n * plane) as f64;
+        let sum = |channel: usize, f: &dyn Fn(f64) -> f64| {
+            let planes = (0..n).map(|image| &x[(image * c + channel) * plane..][..plane]);
+            planes.map(|plane| plane.iter().map(|&value| f(value.to_f64())).sum::<f64>()).sum::<f64>()
+        };
+        let per_channel: Vec<(f64, f64)> = (0..c)
+            .into_par_iter()
+            .map(|channel| {
+                let mean = sum(channel, &|value| value) / count;
+                (mean, sum(channel, &|value| (value - mean).powi(2)) / count)
+            })
+            .collect();
+        let (mean, var) = per_channel.into_iter().unzip();
+        Self { mean, var }
+    }
+}
+
+struct BatchNormTrain {
+    statistics: BatchStatistics,
+    eps: f64,
+}
+
+impl BatchNormTrain {
+    /// `1 / sqrt(var + eps)`.
+    fn inverse_std(&self, channel: usize) -> f64 {
+        1.0 / (self.statistics.var[channel] + self.eps).sqrt()
+    }
+
+    fn forward<T: WithDType>(&self, x: &[T], weight: &[T], bias: &[T], plane: usize) -> Vec<T> {
+        let mut y = vec![T::from_f64(0.0); x.len()];
+        y.par_chunks_mut(plane).zip(x.par_chunks(plane)).enumerate().for_each(|(index, (y, x))| {
+            let channel = index % weight.len();
+            let gain = self.inverse_std(channel) * weight[channel].to_f64();
+            let offset = T::from_f64(bias[channel].to_f64() - self.statistics.mean[channel] * gain);
+            let gain = T::from_f64(gain);
+            for (y, &x) in y.iter_mut().zip(x) {
+                *y = x * gain + offset;
+            }
+        });
+        y
+    }
+
+    /// With `z` the normalised input and `m` the number of values per channel:
+    /// `g_x = weight / std * (g - mean(g) - z * mean(g z))`, `g_weight = sum(g z)`, `g_bias = sum(g)`.
+    fn backward<T: WithDType>(&self, x: &[T], weight: &[T], g: &[T], plane: usize) -> (Vec<T>, Vec<T>, Vec<T>) {
+        let c = weight.len();
+        let n = x.len() / (c * plane);
+        let m = (n * plane) as f64;
+        let sums: Vec<(f64, f64)> = (0..c)
+            .into_par_iter()
+            .map(|channel| {
+                let (mean, inverse_std) = (self.statistics.mean[channel], self.inverse_std(channel));
+                let (mut of_g, mut of_gz) = (0.0, 0.0);
+                for image in 0..n {
+                    let range = (image * c + channel) * plane..(image * c + channel + 1) * plane;
+                    for (&x, &g) in x[range.clone()].iter().zip(&g[range]) {
+                        of_g += g.to_f64();
+                        of_gz += g.to_f64() * (x.to_f64() - mean) * inverse_std;
+                    }
+                }
+                (of_g, of_gz)
+            })
+            .collect();
+        let mut g_x = vec![T::from_f64(0.0); x.len()];
+        g_x.par_chunks_mut(plane).zip(x.par_chunks(plane).zip(g.par_chunks(plane))).enumerate().for_each(
+            |(index, (g_x, (x, g)))| {
+                let channel = index % c;
+                let (of_g, of_gz) = sums[channel];
+                let inverse_std = self.inverse_std(channel);
+                let gain = inverse_std * weight[channel].to_f64();
+                // g_x = gain * g + slope * x + offset, one multiply-add per term.
+                let slope = -gain * inverse_std * of_gz / m;
+                let offset = T::from_f64(-gain * of_g / m - slope * self.statistics.mean[channel]);
+                let (gain, slope) = (T::from_f64(gain), T::from_f64(slope));
+                for (g_x, (&x, &g)) in g_x.iter_mut().zip(x.iter().zip(g)) {
+                    *g_x = gain * g + slope * x + offset;
+                }
+            },
+        );
+        let (g_bias, g_weight) = sums.into_iter().map(|(g, gz)| (T::from_f64(g), T::from_f64(gz))).unzip();
+        (g_x, g_weight, g_bias)
+    }
+
+    fn gradients<T: WithDType>(&self, x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<[Option<Tensor>; 3]> {
+        let (_, c, h, w) = x.dims4()?;
+        let (g_x, g_weight, g_bias) = kernel::with_slice::<T, _>(x, |x| {
+            kernel::with_slice(weight, |weight| kernel::with_slice(g, |g| Ok(self.backward(x, weight, g, h * w))))
+        })?;
+        Ok([
+            Some(Tensor::from_vec(g_x, x.shape(), x.device())?),
+            Some(Tensor::from_vec(g_weight, c, x.device())?),
+            Some(Tensor::from_vec(g_bias, c, x.device())?),
+        ])
+    }
+}
+
+impl CustomOp3 for BatchNormTrain {
+    fn name(&self) -> &'static str {
+        "batch-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_at: &Layout,
+        weight: &CpuStorage,
+        weight_at: &Layout,
+        bias: &CpuStorage,
+        bias_at: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (_, c, h, w) = x_at.shape().dims4()?;
+        if weight_at.shape().elem_count() != c || bias_at.shape().elem_count() != c {
+            bail!("batch-norm: {c} channels, {:?} weights, {:?} biases", weight_at.shape(), bias_at.shape());
+        }
+        let y = match x {
+            CpuStorage::F32(_) => CpuStorage::F32(self.forward::<f32>(
+                kernel::slice(x, x_at)?,
+                kernel::slice(weight, weight_at)?,
+                kernel::slice(bias, bias_at)?,
+                h * w,
+            )),
+            _ => CpuStorage::F64(self.forward::<f64>(
+                kernel::slice(x, x_at)?,
+                kernel::slice(weight, weight_at)?,
+                kernel::slice(bias, bias_at)?,
+                h * w,
+            )),
+        };
+        Ok((y, x_at.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _bias: &Tensor,
+        _y: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let g = g.contiguous()?;
+        let [g_x, g_weight, g_bias] = match x.dtype() {
+            DType::F32 => self.gradients::<f32>(x, weight, &g)?,
+            _ => self.gradients::<f64>(x, weight, &g)?,
+        };
+        Ok((g_x, g_weight, g_bias))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::{central_difference, noise};
+    use candle_core::Var;
+
+    #[test]
+    fn gradients_are_those_of_central_differences() {
+        let var = |shape: &[usize], seed| Var::from_tensor(&noise(shape, seed, DType::F64)).unwrap();
+        let vars = [var(&[2, 3, 4, 2], 1), var(&[3], 2), var(&[3], 3)];
+        let upstream = noise((2, 3, 4, 2), 4, DType::F64);
+        let loss = |vars: &[Var]| {
+            let (y, _) = batch_norm_train(vars[0].as_tensor(), vars[1].as_tensor(), vars[2].as_tensor(), 1e-5)?;
+            Ok(((y.sqr()? + y)? * &upstream)?.sum_all()?)
+        };
+        let gradients = loss(&vars).unwrap().backward().unwrap();
+        for (which, var) in vars.iter().enumerate() {
+            let exact = gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+            for (exact, numeric) in exact.iter().zip(central_difference(&vars, which, loss)) {
+                assert!((exact - numeric).abs() < 1e-7 * (1.0 + numeric.abs()), "{which}: {exact} {numeric}");
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Images that join the calibration sample while a unit is reconstructed: transformed, augmented, or both.
+
+use super::event::Control;
+use super::propagate::in_batches;
+use crate::data::augment::{Augmentation, Normalisation, augmented};
+use crate::error::Result;
+use crate::graph::Role;
+use crate::meta::gradient::through;
+use crate::meta::train::{self, Originals, Trainable};
+use crate::quant::model::{Mode, QuantModel};
+use crate::recon::recipe::{Prefix, Recipe};
+use crate::rng::{Purpose, Stream};
+use crate::store::record::UnitTrace;
+use candle_core::Tensor;
+
+/// Where they come from.
+#[derive(Default)]
+pub struct Added<'a> {
+    /// Applied to copies of the calibration images, or to the transformed ones.
+    pub augment: &'a [Augmentation],
+    pub normalisation: Option<&'a Normalisation>,
+    pub transform: Option<Trainable<'a>>,
+    /// Classes of the calibration images.
+    pub labels: &'a [u32],
+}
+
+/// A unit's inputs and targets, one row per image.
+pub struct Rows {
+    pub x_fp: Tensor,
+    pub x_q: Tensor,
+    pub y_fp: Tensor,
+}
+
+impl Rows {
+    /// Followed by `others`.
+    pub fn and(&self, others: &Rows) -> Result<Rows> {
+        let cat = |a: &Tensor, b: &Tensor| Tensor::cat(&[a, b], 0);
+        Ok(Rows {
+            x_fp: cat(&self.x_fp, &others.x_fp)?,
+            x_q: cat(&self.x_q, &others.x_q)?,
+            y_fp: cat(&self.y_fp, &others.y_fp)?,
+        })
+    }
+}
+
+impl Added<'_> {
+    /// Whether a unit of this role sees them.
+    pub fn reaches(&self, role: Role) -> bool {
+        let skip_ends = self.transform.as_ref().is_none_or(|transform| transform.meta.skip_ends);
+        let has_any = self.transform.is_some() || !self.augment.is_empty();
+        has_any && (role == Role::Block || !skip_ends)
+    }
+
+    /// Trains the transform network, if there is one, for unit `index`, and computes what that unit sees of the images that
+    /// it and the augmentations make.
+    ///
+    /// `x_q`: the unit's input for the original images. The prefixes of the new images are computed from the images on:
+    /// no earlier unit saw them.
+    pub fn rows(
+        &self,
+        model: &QuantModel,
+        index: usize,
+        (originals, x_q): (&Originals, &Tensor),
+        recipe: &Recipe,
+        (stream, control): (Stream, &Control),
+        traces: &mut Vec<UnitTrace>,
+    ) -> Result<Rows> {
+        let stream = stream.named(&model.units[index].unit.name);
+        let mut images = originals.images.clone();
+        if let Some(transform) = &self.transform {
+            train::train(transform, model, index, (originals, x_q), recipe, (stream, control), traces)?;
+            images = transformed(transform, &images, control)?;
+        }
+        if let (Some(normalisation), false) = (self.normalisation, self.augment.is_empty()) {
+            images = augmented(&images, self.augment, normalisation, stream.purpose(Purpose::Augment))?;
+        }
+        let full = |units: &[crate::quant::model::QuantUnit], x: &Tensor| {
+            in_batches(x, control, |x| through(units.iter().map(|unit| &unit.unit), x))
+        };
+        let x_fp = full(&model.units[..index], &images)?;
+        let x_q = match recipe.unit_input {
+            Prefix::FullPrecision => x_fp.clone(),
+            prefix => in_batches(&images, control, |x| {
+                let mode = Mode::of_prefix(prefix);
+                model.units[..index].iter().try_fold(x.clone(), |x, unit| unit.forward(&x, mode))
+            })?,
+        };
+        let y_fp = full(&model.units[index..=index], &x_fp)?;
+        Ok(Rows { x_fp, x_q, y_fp })
+    }
+}
+
+/// `T(x)` of all images, in batches of the size on which `T` is trained: it may normalise with a batch's statistics.
+pub fn transformed(transform: &Trainable, images: &Tensor, control: &Control) -> Result<Tensor> {
+    let (n, batch) = (images.dim(0)?, transform.meta.batch);
+    let mut parts = Vec::with_capacity(n.div_ceil(batch));
+    for start in (0..n).step_by(batch) {
+        control.check()?;
+        let x = images.narrow(0, start, batch.min(n - start))?;
+        parts.push(transform.net.forward(&x, transform.net.config.statistics)?.detach());
+    }
+    Ok(Tensor::cat(&parts, 0)?)
+}
