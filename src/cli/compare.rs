@@ -35,9 +35,9 @@ Examples:
       arch=resnet20,bits=w2a2,method=brecq --json
   harness compare experiments/imagenet.toml
 
-A filter has the keys of a cell (arch, bits, method, seed, recipe.iterations, ...) and run, experiment, status and
-revision. Each side must be one configuration; runs are paired by seed, or one by one where each side is one run. With
-several B, p-values are corrected for their number (Holm).";
+A filter has the keys of a cell (arch, bits, method, seed, recipe.iterations, ...) and run, experiment, status and revision. \
+Each side must be one configuration; runs are paired by seed, or one by one where each side is one run. \
+With several B, p-values are corrected for their number (Holm).";
 
 /// Prints how two or more configurations differ on the same test images, and whether that may be chance; for a grid, ours
 /// beside the published numbers.

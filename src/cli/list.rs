@@ -36,8 +36,8 @@ Examples:
   harness list --filter 'arch=resnet20,bits=w2a2,recipe.iterations=1000' --sort test --reverse
   harness list --sort wall --json
 
-A filter has the keys of a cell (arch, bits, method, seed, recipe.iterations, ...) and run, experiment, status and
-revision. Folders that hold no readable record are named on stderr and skipped.";
+A filter has the keys of a cell (arch, bits, method, seed, recipe.iterations, ...) and run, experiment, status and revision. \
+Folders that hold no readable record are named on stderr and skipped.";
 
 #[derive(Serialize)]
 struct Output<'a> {
