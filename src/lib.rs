@@ -22,7 +22,7 @@
 //! | [`methods`] | the published recipes |
 //! | [`launch`] | running one cell, and the cells of a plan |
 //! | [`store`] | records on disk |
-//! | [`report`] | tables and figures from records |
+//! | [`report`] | tables, figures, pages and comparisons from records; published numbers |
 //! | [`rng`] | keyed random streams |
 //! | [`error`] | the error type |
 

@@ -8,10 +8,13 @@ macro_rules! say {
 }
 
 mod check_gradient;
+mod compare;
 mod doctor;
 mod inspect;
+mod list;
 mod plan;
 mod progress;
+mod published;
 mod report;
 mod run;
 mod session;
@@ -48,6 +51,10 @@ enum Verb {
     Plan(plan::Args),
     /// Write tables and plots again from stored runs, computing nothing.
     Report(report::Args),
+    /// Say how stored runs differ on the same test images, and whether that may be chance; or from published numbers.
+    Compare(compare::Args),
+    /// List the stored runs of all experiments.
+    List(list::Args),
     /// Print a stored run.
     Show(show::Args),
     /// Say why a cell counts as done, failed, stale or missing.
@@ -93,6 +100,8 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Run(args) => run::run(&args),
         Verb::Plan(args) => plan::plan(&args),
         Verb::Report(args) => report::report(&args),
+        Verb::Compare(args) => compare::compare(&args),
+        Verb::List(args) => list::list(&args),
         Verb::Show(args) => show::show(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Inspect(args) => inspect::inspect(&args),

@@ -3,10 +3,11 @@
 use super::Exit;
 use super::session::{GridArgs, Session};
 use crate::error::Result;
-use crate::report::{Source, render};
-use crate::store::atomic;
-use crate::store::record::Record;
+use crate::report::html::{self, Page};
+use crate::report::{Source, render, render_declared};
+use crate::store::{Scan, Stored, atomic};
 use candle_core::Device;
+use std::collections::BTreeSet;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -23,30 +24,61 @@ pub fn report(args: &Args) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Scans the store again and renders the runs of the grid's cells; runs of other configurations are left out.
+/// The stored runs of the grid's cells, scanned again; those of other configurations are left out.
+pub(super) fn scan(session: &Session) -> Result<Scan> {
+    let planned: BTreeSet<String> = session.plan.iter().map(|planned| planned.id.to_string()).collect();
+    let mut scan = session.store.scan()?;
+    scan.records.retain(|record| planned.contains(&record.run_id));
+    Ok(scan)
+}
+
+/// Renders the runs of the grid's cells.
 pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
-    let records: Vec<Record> = session
-        .store
-        .scan()?
-        .records
-        .into_iter()
-        .filter(|record| session.plan.iter().any(|planned| planned.id.to_string() == record.run_id))
-        .collect();
+    let Scan { records, broken } = scan(session)?;
     let grid = session.experiment.path.display().to_string();
-    let rendered = render(&records, &Source { title: &session.experiment.title, grid: &grid })?;
+    let source = Source { title: &session.experiment.title, grid: &grid };
+    let rendered = render(&records, &source)?;
     let folder = session.store.folder();
-    for (name, content) in [
+    let always = [
         ("accuracy.md", rendered.markdown.as_bytes()),
+        ("accuracy.tex", rendered.latex.as_bytes()),
         ("accuracy.csv", &rendered.accuracy_csv),
         ("runs.csv", &rendered.runs_csv),
         ("accuracy.svg", rendered.svg.as_bytes()),
         ("accuracy.png", &rendered.png),
-    ] {
+    ];
+    let published = rendered.published_csv.as_deref().map(|csv| ("published.csv", csv));
+    for (name, content) in always.into_iter().chain(published) {
         atomic::write(&folder.join(name), content)?;
     }
+    let stored: Vec<Stored> = records
+        .into_iter()
+        .map(|record| Stored {
+            experiment: session.experiment.name.clone(),
+            folder: session.store.run_folder(&record.run_id),
+            record,
+        })
+        .collect();
+    let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source);
+    for table in &declared {
+        let formats = [("md", &table.markdown), ("tex", &table.latex), ("csv", &table.csv)];
+        for (extension, content) in formats {
+            atomic::write(&folder.join("tables").join(format!("{}.{extension}", table.name)), content.as_bytes())?;
+        }
+    }
+    let page = Page {
+        source,
+        about: &session.experiment.about,
+        rendered: &rendered,
+        declared: &declared,
+        runs: &stored,
+        damaged: &broken,
+    };
+    atomic::write(&folder.join("report.html"), html::page(&page)?.as_bytes())?;
     if !quiet {
         say!("{}", rendered.terminal);
-        say!("written: {}", folder.join("accuracy.{md,csv,svg,png}, runs.csv").display());
+        declared.iter().for_each(|table| say!("table {}\n{}", table.name, table.terminal));
+        say!("written: {}", folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.csv").display());
     }
     Ok(())
 }

@@ -5,6 +5,9 @@ use super::diagnostic::suggest;
 use crate::error::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What is selected by: values by dotted keys, as text.
+type Fields = BTreeMap<String, String>;
+
 /// Conditions that must all hold; each compares a field with alternatives, case-insensitively, `*` matching anything.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -62,57 +65,80 @@ impl Filter {
 
     /// The first key that no cell has, with the known ones.
     pub fn unknown_key(&self, cells: &[Cell]) -> Option<(String, String)> {
-        let (condition, help) = self.unknown(cells)?;
+        let fields: Vec<Fields> = cells.iter().map(Cell::fields).collect();
+        let (condition, help) = self.unknown(&fields)?;
         Some((condition.key.clone(), help))
     }
 
-    fn unknown(&self, cells: &[Cell]) -> Option<(&Condition, String)> {
-        let mut fields = cells.first()?.fields();
-        fields.entry("variant".to_string()).or_default();
-        let condition = self.conditions.iter().find(|condition| !fields.contains_key(&condition.key))?;
-        let known: Vec<&str> = fields.keys().map(String::as_str).collect();
-        Some((condition, suggest(&condition.key, &known)))
+    fn unknown(&self, items: &[Fields]) -> Option<(&Condition, String)> {
+        let mut known: BTreeSet<&str> = items.iter().flat_map(|fields| fields.keys().map(String::as_str)).collect();
+        if known.is_empty() {
+            return None;
+        }
+        known.insert("variant");
+        let condition = self.conditions.iter().find(|condition| !known.contains(condition.key.as_str()))?;
+        Some((condition, suggest(&condition.key, &known.into_iter().collect::<Vec<_>>())))
     }
 
     /// The cells that match. Errors: a key that no cell has; nothing matched.
     pub fn select(&self, cells: Vec<Cell>) -> Result<Vec<Cell>> {
-        if let Some((Condition { key, column, .. }, help)) = self.unknown(&cells) {
+        self.select_by(cells, "cells", Cell::fields)
+    }
+
+    /// The `items` (called so in errors) that match by their `fields`. Errors: a key that none has; nothing matched.
+    pub fn select_by<T>(&self, items: Vec<T>, called: &str, fields: impl Fn(&T) -> Fields) -> Result<Vec<T>> {
+        let fields: Vec<Fields> = items.iter().map(fields).collect();
+        if let Some((Condition { key, column, .. }, help)) = self.unknown(&fields) {
             let text = &self.text;
             return Err(Error::Usage(format!("filter {text:?}, column {column}: there is no key {key:?}; {help}")));
         }
-        let selected: Vec<Cell> = cells.iter().filter(|cell| self.matches(cell)).cloned().collect();
+        let total = items.len();
+        let matching = items.into_iter().zip(&fields).filter(|(_, fields)| self.holds(fields));
+        let selected: Vec<T> = matching.map(|(item, _)| item).collect();
         if selected.is_empty() {
-            let (text, total, why) = (&self.text, cells.len(), self.why_nothing(&cells));
-            return Err(Error::NothingMatched(format!("filter {text:?} matches none of {total} cells: {why}")));
+            let (text, why) = (&self.text, self.why_none(&fields));
+            return Err(Error::NothingMatched(format!("filter {text:?} matches none of {total} {called}: {why}")));
         }
         Ok(selected)
     }
 
     /// Which condition no cell meets, and what it could have been.
     pub(super) fn why_nothing(&self, cells: &[Cell]) -> String {
-        let fields: Vec<_> = cells.iter().map(Cell::fields).collect();
+        self.why_none(&cells.iter().map(Cell::fields).collect::<Vec<_>>())
+    }
+
+    fn why_none(&self, fields: &[Fields]) -> String {
         let unmet = self.conditions.iter().find(|condition| !fields.iter().any(|fields| condition.holds(fields)));
         let Some(Condition { key, patterns, .. }) = unmet else {
-            return "each condition matches some, but no cell meets all of them".to_string();
+            return "each condition matches some, but none meets all of them".to_string();
         };
         let present: BTreeSet<&str> = fields.iter().filter_map(|fields| fields.get(key)).map(String::as_str).collect();
-        match present.is_empty() {
-            true => format!("no cell has a {key}"),
-            false => {
-                let help = suggest(&patterns.join("|"), &present.into_iter().collect::<Vec<_>>());
-                format!("no cell has {key} = {}; {help}", patterns.join("|"))
+        let wanted = patterns.join("|");
+        // Ids of runs, say: nobody reads ten thousand of them.
+        const LISTED: usize = 30;
+        match (present.first(), present.last()) {
+            (Some(first), Some(last)) if present.len() > LISTED => {
+                format!("none has {key} = {wanted}; there are {} values from {first} to {last}", present.len())
             }
+            (Some(_), Some(_)) => {
+                let help = suggest(&wanted, &present.into_iter().collect::<Vec<_>>());
+                format!("none has {key} = {wanted}; {help}")
+            }
+            _ => format!("none has a {key}"),
         }
     }
 
     pub fn matches(&self, cell: &Cell) -> bool {
-        let fields = cell.fields();
-        self.conditions.iter().all(|condition| condition.holds(&fields))
+        self.holds(&cell.fields())
+    }
+
+    fn holds(&self, fields: &Fields) -> bool {
+        self.conditions.iter().all(|condition| condition.holds(fields))
     }
 }
 
 impl Condition {
-    fn holds(&self, fields: &BTreeMap<String, String>) -> bool {
+    fn holds(&self, fields: &Fields) -> bool {
         let value = fields.get(&self.key).map(|value| value.to_lowercase()).unwrap_or_default();
         self.patterns.iter().any(|pattern| glob(pattern, &value) || is_same_number(pattern, &value))
     }
@@ -165,5 +191,16 @@ mod tests {
             let error = Filter::parse(text).unwrap_err().to_string();
             assert!(error.contains(&format!("column {column}:")), "{text:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_there_is_instead_is_listed_unless_it_is_too_much() {
+        let select = |count: u32| {
+            let ids: Vec<String> = (0..count).map(|id| format!("run-{id:03}")).collect();
+            let fields = |id: &String| Fields::from([("run".to_string(), id.clone())]);
+            Filter::parse("run=x").unwrap().select_by(ids, "runs", fields).unwrap_err().to_string()
+        };
+        assert!(select(3).ends_with("none has run = x; known: run-000, run-001, run-002"), "{}", select(3));
+        assert!(select(400).ends_with("there are 400 values from run-000 to run-399"), "{}", select(400));
     }
 }

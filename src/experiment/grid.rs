@@ -5,6 +5,7 @@ use super::check::check;
 use super::diagnostic::{GridError, SourceText};
 use super::filter::Filter;
 use super::layer::{Layer, Place};
+use super::table::{TableSpec, check_tables};
 use super::wire::{Axes, CellOverride, Grid, is_kebab_case};
 use crate::assets::checkpoint::EMBEDDED;
 use crate::error::{Error, Result};
@@ -27,6 +28,7 @@ pub struct Experiment {
     pub path: PathBuf,
     /// In the order of the axes as written, the last varying fastest; then included cells.
     pub cells: Vec<Cell>,
+    pub tables: Vec<TableSpec>,
 }
 
 /// What the command line changes.
@@ -68,12 +70,14 @@ impl Experiment {
             return Err(source.error("the grid has no cells", None, "").into());
         }
         let name = grid.name.get_ref();
+        let cells: Vec<Cell> = cells.into_iter().map(|origin| origin.cell).collect();
         Ok(Self {
             name: format!("{name}{suffix}"),
             title: grid.title.clone().unwrap_or_else(|| name.clone()),
             about: grid.about.clone().unwrap_or_default(),
             path: PathBuf::from(source.name),
-            cells: cells.into_iter().map(|origin| origin.cell).collect(),
+            tables: check_tables(source, &grid.table, &cells, expansion.is_changed)?,
+            cells,
         })
     }
 }

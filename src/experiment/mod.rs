@@ -11,15 +11,18 @@ mod layer;
 mod overridable;
 mod plan;
 mod run_id;
+pub mod table;
 pub mod wire;
 
 pub use cell::{Bits, Cell, Setting};
 pub use diagnostic::GridError;
+pub(crate) use diagnostic::suggest;
 pub use filter::Filter;
 pub use grid::{Experiment, Options};
 pub(crate) use overridable::overridable;
 pub use plan::{Planned, State, plan};
 pub use run_id::RunId;
+pub use table::{Metric, TableSpec};
 
 #[cfg(test)]
 mod tests;

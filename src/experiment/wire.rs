@@ -43,12 +43,15 @@
 //! seed = [0]
 //! ```
 //!
+//! Tables beside the standard one are declared with `[[table]]` ([`table`](super::table)).
+//!
 //! Later wins: the method's published recipe, `base`, `axes`, `variants`; for an included cell the published recipe,
 //! `base`, its own table; then `smoke.set`, then `--set`. An axis whose field one of these last two decides has one value
 //! left. `recipe.act-search-images` is cut to `calib-images`. `transform` (but its `net`), `meta` and `terms` concern only cells that
 //! have a transform network: those of a method that brings one, and those with a `transform.net`.
 
 use super::cell::{Bits, Setting};
+use super::table::WireTable;
 use crate::data::augment::Augmentation;
 use crate::meta::config::{MetaOverride, TermsOverride, TransformOverride};
 use crate::recon::recipe::RecipeOverride;
@@ -74,6 +77,8 @@ pub struct Grid {
     #[serde(default)]
     pub exclude: Vec<Spanned<BTreeMap<String, toml::Value>>>,
     pub smoke: Option<Smoke>,
+    #[serde(default)]
+    pub table: Vec<WireTable>,
 }
 
 /// Axis values by key; their spans give the order in which they were written.

@@ -5,6 +5,7 @@ use crate::experiment::{Bits, Setting};
 use crate::methods;
 use crate::store::record::{Record, Status};
 use polars::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs that may stand in one table: same network, data, setting and number of calibration images.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Block {
     pub calib_images: usize,
     /// Full-precision top-1 on the test set, if any run is finished.
     pub fp_test_top1: Option<f64>,
+    /// How many test images, likewise.
+    pub test_images: Option<usize>,
     /// From many bits to few.
     pub bits: Vec<Bits>,
     /// In the order of [`methods::METHODS`].
@@ -27,6 +30,7 @@ pub struct Block {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
     pub method: String,
+    /// The variant's name, and what else tells the row from others of its method.
     pub variant: Option<String>,
     /// Per entry of [`Block::bits`].
     pub entries: Vec<Entry>,
@@ -59,7 +63,8 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(values: &[f64]) -> Self {
+    /// Of at least one value.
+    pub fn of(values: &[f64]) -> Self {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
@@ -110,6 +115,7 @@ pub fn blocks(records: &[Record]) -> Vec<Block> {
                     setting: cell.setting,
                     calib_images: cell.calib_images,
                     fp_test_top1: None,
+                    test_images: None,
                     bits: Vec::new(),
                     rows: Vec::new(),
                 };
@@ -121,28 +127,64 @@ pub fn blocks(records: &[Record]) -> Vec<Block> {
 }
 
 fn fill(mut block: Block, members: &[&Record]) -> Block {
-    block.fp_test_top1 = members.iter().find_map(|record| record.metrics.as_ref()).map(|metrics| metrics.fp_test_top1);
+    let metrics = members.iter().find_map(|record| record.metrics.as_ref());
+    block.fp_test_top1 = metrics.map(|metrics| metrics.fp_test_top1);
+    block.test_images = metrics.map(|metrics| metrics.test_images);
     block.bits = members.iter().map(|record| record.cell.bits).collect();
     block.bits.sort_by_key(|bits| std::cmp::Reverse((bits.w + bits.a, bits.w)));
     block.bits.dedup();
     let position = |name: &str| methods::METHODS.iter().position(|method| method.name == name);
+    let variants = variants(members);
     let mut names: Vec<(String, Option<String>)> =
-        members.iter().map(|record| (record.cell.method.clone(), record.cell.variant.clone())).collect();
+        members.iter().zip(&variants).map(|(record, variant)| (record.cell.method.clone(), variant.clone())).collect();
     names.sort_by_key(|(method, variant)| (position(method), variant.clone()));
     names.dedup();
     block.rows = names
         .into_iter()
         .map(|(method, variant)| {
             let entry = |bits: &Bits| {
-                let of = |record: &&&Record| {
-                    record.cell.bits == *bits && record.cell.method == method && record.cell.variant == variant
+                let of = |(record, own): &(&&Record, &Option<String>)| {
+                    record.cell.bits == *bits && record.cell.method == method && **own == variant
                 };
-                entry(&members.iter().filter(of).copied().collect::<Vec<_>>())
+                entry(&members.iter().zip(&variants).filter(of).map(|(record, _)| *record).collect::<Vec<_>>())
             };
             Row { entries: block.bits.iter().map(entry).collect(), method, variant }
         })
         .collect();
     block
+}
+
+/// Per record what tells it from others of its method: the name of its variant, and the fields in which the runs of that
+/// variant differ (`drop-input 0.5`), since an entry is a mean over seeds and never over configurations.
+fn variants(members: &[&Record]) -> Vec<Option<String>> {
+    // Told apart by blocks, rows and columns already, or averaged over.
+    const KNOWN: [&str; 9] =
+        ["arch", "weights", "dataset", "bits", "method", "variant", "setting", "calib-images", "seed"];
+    let fields: Vec<BTreeMap<String, String>> = members
+        .iter()
+        .map(|record| {
+            let mut fields = record.cell.fields();
+            fields.retain(|key, _| !KNOWN.contains(&key.as_str()));
+            fields
+        })
+        .collect();
+    let name = |record: &Record| (record.cell.method.clone(), record.cell.variant.clone());
+    let mut differing: BTreeMap<(String, Option<String>), (usize, BTreeSet<String>)> = BTreeMap::new();
+    for (index, record) in members.iter().enumerate() {
+        let (first, keys) = differing.entry(name(record)).or_insert((index, BTreeSet::new()));
+        let both = fields[*first].keys().chain(fields[index].keys());
+        keys.extend(both.filter(|key| fields[*first].get(*key) != fields[index].get(*key)).cloned());
+    }
+    let variant = |(record, fields): (&&Record, &BTreeMap<String, String>)| {
+        let keys = differing.get(&name(record)).map(|(_, keys)| keys).into_iter().flatten();
+        let value = |key: &String| {
+            let value = fields.get(key).map_or("none", String::as_str);
+            format!("{} {value}", key.trim_start_matches("recipe."))
+        };
+        let parts: Vec<String> = record.cell.variant.iter().cloned().chain(keys.map(value)).collect();
+        (!parts.is_empty()).then(|| parts.join(", "))
+    };
+    members.iter().zip(&fields).map(variant).collect()
 }
 
 fn entry(runs: &[&Record]) -> Entry {

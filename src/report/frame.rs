@@ -1,7 +1,7 @@
 //! Records as a data frame, one row per run.
 
 use crate::error::{Error, Result};
-use crate::store::record::{Record, Status};
+use crate::store::record::Record;
 use polars::prelude::*;
 
 /// One row per record, in their order; what a failed run lacks is null. Accuracies are fractions.
@@ -34,7 +34,7 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         count(r, "calib_images", |r| r.cell.calib_images as u64),
         count(r, "iterations", |r| r.cell.recipe.iterations as u64),
         count(r, "seed", |r| r.cell.seed),
-        text(r, "status", |r| if r.status == Status::Done { "done" } else { "failed" }),
+        text(r, "status", |r| r.status),
         optional(r, "error", |r| r.error.clone()),
         number(r, "fp_test_top1", |r| r.metrics.as_ref().map(|m| m.fp_test_top1)),
         number(r, "test_top1", |r| r.metrics.as_ref().map(|m| m.test_top1)),

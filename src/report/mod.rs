@@ -1,13 +1,28 @@
 //! Tables and figures: pure functions of stored records. polars and plotters stay in here.
 
 pub mod accuracy;
+pub mod beside;
+pub mod beside_text;
 mod caption;
+mod declared;
 pub mod frame;
+pub mod html;
+mod latex;
+pub mod paired;
 mod plot;
+pub mod published;
 mod render;
+pub mod side;
+pub mod statistics;
+mod table;
 
 use crate::error::Result;
+use crate::experiment::{Planned, TableSpec};
+use crate::store::Stored;
 use crate::store::record::Record;
+use beside::{Beside, beside};
+use published::Published;
+use table::Tables;
 
 /// What a report is of.
 #[derive(Clone, Copy, Debug)]
@@ -21,27 +36,66 @@ pub struct Source<'a> {
 /// A report in all its formats; the same records give the same bytes.
 pub struct Rendered {
     pub markdown: String,
+    /// For a document that uses booktabs.
+    pub latex: String,
     /// The table in long form, accuracies as fractions.
     pub accuracy_csv: Vec<u8>,
+    /// Published numbers beside ours, where there are any.
+    pub published_csv: Option<Vec<u8>>,
     /// One line per run.
     pub runs_csv: Vec<u8>,
     pub svg: String,
     pub png: Vec<u8>,
     pub terminal: String,
+    tables: Tables,
 }
 
 /// Renders `records`, in their order.
 pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
     let blocks = accuracy::blocks(records);
+    let published = Published::embedded()?;
+    let tables = table::tables(records, &blocks, &published);
+    let lines: Vec<Beside> = blocks.iter().flat_map(|block| beside(block, &published)).collect();
     let (svg, png) = plot::draw(&blocks)?;
+    let figure = if blocks.is_empty() { "" } else { "\n![accuracy against bits](accuracy.png)\n" };
     Ok(Rendered {
-        markdown: render::markdown(records, &blocks, source),
+        markdown: render::markdown(&tables, source) + figure,
+        latex: latex::latex(&tables, source, "accuracy"),
+        published_csv: (!lines.is_empty()).then(|| beside::frame(&lines).and_then(frame::to_csv)).transpose()?,
         accuracy_csv: frame::to_csv(accuracy::long_frame(&blocks)?)?,
         runs_csv: frame::to_csv(frame::frame(records)?)?,
         svg,
         png,
-        terminal: render::terminal(records, &blocks),
+        terminal: render::terminal(&tables),
+        tables,
     })
+}
+
+/// A table that the grid declares, in all its formats.
+pub struct Declared {
+    pub name: String,
+    pub markdown: String,
+    pub latex: String,
+    /// As printed, without marks.
+    pub csv: String,
+    pub terminal: String,
+    tables: Tables,
+}
+
+/// Renders the tables that a grid declares from the runs `stored` of the cells in `plan`.
+pub fn render_declared(specs: &[TableSpec], plan: &[Planned], stored: &[Stored], source: &Source) -> Vec<Declared> {
+    let rendered = specs.iter().map(|spec| {
+        let tables = declared::declared(spec, plan, stored);
+        Declared {
+            name: spec.name.clone(),
+            markdown: render::markdown(&tables, source),
+            latex: latex::latex(&tables, source, &spec.name),
+            csv: render::csv(&tables),
+            terminal: render::terminal(&tables),
+            tables,
+        }
+    });
+    rendered.collect()
 }
 
 #[cfg(test)]

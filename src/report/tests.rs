@@ -67,6 +67,18 @@ fn variants_settings_and_networks_are_kept_apart() {
 }
 
 #[test]
+fn configurations_are_never_averaged() {
+    let mut records = records();
+    // Seed 1 of QDrop at W2A2 drops less than the other seeds.
+    records[3].cell.recipe.drop_input = 0.25;
+    let blocks = accuracy::blocks(&records);
+    let titles: Vec<String> = blocks[0].rows.iter().map(|row| row.title()).collect();
+    assert_eq!(titles, ["RTN", "QDrop (drop-input 0.25)", "QDrop (drop-input 0.5)"]);
+    let n = |row: usize| blocks[0].rows[row].entries[1].statistics.as_ref().map(|statistics| statistics.n);
+    assert_eq!((n(1), n(2)), (Some(1), Some(2)));
+}
+
+#[test]
 fn csv_files_come_back_with_fractions() {
     let rendered = render(&records(), &SOURCE).unwrap();
     let read = |bytes: &[u8]| CsvReader::new(Cursor::new(bytes.to_vec())).finish().unwrap();
@@ -102,4 +114,138 @@ fn nothing_finished_is_a_table_of_dashes_and_nothing_stored_an_empty_one() {
     assert!(rendered.markdown.contains("| QDrop | – [1] |"), "{}", rendered.markdown);
     assert!(rendered.svg.contains("no finished runs"));
     assert!(render(&[], &SOURCE).unwrap().svg.contains("no finished runs"));
+}
+
+/// QDrop and Genie-M at two widths of an ImageNet network that starts from the published checkpoint.
+fn imagenet() -> Vec<Record> {
+    let record = |method: &str, bits: &str, top1: f64| {
+        let mut record = Record::sample(&format!("{method}-{bits}"), method, bits, 0).with_top1(top1, 0.8);
+        (record.cell.arch, record.cell.dataset, record.cell.calib_images) =
+            ("resnet18".into(), "imagenet".into(), 1024);
+        let metrics = record.metrics.as_mut().unwrap();
+        (metrics.fp_test_top1, metrics.test_images) = (0.7101, 50_000);
+        record
+    };
+    vec![
+        record("qdrop", "W4A4", 0.6900),
+        record("qdrop", "W2A2", 0.5200),
+        record("genie-m", "W2A2", 0.5400),
+        record("brecq", "W4A4", 0.6800),
+        record("rtn", "W2A2", 0.01),
+    ]
+}
+
+#[test]
+fn published_numbers_stand_beside_ours_by_kind() {
+    let rendered = render(&imagenet(), &SOURCE).unwrap();
+    for part in [
+        "| Published, official | W4A4 | W2A2 |",
+        "| QDrop [2] | 69.10 (-0.10) | 51.14 (+0.86) |",
+        "| PD-Quant [5] | 69.30 | 53.08 |",
+        // Another setting than ours, and never run here.
+        "| MRECG + BRECQ, setting brecq [6] | 69.06 | 52.02 |",
+        "| Published, re-run | W4A4 | W2A2 |",
+        // Published at one of the widths alone.
+        "| BRECQ [7] | 68.52 (-0.52) |  |",
+        "| Published, secondary | W4A4 | W2A2 |",
+        "| Genie-M [8] | 69.35 | 53.71 (+0.29) |",
+        "[2] QDrop repository README, first version (2022-02-10): the paper's values",
+        "71.06 (QDrop repository README)",
+        "up to 0.6 points are within the sampling noise",
+    ] {
+        assert!(rendered.markdown.contains(part), "{part:?} is missing in:\n{}", rendered.markdown);
+    }
+    let csv = CsvReader::new(Cursor::new(rendered.published_csv.unwrap())).finish().unwrap();
+    let differences = csv.column("difference").unwrap().f64().unwrap();
+    assert!((differences.get(0).unwrap() + 0.001).abs() < 1e-12, "{csv}");
+}
+
+#[test]
+fn compare_prints_published_numbers_by_kind_and_what_has_none() {
+    let published = Published::embedded().unwrap();
+    let columns =
+        |text: &str| text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    let [block] = &accuracy::blocks(&imagenet())[..] else { panic!("several blocks") };
+    let lines = columns(&beside_text::text(block, &published, None));
+    for line in [
+        "resnet18, setting qdrop, 1024 calibration images",
+        "full precision: ours 71.01",
+        "71.06 (QDrop repository README)",
+        "published, official",
+        "W4A4 QDrop qdrop 69.00 1 69.13 -0.13 QDrop repository README, current (branch qdrop)",
+        "W4A4 PD-Quant qdrop 69.30 PD-Quant repository README",
+        "published, re-run",
+        "published, secondary",
+        "W2A2 Genie-M qdrop 54.00 1 53.71 +0.29 MetaAug paper (2407.14726), main table, read from a third-party summary",
+        "not published",
+        "W2A2 RTN qdrop 1.00 1",
+        "W2A2 Genie-M published 26.41, ours 26.00 (MetaAug paper, over-fitting table)",
+        "W2A2 MetaAug published 23.42 (MetaAug paper, over-fitting table)",
+    ] {
+        assert!(lines.iter().any(|known| known == line), "{line:?} is missing in:\n{}", lines.join("\n"));
+    }
+    let mut records = imagenet();
+    records.iter_mut().for_each(|record| record.cell.setting = crate::experiment::Setting::Brecq);
+    let lines = columns(&beside_text::text(&accuracy::blocks(&records)[0], &published, None));
+    assert!(
+        lines.contains(&"† not compared: 8-bit setting qdrop there, brecq here".to_string()),
+        "{}",
+        lines.join("\n")
+    );
+    assert!(lines.iter().any(|line| line.starts_with("W2A2 QDrop qdrop 52.00 1 51.14 † QDrop")));
+    records.iter_mut().for_each(|record| record.cell.dataset = "fashion-mnist".into());
+    assert!(beside_text::text(&accuracy::blocks(&records)[0], &published, None).is_empty());
+}
+
+#[test]
+fn what_does_not_match_has_a_dagger_and_a_reason() {
+    let changed = |change: fn(&mut Record)| {
+        let mut records = imagenet();
+        records.iter_mut().for_each(change);
+        render(&records, &SOURCE).unwrap().markdown
+    };
+    let other_weights = changed(|record| record.metrics.as_mut().unwrap().fp_test_top1 = 0.6976);
+    let other_setting = changed(|record| record.cell.setting = crate::experiment::Setting::Brecq);
+    let fewer_images = changed(|record| record.metrics.as_mut().unwrap().test_images = 5000);
+    let smaller_sample = changed(|record| record.cell.calib_images = 32);
+    for (text, reason) in [
+        (&other_weights, "another checkpoint: full precision 69.76 here, 71.01 to 71.06 there"),
+        (&other_setting, "8-bit setting qdrop there, brecq here"),
+        (&fewer_images, "measured on 5000 test images, there on 50000"),
+        (&smaller_sample, "32 calibration images, there 1024"),
+    ] {
+        assert!(text.contains(&format!("not compared with ours: {reason}")), "{reason}: {text}");
+        assert!(text.contains("51.14 † [") && !text.contains("51.14 ("), "{text}");
+    }
+    assert!(!other_weights.contains("sampling noise"), "{other_weights}");
+}
+
+#[test]
+fn nothing_published_changes_nothing() {
+    for (arch, dataset) in [("resnet20", "fashion-mnist"), ("resnet18", "cifar10"), ("resnet20", "imagenet")] {
+        let mut records = imagenet();
+        records.iter_mut().for_each(|record| (record.cell.arch, record.cell.dataset) = (arch.into(), dataset.into()));
+        let rendered = render(&records, &SOURCE).unwrap();
+        assert!(rendered.markdown.contains("| RTN | – [1] | 1.00 |"), "{}", rendered.markdown);
+        assert!(rendered.markdown.contains("[1] no run is stored"), "{}", rendered.markdown);
+        assert!(!rendered.markdown.contains("Published") && rendered.published_csv.is_none(), "{}", rendered.markdown);
+    }
+}
+
+#[test]
+fn latex_has_the_same_numbers_and_escapes_what_runs_say() {
+    let mut records = records();
+    records[1] = records[1].clone().failed("100 % of x_i & \\y");
+    let text = render(&records, &SOURCE).unwrap().latex;
+    for part in [
+        "\\usepackage{booktabs}",
+        "\\begin{tabular}{lrr}",
+        "Test & W4A4 & W2A2 \\\\",
+        "RTN & \\textbf{90.00} (1) & --\\textsuperscript{1} \\\\",
+        "QDrop & 89.50 (1) & \\textbf{82.00 $\\pm$ 2.00} \\\\",
+        "\\textsuperscript{1}~rtn-w2 failed: 100 \\% of x\\_i \\& \\textbackslash{}y",
+        "\\label{tab:x-accuracy-1}",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
 }

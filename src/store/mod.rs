@@ -1,8 +1,11 @@
 //! Runs on disk: `results/<experiment>/runs/<run-id>/`.
 
 pub mod atomic;
+mod collection;
 mod provenance;
 pub mod record;
+
+pub use collection::{Collection, Stored, scan_all};
 
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};

@@ -2,6 +2,7 @@
 
 use crate::experiment::Cell;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Version of [`Record`]'s JSON. 1: first.
 pub const FORMAT: u32 = 1;
@@ -12,6 +13,15 @@ pub const FORMAT: u32 = 1;
 pub enum Status {
     Done,
     Failed,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Status::Done => "done",
+            Status::Failed => "failed",
+        })
+    }
 }
 
 /// SHA-256 of everything outside the cell that determines a result, in lower-case hexadecimal.

@@ -9,10 +9,10 @@ struct Bench {
     folder: tempfile::TempDir,
 }
 
-struct Ended {
-    code: i32,
-    stdout: String,
-    stderr: String,
+pub struct Ended {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 const GRID: &str = r#"
@@ -53,14 +53,14 @@ impl Bench {
     }
 }
 
-fn ended(mut command: Command) -> Ended {
+pub fn ended(mut command: Command) -> Ended {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ended { code: output.status.code().unwrap(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 #[track_caller]
-fn assert_contains(text: &str, parts: &[&str]) {
+pub fn assert_contains(text: &str, parts: &[&str]) {
     for part in parts {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
@@ -81,7 +81,9 @@ fn a_grid_runs_once_reports_and_explains_itself() {
     );
     assert_contains(&first.stdout, &["RTN", "Genie-M", "Full precision", "92.76"]);
     let results = bench.path().join("results/tiny");
-    for file in ["accuracy.md", "accuracy.csv", "runs.csv", "accuracy.svg", "accuracy.png"] {
+    for file in
+        ["report.html", "accuracy.md", "accuracy.tex", "accuracy.csv", "runs.csv", "accuracy.svg", "accuracy.png"]
+    {
         assert!(results.join(file).metadata().unwrap().len() > 100, "{file}");
     }
     let records = bench.store().scan().unwrap().records;

@@ -3,5 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod cli;
+mod compare;
 mod end_to_end;
 mod golden;
+mod list;
+mod stored;
+mod tables;

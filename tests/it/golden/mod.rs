@@ -4,6 +4,7 @@ mod meta;
 mod quantizers;
 mod ranges;
 mod reconstruction;
+mod statistics;
 
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;
