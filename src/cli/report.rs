@@ -2,10 +2,12 @@
 
 use super::Exit;
 use super::session::{GridArgs, Session};
+use crate::data;
 use crate::error::Result;
 use crate::report::html::{self, Page};
+use crate::report::transform::{self, TransformRun};
 use crate::report::{Source, render, render_declared};
-use crate::store::{Scan, Stored, atomic};
+use crate::store::{Pictures, Scan, Stored, atomic, read_traces};
 use candle_core::Device;
 use std::collections::BTreeSet;
 
@@ -66,6 +68,10 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
             atomic::write(&folder.join("tables").join(format!("{}.{extension}", table.name)), content.as_bytes())?;
         }
     }
+    let transforms = transform::draw(&transform_runs(&stored)?)?;
+    if let Some(png) = &transforms {
+        atomic::write(&folder.join("transforms.png"), png)?;
+    }
     let page = Page {
         source,
         about: &session.experiment.about,
@@ -78,7 +84,20 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     if !quiet {
         say!("{}", rendered.terminal);
         declared.iter().for_each(|table| say!("table {}\n{}", table.name, table.terminal));
-        say!("written: {}", folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.csv").display());
+        let also = if transforms.is_some() { ", transforms.png" } else { "" };
+        let written = folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.csv");
+        say!("written: {}{also}", written.display());
     }
     Ok(())
+}
+
+/// The runs that trained a transform network, with their pictures.
+fn transform_runs(stored: &[Stored]) -> Result<Vec<TransformRun>> {
+    let runs = stored.iter().filter(|run| run.record.cell.transform.as_ref().is_some_and(|t| t.net.0.is_trainable));
+    runs.map(|run| {
+        let grey = data::find(&run.record.cell.dataset).map_or((0.0, 1.0), |dataset| (dataset.mean, dataset.std));
+        let pictures = Pictures::read(&run.folder)?.map(|pictures| pictures.strip(grey.0, grey.1)).transpose()?;
+        Ok(TransformRun { title: run.record.run_id.clone(), pictures, traces: read_traces(&run.folder)? })
+    })
+    .collect()
 }

@@ -6,6 +6,7 @@ use super::session::{GridArgs, Session, cache_folder, device};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
 use crate::launch::{Caches, EVAL_BATCH, Launch, run_grid};
+use crate::meta::config::{Meta, Terms, Transform};
 use crate::recon::recipe::Granularity;
 use crate::store::record::{Hashes, Provenance};
 use crate::{arch, methods};
@@ -108,7 +109,15 @@ fn warn_of_departures(session: &Session) {
         if let (Some(arch), Some(method)) = (arch::find(&cell.arch), methods::find(&cell.method)) {
             let mut published = (method.recipe)(arch);
             published.act_search_images = published.act_search_images.min(cell.calib_images);
-            let departures = cell.recipe.departures(&published);
+            let mut departures = cell.recipe.departures(&published);
+            if let (Some(transform), Some(meta), Some(terms)) = (&cell.transform, &cell.meta, &cell.terms) {
+                let mut named = |table: &str, names: Vec<String>| {
+                    departures.extend(names.into_iter().map(|name| format!("{table}.{name}")));
+                };
+                named("transform", transform.departures(&Transform::published()));
+                named("meta", meta.departures(&Meta::published(arch)));
+                named("terms", terms.departures(&Terms::published()));
+            }
             if !departures.is_empty() {
                 lines.insert(format!(
                     "note: {} differs from its published recipe in {}",

@@ -61,6 +61,20 @@ pub fn show(args: &Args) -> Result<Exit> {
         let (first, last) =
             (trace.loss.first().copied().unwrap_or(f64::NAN), trace.loss.last().copied().unwrap_or(f64::NAN));
         say!("  {:24} {:12} {first:10.5} -> {last:10.5}  {:6.1} s", trace.unit, trace.phase, trace.wall_s);
+        for term in &trace.terms {
+            let ends =
+                |values: &[f64]| values.first().copied().zip(values.last().copied()).unwrap_or((f64::NAN, f64::NAN));
+            let (loss, norm) = (ends(&term.loss), ends(&term.gradient_norm));
+            say!(
+                "    {:22} weight {:<8} loss {:9.2e} -> {:9.2e}, gradient norm {:9.2e} -> {:9.2e}",
+                term.name,
+                term.weight,
+                loss.0,
+                loss.1,
+                norm.0,
+                norm.1
+            );
+        }
     }
     say!("\n{}", record.cell.to_toml()?);
     Ok(Exit::Done)

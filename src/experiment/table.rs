@@ -14,6 +14,7 @@
 use super::cell::Cell;
 use super::diagnostic::{GridError, SourceText, suggest};
 use super::filter::Filter;
+use super::wire::is_kebab_case;
 use crate::error::Result;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,9 +84,7 @@ pub fn check_tables(
     let mut checked = Vec::new();
     for table in tables {
         let name = table.name.get_ref();
-        let is_word =
-            |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        if !name.split('-').all(is_word) {
+        if !is_kebab_case(name) {
             let error =
                 source.error(format!("name of a table {name:?} is not kebab-case"), Some(table.name.span()), "here");
             return Err(error.help("it names a file: lower-case words and digits, joined by single hyphens").into());

@@ -15,6 +15,7 @@ mod render;
 pub mod side;
 pub mod statistics;
 mod table;
+pub mod transform;
 
 use crate::error::Result;
 use crate::experiment::{Planned, TableSpec};

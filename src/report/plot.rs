@@ -10,9 +10,9 @@ use std::sync::OnceLock;
 /// Pixels; a panel is read at 8 cm width.
 const PANEL: (u32, u32) = (760, 560);
 const LEGEND: u32 = 64;
-const TEXT: i32 = 26;
+pub(super) const TEXT: i32 = 26;
 /// Okabe and Ito's palette, told apart by readers with colour vision deficiencies.
-const COLOURS: [RGBColor; 7] = [
+pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -30,11 +30,16 @@ pub fn draw(blocks: &[Block]) -> Result<(String, Vec<u8>)> {
     let size = (PANEL.0 * blocks.len().max(1) as u32, PANEL.1 + LEGEND * legend_rows(blocks));
     let mut svg = String::new();
     figure(SVGBackend::with_string(&mut svg, size).into_drawing_area(), blocks)?;
+    Ok((svg, png(size, |area| figure(area.clone(), blocks))?))
+}
+
+/// The bytes of a PNG of `size` pixels that `draw` draws; plotters only writes it to files.
+pub(super) fn png(size: (u32, u32), draw: impl Fn(&Panel<BitMapBackend>) -> Result<()>) -> Result<Vec<u8>> {
+    register_font()?;
     let folder = tempfile::tempdir().map_err(Error::io("cannot make a folder in", &std::env::temp_dir()))?;
     let path = folder.path().join("figure.png");
-    figure(BitMapBackend::new(&path, size).into_drawing_area(), blocks)?;
-    let png = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
-    Ok((svg, png))
+    draw(&BitMapBackend::new(&path, size).into_drawing_area())?;
+    std::fs::read(&path).map_err(Error::io("cannot read", &path))
 }
 
 /// plotters looks for no system fonts in this build: it draws with the one compiled in.
@@ -46,7 +51,7 @@ fn register_font() -> Result<()> {
     registered.then_some(()).ok_or_else(|| Error::Report("the embedded font cannot be used".to_string()))
 }
 
-fn failed<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> Error {
+pub(super) fn failed<E: std::error::Error + Send + Sync>(error: DrawingAreaErrorKind<E>) -> Error {
     Error::Report(format!("cannot draw: {error}"))
 }
 

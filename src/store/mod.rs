@@ -8,6 +8,7 @@ pub mod record;
 pub use collection::{Collection, Stored, scan_all};
 
 use crate::error::{Error, Result};
+use crate::report::transform::Strip;
 use candle_core::{Device, Tensor};
 use record::{FORMAT, Record, UnitTrace};
 use serde::Serialize;
@@ -41,6 +42,30 @@ pub struct Pictures {
 }
 
 impl Pictures {
+    /// The pictures of the run in `folder`; `None` if it left none.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(PICTURES);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
+        let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
+            .map_err(|error| Error::content(&path, error.to_string()))?;
+        match (tensors.remove("x"), tensors.remove("t_x")) {
+            (Some(x), Some(t_x)) if x.shape() == t_x.shape() && x.rank() == 4 => Ok(Some(Self { x, t_x })),
+            _ => Err(Error::content(&path, "no tensors x and t_x of one shape (N, C, H, W)".to_string())),
+        }
+    }
+
+    /// Grey levels of the first channel, with `grey = mean + std * pixel`.
+    pub fn strip(&self, mean: f64, std: f64) -> Result<Strip> {
+        let (_, _, height, width) = self.x.dims4()?;
+        let grey = |images: &Tensor| -> Result<Vec<Vec<f32>>> {
+            Ok(images.narrow(1, 0, 1)?.affine(std, mean)?.flatten_from(1)?.to_vec2::<f32>()?)
+        };
+        Ok(Strip { height, width, x: grey(&self.x)?, t_x: grey(&self.t_x)? })
+    }
+
     fn to_safetensors(&self, run: &Path) -> Result<Vec<u8>> {
         safetensors::serialize([("x", &self.x), ("t_x", &self.t_x)], None)
             .map_err(|error| Error::content(run.join(PICTURES), error.to_string()))

@@ -1,0 +1,169 @@
+//! What transform networks did: pictures of the images beside their transforms, and how strongly each term of the
+//! meta-loss pulled.
+
+use super::plot::{COLOURS, TEXT, failed, png};
+use crate::error::Result;
+use crate::store::record::UnitTrace;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+/// Pixels of one run's panel: pictures on the left, norms on the right.
+const PANEL: (u32, u32) = (1640, 400);
+const PICTURES: u32 = 800;
+/// Height of the run's name above the pictures.
+const TITLE: i32 = 44;
+/// Room for the names of the rows of pictures.
+const ROW_NAMES: i32 = 110;
+/// Norms below this are drawn as this: a term that does not reach the transform has none.
+const SMALLEST: f64 = 1e-9;
+
+/// One run with a transform network.
+pub struct TransformRun {
+    pub title: String,
+    pub pictures: Option<Strip>,
+    pub traces: Vec<UnitTrace>,
+}
+
+/// Images beside their transforms: grey levels (of the first channel) from 0 to 1, rows one after the other.
+pub struct Strip {
+    pub height: usize,
+    pub width: usize,
+    pub x: Vec<Vec<f32>>,
+    pub t_x: Vec<Vec<f32>>,
+}
+
+/// PNG of all `runs`, one below the other; `None` if there are none.
+pub fn draw(runs: &[TransformRun]) -> Result<Option<Vec<u8>>> {
+    if runs.is_empty() {
+        return Ok(None);
+    }
+    let size = (PANEL.0, PANEL.1 * runs.len() as u32);
+    let drawn = png(size, |area| {
+        area.fill(&WHITE).map_err(failed)?;
+        for (panel, run) in area.split_evenly((runs.len(), 1)).iter().zip(runs) {
+            let title = Text::new(run.title.clone(), (16, 10), ("sans-serif", TEXT).into_font());
+            panel.draw(&title).map_err(failed)?;
+            let (left, right) = panel.split_horizontally(PICTURES);
+            if let Some(strip) = &run.pictures {
+                draw_pictures(&left, strip)?;
+            }
+            draw_norms(&right, &run.traces)?;
+        }
+        area.present().map_err(failed)
+    })?;
+    Ok(Some(drawn))
+}
+
+type Panel<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+
+/// Rows: images, transforms, differences (grey where nothing changed).
+fn draw_pictures(area: &Panel, strip: &Strip) -> Result<()> {
+    let difference: Vec<Vec<f32>> = strip
+        .x
+        .iter()
+        .zip(&strip.t_x)
+        .map(|(x, t_x)| x.iter().zip(t_x).map(|(x, t)| 0.5 + (t - x) / 2.0).collect())
+        .collect();
+    let columns = strip.x.len().max(1) as i32;
+    let (width, height) = area.dim_in_pixel();
+    let across = (width as i32 - ROW_NAMES) / (columns * (strip.width as i32 + 1));
+    let down = (height as i32 - TITLE) / (3 * (strip.height as i32 + 1));
+    let zoom = across.min(down).max(1);
+    for (row, (name, images)) in [("x", &strip.x), ("T(x)", &strip.t_x), ("T(x) - x", &difference)].iter().enumerate() {
+        let top = TITLE + row as i32 * zoom * (strip.height as i32 + 1);
+        let middle = top + zoom * strip.height as i32 / 2 - TEXT / 2;
+        area.draw(&Text::new(*name, (10, middle), ("sans-serif", TEXT - 2).into_font())).map_err(failed)?;
+        for (column, image) in images.iter().enumerate() {
+            let left = ROW_NAMES + column as i32 * zoom * (strip.width as i32 + 1);
+            for (index, grey) in image.iter().enumerate() {
+                let (y, x) = ((index / strip.width) as i32, (index % strip.width) as i32);
+                let corner = (left + x * zoom, top + y * zoom);
+                let level = (grey.clamp(0.0, 1.0) * 255.0).round() as u8;
+                let pixel = Rectangle::new(
+                    [corner, (corner.0 + zoom, corner.1 + zoom)],
+                    RGBColor(level, level, level).filled(),
+                );
+                area.draw(&pixel).map_err(failed)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Norms of the weighted gradients of all terms, over the meta iterations of all units in order.
+fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
+    let traces: Vec<&UnitTrace> = traces.iter().filter(|trace| !trace.terms.is_empty()).collect();
+    let Some(names) = traces.first().map(|trace| trace.terms.iter().map(|term| term.name.clone())) else {
+        return Ok(());
+    };
+    let names: Vec<String> = names.collect();
+    let mut series: Vec<Vec<(f64, f64)>> = vec![Vec::new(); names.len()];
+    let (mut start, mut borders) = (0.0, Vec::new());
+    for trace in &traces {
+        for (points, term) in series.iter_mut().zip(&trace.terms) {
+            for (t, norm) in trace.iterations.iter().zip(&term.gradient_norm) {
+                points.push((start + *t as f64, (term.weight * norm).max(SMALLEST)));
+            }
+        }
+        start += trace.iterations.last().copied().unwrap_or(0) as f64;
+        borders.push(start);
+    }
+    let largest = series.iter().flatten().map(|(_, norm)| *norm).filter(|norm| norm.is_finite()).fold(1.0, f64::max);
+    let (chart_area, legend) = area.split_horizontally(area.dim_in_pixel().0 - 190);
+    let mut chart = ChartBuilder::on(&chart_area)
+        .margin(14)
+        .x_label_area_size(56)
+        .y_label_area_size(110)
+        .build_cartesian_2d(0.0..start.max(1.0), (SMALLEST..largest * 3.0).log_scale())
+        .map_err(failed)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(5)
+        .y_labels(6)
+        .x_label_formatter(&|x| format!("{x:.0}"))
+        .y_label_formatter(&|y| format!("1e{:.0}", y.log10()))
+        .x_desc("meta iterations, all units")
+        .y_desc("weighted norm")
+        .label_style(("sans-serif", TEXT - 4))
+        .light_line_style(WHITE)
+        .bold_line_style(RGBColor(225, 225, 225))
+        .draw()
+        .map_err(failed)?;
+    for border in borders {
+        let line = [(border, SMALLEST), (border, largest * 3.0)];
+        chart.draw_series(LineSeries::new(line, RGBColor(225, 225, 225))).map_err(failed)?;
+    }
+    for (index, (points, name)) in series.into_iter().zip(&names).enumerate() {
+        let colour = COLOURS[index % COLOURS.len()];
+        chart.draw_series(LineSeries::new(points, colour.stroke_width(3))).map_err(failed)?;
+        let y = 30 + 44 * index as i32;
+        legend.draw(&PathElement::new(vec![(4, y), (30, y)], colour.stroke_width(4))).map_err(failed)?;
+        let text = Text::new(name.clone(), (38, y - TEXT / 3), ("sans-serif", TEXT - 4).into_font());
+        legend.draw(&text).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::record::TermTrace;
+
+    #[test]
+    fn runs_with_and_without_pictures_are_drawn() {
+        let mut trace = UnitTrace::new("layer1.0", "meta");
+        (trace.iterations, trace.loss) = (vec![1, 2], vec![2.0, 1.0]);
+        trace.terms = vec![TermTrace {
+            name: "margin".into(),
+            weight: 0.5,
+            loss: vec![0.1, 0.2],
+            gradient_norm: vec![0.0, f64::NAN],
+        }];
+        let strip = Strip { height: 2, width: 3, x: vec![vec![0.0; 6]], t_x: vec![vec![2.0; 6]] };
+        let run = |pictures| TransformRun { title: "run".into(), pictures, traces: vec![trace.clone()] };
+        let both = draw(&[run(Some(strip)), run(None)]).unwrap().unwrap();
+        assert!(both.starts_with(b"\x89PNG"));
+        assert!(draw(&[]).unwrap().is_none());
+    }
+}
