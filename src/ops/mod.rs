@@ -8,6 +8,7 @@
 pub mod adam;
 pub mod batch_norm;
 pub mod conv;
+pub mod divergence;
 pub mod fake_quant;
 mod kernel;
 pub mod mix;

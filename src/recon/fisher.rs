@@ -4,8 +4,9 @@ use super::event::Control;
 use super::recipe::{Loss, Recipe};
 use crate::error::Result;
 use crate::graph::forward::{FullPrecision, forward};
+use crate::ops::divergence::kl_divergence;
 use crate::quant::model::{Mode, QuantModel};
-use candle_core::{D, Tensor, Var};
+use candle_core::{Tensor, Var};
 
 /// Images per gradient; the divergence is a mean over them.
 const BATCH: usize = 32;
@@ -41,12 +42,4 @@ pub fn loss_weight(
         parts.push((gradient.detach().abs()? + recipe.fisher_damping)?);
     }
     Ok(Some(Tensor::cat(&parts, 0)?))
-}
-
-/// `KL(softmax(p) || softmax(q))`, mean over the batch; `p` and `q` logits `(N, classes)`. Gradient: to both.
-fn kl_divergence(p: &Tensor, q: &Tensor) -> Result<Tensor> {
-    let log_p = candle_nn::ops::log_softmax(p, D::Minus1)?;
-    let log_q = candle_nn::ops::log_softmax(q, D::Minus1)?;
-    let n = p.dim(0)? as f64;
-    Ok(((log_p.exp()? * (log_p - log_q)?)?.sum_all()? / n)?)
 }

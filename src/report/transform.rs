@@ -9,7 +9,7 @@ use plotters::prelude::*;
 
 /// Pixels of one run's panel: pictures on the left, norms on the right.
 const PANEL: (u32, u32) = (1640, 400);
-const PICTURES: u32 = 800;
+const PICTURES: u32 = 840;
 /// Height of the run's name above the pictures.
 const TITLE: i32 = 44;
 /// Room for the names of the rows of pictures.
@@ -122,7 +122,8 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
         .x_labels(5)
         .y_labels(6)
         .x_label_formatter(&|x| format!("{x:.0}"))
-        .y_label_formatter(&|y| format!("1e{:.0}", y.log10()))
+        // Adding 0 turns the -0 that rounding leaves into 0.
+        .y_label_formatter(&|y| format!("1e{:.0}", y.log10().round() + 0.0))
         .x_desc("meta iterations, all units")
         .y_desc("weighted norm")
         .label_style(("sans-serif", TEXT - 4))

@@ -5,7 +5,7 @@ use metaaug::store::{Predictions, Store};
 use std::path::{Path, PathBuf};
 
 /// A folder to run in, with a grid; full-precision accuracies are shared between tests.
-struct Bench {
+pub struct Bench {
     folder: tempfile::TempDir,
 }
 
@@ -27,13 +27,13 @@ method = ["rtn", "genie-m"]
 "#;
 
 impl Bench {
-    fn new(grid: &str) -> Self {
+    pub fn new(grid: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("grid.toml"), grid).unwrap();
         Self { folder }
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -44,7 +44,7 @@ impl Bench {
         command
     }
 
-    fn harness(&self, args: &[&str]) -> Ended {
+    pub fn harness(&self, args: &[&str]) -> Ended {
         ended(self.command(args))
     }
 

@@ -7,5 +7,6 @@ mod compare;
 mod end_to_end;
 mod golden;
 mod list;
+mod metaaug;
 mod stored;
 mod tables;

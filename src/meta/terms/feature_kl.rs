@@ -1,7 +1,8 @@
 //! Kullback-Leibler divergence of features: the second alternative to distribution preservation in MetaAug's ablation.
 
-use super::{Features, kl_divergence};
+use super::Features;
 use crate::error::Result;
+use crate::ops::divergence::kl_divergence;
 use candle_core::Tensor;
 
 /// `KL(softmax(F(x)) || softmax(F(T(x))))` over the features of each image, mean over the images.

@@ -9,7 +9,7 @@ mod val_kl;
 
 use super::config::{Meta, Terms};
 use crate::error::Result;
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 /// One row per term.
 pub struct Term {
@@ -77,14 +77,6 @@ pub const TERMS: &[Term] = &[
 /// The terms with a weight, in the order of [`TERMS`].
 pub fn active(terms: &Terms) -> Vec<(&'static Term, f64)> {
     TERMS.iter().map(|term| (term, (term.weight)(terms))).filter(|(_, weight)| *weight != 0.0).collect()
-}
-
-/// `KL(softmax(p) || softmax(q))`, mean over the rows of the logits `p` and `q` `(N, K)`. Gradient: to both.
-pub fn kl_divergence(p: &Tensor, q: &Tensor) -> Result<Tensor> {
-    let log_p = candle_nn::ops::log_softmax(p, D::Minus1)?;
-    let log_q = candle_nn::ops::log_softmax(q, D::Minus1)?;
-    let n = p.dim(0)? as f64;
-    Ok(((log_p.exp()? * (log_p - log_q)?)?.sum_all()? / n)?)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The validation term: the updated quantized network must predict as the full-precision one does.
 
-use super::{Outer, kl_divergence};
+use super::Outer;
 use crate::error::Result;
 use crate::meta::config::Meta;
+use crate::ops::divergence::kl_divergence;
 use candle_core::Tensor;
 
 /// `KL(softmax(f(v) / t) || softmax(f_q(v) / t))`, mean over the images, `t` the temperature; not multiplied by `t^2`.
