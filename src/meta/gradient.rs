@@ -103,6 +103,14 @@ struct Unrolled<'a> {
     steps: Vec<Step<'a>>,
     /// `theta'`.
     updated: QuantUnit,
+    /// Of the inner loss.
+    target: Tensor,
+}
+
+/// Derivatives of `<u, g>` with respect to the unit's input and to its parameters.
+struct Along {
+    of_input: Option<Tensor>,
+    of_theta: Vec<f64>,
 }
 
 struct Step<'a> {
@@ -147,7 +155,7 @@ impl MetaUnit<'_> {
             let loss = self.loss(term, sample, t_x, logits)?;
             let gradient = match (&term.loss, &outer) {
                 (Loss::Outer(_), Some((x_in, unrolled, _))) if self.meta.inner != Inner::None => {
-                    let of_input = self.through_update(sample, t_x, x_in, unrolled, &loss, engine)?;
+                    let of_input = self.through_update(sample, x_in, unrolled, &loss, engine)?;
                     (x_in * of_input)?.sum_all()?.backward()?.remove(&leaf)
                 }
                 (Loss::Outer(_), _) => None,
@@ -202,7 +210,7 @@ impl MetaUnit<'_> {
             let next = with_values(&unit, self.phase, &theta)?;
             steps.push(Step { unit: std::mem::replace(&mut unit, next), g, moments: moments.clone(), masks: *masks });
         }
-        Ok(Unrolled { rule, lr, is_scale, steps, updated: unit })
+        Ok(Unrolled { rule, lr, is_scale, steps, updated: unit, target })
     }
 
     /// `L_Q` of `unit`: reconstruction error and rounding regulariser.
@@ -250,16 +258,14 @@ impl MetaUnit<'_> {
     fn through_update(
         &self,
         sample: &Sample,
-        t_x: &Tensor,
         x_in: &Tensor,
         unrolled: &Unrolled,
         loss: &Tensor,
         engine: Engine,
     ) -> Result<Tensor> {
-        let Unrolled { rule, lr, is_scale, steps, updated } = unrolled;
+        let Unrolled { rule, lr, is_scale, steps, updated, target } = unrolled;
         let mut adjoint = self.gradient_of(updated, loss)?;
         let mut of_moments = Moments::zeros(adjoint.len());
-        let target = self.target(sample, t_x)?;
         let input = Var::from_tensor(&x_in.detach())?;
         let mut total = x_in.zeros_like()?.detach();
         for (k, step) in steps.iter().enumerate().rev() {
@@ -270,62 +276,72 @@ impl MetaUnit<'_> {
                 continue;
             }
             let u: Vec<f64> = u.iter().map(|u| u / size).collect();
-            let of_input = match self.meta.derivative {
-                Derivative::Exact => {
-                    let direction = with_values(&zeroed(&step.unit)?, self.phase, &u)?;
-                    let fresh = Roundings::Fresh;
-                    let pass = self.pass(&step.unit, Some(&direction), step.masks, &fresh);
-                    let y = pass.forward(Dual::constant(input.as_tensor().clone()))?;
-                    let mut along = squared_error(&y, &target)?.tangent;
-                    if k > 0
-                        && let Some(beta) = self.phase.beta.at(sample.t, self.phase.iterations)
-                        && let Some(penalty) =
-                            rounding_penalty(&step.unit, Some(&direction), beta, self.phase.round_weight)?
-                    {
-                        along = match (along, penalty.tangent) {
-                            (Some(a), Some(b)) => Some((a + b)?),
-                            (a, b) => a.or(b),
-                        };
-                    }
-                    let Some(along) = along else { continue };
-                    let mut gradients = along.backward()?;
-                    if k > 0 {
-                        for (adjoint, of_theta) in adjoint.iter_mut().zip(collect(&step.unit, self.phase, &gradients)?)
-                        {
-                            *adjoint += size * of_theta;
-                        }
-                    }
-                    gradients.remove(&input)
-                }
+            let Along { of_input, of_theta } = match self.meta.derivative {
+                Derivative::Exact => self.along(sample.t, step, &u, &input, target)?,
                 Derivative::FiniteDifference => {
-                    let theta = values(&step.unit, self.phase)?;
-                    let reach = u.iter().zip(&theta).zip(is_scale).fold(0.0, |max: f64, ((u, theta), is_scale)| {
-                        max.max(u.abs() / if *is_scale { theta.abs().max(1e-12) } else { 1.0 })
-                    });
-                    let h = DIFFERENCE / reach;
-                    let at = |sign: f64| -> Result<(Option<Tensor>, Vec<f64>)> {
-                        let moved: Vec<f64> = theta.iter().zip(&u).map(|(theta, u)| theta + sign * h * u).collect();
-                        let unit = with_values(&step.unit, self.phase, &moved)?;
-                        let loss = self.inner_loss(&unit, sample.t, input.as_tensor(), &target, step.masks, engine)?;
-                        let mut gradients = loss.backward()?;
-                        let of_theta = collect(&unit, self.phase, &gradients)?;
-                        Ok((gradients.remove(&input), of_theta))
-                    };
-                    let ((forward, of_theta), (backward, of_theta_back)) = (at(1.0)?, at(-1.0)?);
-                    for (adjoint, (forward, backward)) in adjoint.iter_mut().zip(of_theta.iter().zip(&of_theta_back)) {
-                        *adjoint += size * (forward - backward) / (2.0 * h);
-                    }
-                    match (forward, backward) {
-                        (Some(forward), Some(backward)) => Some(((forward - backward)? / (2.0 * h))?),
-                        _ => None,
-                    }
+                    self.along_by_differences(sample.t, (step, is_scale), &u, &input, target, engine)?
                 }
             };
+            // What `theta_0` is does not depend on `T`.
+            if k > 0 {
+                for (adjoint, of_theta) in adjoint.iter_mut().zip(of_theta) {
+                    *adjoint += size * of_theta;
+                }
+            }
             if let Some(of_input) = of_input {
                 total = (total + (of_input.detach() * size)?)?;
             }
         }
         Ok(total)
+    }
+
+    /// Derivatives of `<u, g>` at `step`, exactly.
+    fn along(&self, t: usize, step: &Step, u: &[f64], input: &Var, target: &Tensor) -> Result<Along> {
+        let direction = with_values(&zeroed(&step.unit)?, self.phase, u)?;
+        let fresh = Roundings::Fresh;
+        let pass = self.pass(&step.unit, Some(&direction), step.masks, &fresh);
+        let error = squared_error(&pass.forward(Dual::constant(input.as_tensor().clone()))?, target)?;
+        let penalty = match self.phase.beta.at(t, self.phase.iterations) {
+            Some(beta) => rounding_penalty(&step.unit, Some(&direction), beta, self.phase.round_weight)?,
+            None => None,
+        };
+        let along = match (error.tangent, penalty.and_then(|penalty| penalty.tangent)) {
+            (Some(error), Some(penalty)) => (error + penalty)?,
+            (Some(along), None) | (None, Some(along)) => along,
+            (None, None) => return Ok(Along { of_input: None, of_theta: Vec::new() }),
+        };
+        let mut gradients = along.backward()?;
+        Ok(Along { of_theta: collect(&step.unit, self.phase, &gradients)?, of_input: gradients.remove(input) })
+    }
+
+    /// The same by central differences of the gradients of the inner loss.
+    fn along_by_differences(
+        &self,
+        t: usize,
+        (step, is_scale): (&Step, &[bool]),
+        u: &[f64],
+        input: &Var,
+        target: &Tensor,
+        engine: Engine,
+    ) -> Result<Along> {
+        let theta = values(&step.unit, self.phase)?;
+        let reach = u.iter().zip(&theta).zip(is_scale).fold(0.0, |max: f64, ((u, theta), is_scale)| {
+            max.max(u.abs() / if *is_scale { theta.abs().max(1e-12) } else { 1.0 })
+        });
+        let h = DIFFERENCE / reach;
+        let at = |sign: f64| -> Result<(Option<Tensor>, Vec<f64>)> {
+            let moved: Vec<f64> = theta.iter().zip(u).map(|(theta, u)| theta + sign * h * u).collect();
+            let unit = with_values(&step.unit, self.phase, &moved)?;
+            let mut gradients = self.inner_loss(&unit, t, input.as_tensor(), target, step.masks, engine)?.backward()?;
+            Ok((gradients.remove(input), collect(&unit, self.phase, &gradients)?))
+        };
+        let ((of_input, of_theta), (of_input_back, of_theta_back)) = (at(1.0)?, at(-1.0)?);
+        let of_input = match (of_input, of_input_back) {
+            (Some(forward), Some(backward)) => Some(((forward - backward)? / (2.0 * h))?),
+            _ => None,
+        };
+        let pairs = of_theta.iter().zip(&of_theta_back);
+        Ok(Along { of_input, of_theta: pairs.map(|(forward, backward)| (forward - backward) / (2.0 * h)).collect() })
     }
 
     /// The gradient of `loss` to the parameters of `unit`.
