@@ -14,7 +14,7 @@ const PICTURES: u32 = 840;
 const TITLE: i32 = 44;
 /// Room for the names of the rows of pictures.
 const ROW_NAMES: i32 = 110;
-/// Norms below this are drawn as this: a term that does not reach the transform has none.
+/// Norms below this are not drawn: the term does not reach the transform there.
 const SMALLEST: f64 = 1e-9;
 
 /// One run with a transform network.
@@ -102,7 +102,7 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
     for trace in &traces {
         for (points, term) in series.iter_mut().zip(&trace.terms) {
             for (t, norm) in trace.iterations.iter().zip(&term.gradient_norm) {
-                points.push((start + *t as f64, (term.weight * norm).max(SMALLEST)));
+                points.push((start + *t as f64, term.weight * norm));
             }
         }
         start += trace.iterations.last().copied().unwrap_or(0) as f64;
@@ -137,7 +137,12 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
     }
     for (index, (points, name)) in series.into_iter().zip(&names).enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        chart.draw_series(LineSeries::new(points, colour.stroke_width(3))).map_err(failed)?;
+        // Separate pieces around what is not drawn; points beside them, for pieces of one point.
+        for piece in points.split(|(_, norm)| !(*norm >= SMALLEST)) {
+            chart.draw_series(LineSeries::new(piece.iter().copied(), colour.stroke_width(2))).map_err(failed)?;
+            let dots = piece.iter().map(|point| Circle::new(*point, 2, colour.filled()));
+            chart.draw_series(dots).map_err(failed)?;
+        }
         let y = 30 + 44 * index as i32;
         legend.draw(&PathElement::new(vec![(4, y), (30, y)], colour.stroke_width(4))).map_err(failed)?;
         let text = Text::new(name.clone(), (38, y - TEXT / 3), ("sans-serif", TEXT - 4).into_font());
