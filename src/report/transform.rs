@@ -138,7 +138,7 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
     for (index, (points, name)) in series.into_iter().zip(&names).enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
         // Separate pieces around what is not drawn; points beside them, for pieces of one point.
-        for piece in points.split(|(_, norm)| !(*norm >= SMALLEST)) {
+        for piece in points.split(|(_, norm)| norm.is_nan() || *norm < SMALLEST) {
             chart.draw_series(LineSeries::new(piece.iter().copied(), colour.stroke_width(2))).map_err(failed)?;
             let dots = piece.iter().map(|point| Circle::new(*point, 2, colour.filled()));
             chart.draw_series(dots).map_err(failed)?;
