@@ -66,11 +66,17 @@ fn series(blocks: &[Block]) -> Vec<String> {
     titles
 }
 
-/// Legend entries per row, so that they fit under one panel.
-const PER_ROW: usize = 4;
+/// Legend entries per row, so that the longest name fits.
+fn per_row(titles: &[String], panels: usize) -> usize {
+    let longest = titles.iter().map(|title| title.chars().count()).max().unwrap_or(0).max("full precision".len());
+    // Marker and gaps, then about half of the text's height per letter.
+    let entry = 44 + longest * TEXT as usize * 53 / 100;
+    (PANEL.0 as usize * panels.max(1) / entry).clamp(1, 4 * panels.max(1))
+}
 
 fn legend_rows(blocks: &[Block]) -> u32 {
-    (series(blocks).len() + 1).div_ceil(PER_ROW * blocks.len().max(1)) as u32
+    let titles = series(blocks);
+    (titles.len() + 1).div_ceil(per_row(&titles, blocks.len())) as u32
 }
 
 fn figure<D: DrawingBackend>(area: Panel<D>, blocks: &[Block]) -> Result<()>
@@ -87,7 +93,7 @@ where
     for (panel, block) in panels.split_evenly((1, blocks.len())).iter().zip(blocks) {
         draw_panel(panel, block, &titles)?;
     }
-    draw_legend(&legend, &titles, PER_ROW * blocks.len())?;
+    draw_legend(&legend, &titles, per_row(&titles, blocks.len()))?;
     area.present().map_err(failed)
 }
 
