@@ -34,6 +34,11 @@ pub fn forward(unit: &Unit, x: &Tensor, hooks: &impl Hooks) -> Result<Tensor> {
     read(unit, x, hooks, Source::Node(unit.nodes.len() - 1))
 }
 
+/// `x` through full-precision units.
+pub fn through<'u>(mut units: impl Iterator<Item = &'u Unit>, x: &Tensor) -> Result<Tensor> {
+    units.try_fold(x.clone(), |x, unit| forward(unit, &x, &FullPrecision))
+}
+
 /// What a consumer of `source` reads when the input of `unit` is `x`; later nodes are not computed.
 pub fn read(unit: &Unit, x: &Tensor, hooks: &impl Hooks, source: Source) -> Result<Tensor> {
     interpret(unit, x.clone(), source, |index, node, inputs| {

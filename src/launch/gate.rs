@@ -4,7 +4,7 @@ use super::evaluate::{predict, top1};
 use super::inputs::Inputs;
 use crate::error::{Error, Result};
 use crate::graph::Network;
-use crate::graph::forward::{FullPrecision, forward};
+use crate::graph::forward::through;
 use crate::recon::event::Control;
 use crate::recon::propagate::in_batches;
 use crate::store::atomic;
@@ -71,7 +71,7 @@ impl FullPrecisionCache {
 }
 
 fn logits(network: &Network, x: &Tensor) -> Result<Tensor> {
-    network.units.iter().try_fold(x.clone(), |x, unit| forward(unit, &x, &FullPrecision))
+    through(network.units.iter(), x)
 }
 
 /// Refuses a folded network whose logits differ from the original's by more than 1e-3 on the first calibration images.

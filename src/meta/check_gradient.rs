@@ -7,10 +7,11 @@
 
 use super::config::{Meta, Statistics, Terms, Transform};
 use super::dual::Roundings;
-use super::gradient::{Engine, MetaUnit, Mix, Part, Sample, through};
+use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};
 use super::nets::TransformNet;
 use crate::error::{Error, Result};
 use crate::experiment::{Bits, Setting};
+use crate::graph::forward::through;
 use crate::graph::{Conv, Linear, Network, Node, Op, Role, Source, Unit};
 use crate::ops::conv::Geometry;
 use crate::quant::model::{Masks, Mode, QuantModel};

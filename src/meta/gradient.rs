@@ -17,8 +17,8 @@ use super::dual::{Dual, DualPass, Rounding, Roundings, rounding_penalty, squared
 use super::terms::{self, Features, Images, Loss, Outer, Term};
 use super::virtual_update::{Moments, Rule};
 use crate::error::{Error, Result};
-use crate::graph::forward::{FullPrecision, forward, read};
-use crate::graph::{Op, Source, Unit};
+use crate::graph::forward::{FullPrecision, read, through};
+use crate::graph::{Op, Source};
 use crate::quant::model::{Acts, Masks, Mode, QuantModel, QuantUnit};
 use crate::recon::recipe::Prefix;
 use crate::recon::train::{Batch, Phase};
@@ -407,11 +407,6 @@ pub fn features(model: &QuantModel, x: &Tensor) -> Result<Tensor> {
     let linear = last.unit.nodes.iter().rev().find(|node| matches!(node.op, Op::Linear(_)));
     let source = linear.map_or(Source::Input, |node| node.inputs[0]);
     Ok(read(&last.unit, &x, &FullPrecision, source)?.flatten_from(1)?)
-}
-
-/// `x` through full-precision units.
-pub fn through<'u>(mut units: impl Iterator<Item = &'u Unit>, x: &Tensor) -> Result<Tensor> {
-    units.try_fold(x.clone(), |x, unit| forward(unit, &x, &FullPrecision))
 }
 
 fn scalar(loss: &Tensor) -> Result<f64> {

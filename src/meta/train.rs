@@ -1,10 +1,11 @@
 //! Trains the transform network for one unit (MetaAug, algorithm 1; published `train_meta.py`).
 
 use super::config::{Meta, Statistics, Terms};
-use super::gradient::{Engine, MetaUnit, Mix, Part, Sample, through};
+use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};
 use super::nets::TransformNet;
 use super::terms;
 use crate::error::{Error, Result};
+use crate::graph::forward::through;
 use crate::ops::adam::AdamState;
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;

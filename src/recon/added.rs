@@ -5,7 +5,7 @@ use super::propagate::in_batches;
 use crate::data::augment::{Augmentation, Normalisation, augmented};
 use crate::error::Result;
 use crate::graph::Role;
-use crate::meta::gradient::through;
+use crate::graph::forward::through;
 use crate::meta::train::{self, Originals, Trainable};
 use crate::quant::model::{Mode, QuantModel};
 use crate::recon::recipe::{Prefix, Recipe};

@@ -3,7 +3,7 @@
 use super::event::Control;
 use super::recipe::{Loss, Recipe};
 use crate::error::Result;
-use crate::graph::forward::{FullPrecision, forward};
+use crate::graph::forward::{FullPrecision, forward, through};
 use crate::ops::divergence::kl_divergence;
 use crate::quant::model::{Mode, QuantModel};
 use candle_core::{Tensor, Var};
@@ -31,12 +31,11 @@ pub fn loss_weight(
     for start in (0..n).step_by(BATCH) {
         control.check()?;
         let len = BATCH.min(n - start);
-        let logits =
-            |y: Tensor| model.units[index + 1..].iter().try_fold(y, |y, unit| forward(&unit.unit, &y, &FullPrecision));
-        let fp = logits(forward(&model.units[index].unit, &x_fp.narrow(0, start, len)?, &FullPrecision)?)?;
+        let logits = |y: &Tensor| through(model.units[index + 1..].iter().map(|unit| &unit.unit), y);
+        let fp = logits(&forward(&model.units[index].unit, &x_fp.narrow(0, start, len)?, &FullPrecision)?)?;
         let y = model.units[index].forward(&x_q.narrow(0, start, len)?, Mode::of_prefix(recipe.unit_input))?;
         let y = Var::from_tensor(&y.detach())?;
-        let divergence = kl_divergence(&fp.detach(), &logits(y.as_tensor().clone())?)?;
+        let divergence = kl_divergence(&fp.detach(), &logits(y.as_tensor())?)?;
         let gradient = divergence.backward()?.remove(&y);
         let gradient = gradient.map_or_else(|| y.zeros_like(), Ok)?;
         parts.push((gradient.detach().abs()? + recipe.fisher_damping)?);
