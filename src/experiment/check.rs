@@ -33,6 +33,7 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
         ("recipe.iterations", recipe.iterations),
         ("recipe.batch", recipe.batch),
         ("recipe.act-phase-frac", recipe.act_phase_iterations()),
+        ("recipe.correction-iterations", recipe.correction_iterations),
     ] {
         if u32::try_from(count).is_err() {
             return Err((key, format!("{count} is more than {}", u32::MAX)));
@@ -58,6 +59,7 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
         ("recipe.act-phase-frac", recipe.act_phase_frac),
         ("recipe.round-weight", recipe.round_weight),
         ("recipe.fisher-damping", recipe.fisher_damping),
+        ("recipe.prediction-weight", recipe.prediction_weight),
     ] {
         if !(value.is_finite() && value >= 0.0) {
             return Err((key, format!("{value} is not a finite number from 0 on")));
@@ -73,6 +75,7 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
             return Err((key, format!("{exponent} is not a finite exponent from 1 on")));
         }
     }
+    check_pd_quant(recipe)?;
     if !cell.augment.is_empty() && !optimised {
         return Err(("augment", format!("{} optimises nothing that could see more images", cell.method)));
     }
@@ -91,6 +94,23 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
 /// Height and width of the images, where the data set has one size.
 fn calib_side(cell: &Cell) -> Option<(usize, usize)> {
     data::find(&cell.dataset).map(|dataset| dataset.size)
+}
+
+/// What the prediction difference and the distribution correction need where they are on.
+fn check_pd_quant(recipe: &Recipe) -> Result<(), (&'static str, String)> {
+    let (judges, corrects) = (recipe.prediction_weight > 0.0, recipe.correction_iterations > 0);
+    if (judges || corrects) && recipe.granularity != Granularity::Block {
+        let key = if judges { "recipe.prediction-weight" } else { "recipe.correction-iterations" };
+        return Err((key, "works on whole units: recipe.granularity = \"block\"".to_string()));
+    }
+    for (key, value, needed) in [
+        ("recipe.prediction-temperature", recipe.prediction_temperature, judges),
+        ("recipe.correction-lr", recipe.correction_lr, corrects),
+        ("recipe.correction-lambda", recipe.correction_lambda, corrects),
+    ] {
+        finite(key, value, needed)?;
+    }
+    Ok(())
 }
 
 /// The virtual update is one of a unit's soft rounding under a squared error.
@@ -211,7 +231,7 @@ mod tests {
     #[test]
     fn each_bound_is_refused_by_the_name_of_its_key() {
         type Edit = fn(&mut Cell);
-        let edits: [(&str, Edit); 14] = [
+        let edits: [(&str, Edit); 18] = [
             ("calib-images", |cell| cell.calib_images = 0),
             ("calib-images", |cell| cell.calib_images = 4097),
             ("seed", |cell| cell.seed = i64::MAX as u64 + 1),
@@ -226,6 +246,12 @@ mod tests {
             ("recipe.round-weight", |cell| cell.recipe.round_weight = -0.01),
             ("recipe.loss-exponent", |cell| cell.recipe.loss_exponent = 0.0),
             ("recipe.round-beta-end", |cell| cell.recipe.round_beta_end = f64::NAN),
+            ("recipe.prediction-weight", |cell| cell.recipe.prediction_weight = -1.0),
+            ("recipe.prediction-temperature", |cell| cell.recipe.prediction_weight = 1.0),
+            ("recipe.correction-lr", |cell| cell.recipe.correction_iterations = 1),
+            ("recipe.correction-iterations", |cell| {
+                (cell.recipe.correction_iterations, cell.recipe.granularity) = (1, Granularity::Layer);
+            }),
         ];
         for (key, edit) in edits {
             let mut cell = cell("qdrop");

@@ -60,6 +60,7 @@ pub fn run_cell(
         data::find(&cell.dataset).map(|dataset| Normalisation { mean: vec![dataset.mean], std: vec![dataset.std] });
     let calib = Calibration {
         images: &inputs.calib.images,
+        trained: &inputs.network,
         added: Added {
             augment: &cell.augment,
             normalisation: normalisation.as_ref(),

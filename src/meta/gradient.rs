@@ -213,7 +213,8 @@ impl MetaUnit<'_> {
         Ok(Unrolled { rule, lr, is_scale, steps, updated: unit, target })
     }
 
-    /// `L_Q` of `unit`: reconstruction error and rounding regulariser.
+    /// `L_Q` of `unit`: reconstruction error and rounding regulariser. A prediction difference (PD-Quant's recipe) is left out:
+    /// the outer loss judges the prediction already.
     fn inner_loss(
         &self,
         unit: &QuantUnit,
@@ -225,8 +226,8 @@ impl MetaUnit<'_> {
     ) -> Result<Tensor> {
         match engine {
             Engine::Fused => {
-                let batch = Batch { x: x_in.clone(), y_fp: target.clone(), loss_weight: None };
-                Ok(self.phase.loss(unit, t, &batch, masks)?.1)
+                let batch = Batch { x: x_in.clone(), y_fp: target.clone(), loss_weight: None, judged: None };
+                Ok(self.phase.losses(unit, t, &batch, masks)?.total)
             }
             Engine::Plain(roundings) => {
                 let pass = self.pass(unit, None, masks, roundings);

@@ -13,6 +13,7 @@ use crate::quant::model::{Masks, QuantModel};
 use crate::recon::event::{Control, Event};
 use crate::recon::propagate::in_batches;
 use crate::recon::recipe::Recipe;
+use crate::recon::schedule::Plateau;
 use crate::recon::train::{KeyedMasks, Phase};
 use crate::rng::{Purpose, Stream};
 use crate::store::record::{TermTrace, UnitTrace};
@@ -21,8 +22,6 @@ use std::time::Instant;
 
 /// What the trace and the events of this phase are called.
 pub const PHASE: &str = "meta";
-/// A loss must fall by this fraction to count as lower (PyTorch's `ReduceLROnPlateau`).
-const PLATEAU_THRESHOLD: f64 = 1e-4;
 
 /// A transform network and how it is trained.
 pub struct Trainable<'a> {
@@ -169,32 +168,8 @@ fn beta_4_4(stream: Stream) -> f64 {
 struct Optimiser {
     states: Vec<AdamState>,
     t: usize,
-    lr: f64,
     clip_norm: f64,
     plateau: Plateau,
-}
-
-struct Plateau {
-    factor: f64,
-    patience: usize,
-    best: f64,
-    bad: usize,
-}
-
-impl Plateau {
-    /// What to multiply the learning rate with after a step of loss `loss`.
-    fn factor_after(&mut self, loss: f64) -> f64 {
-        if loss < self.best * (1.0 - PLATEAU_THRESHOLD) {
-            (self.best, self.bad) = (loss, 0);
-            return 1.0;
-        }
-        self.bad += 1;
-        if self.bad <= self.patience {
-            return 1.0;
-        }
-        self.bad = 0;
-        self.factor
-    }
 }
 
 impl Optimiser {
@@ -202,14 +177,8 @@ impl Optimiser {
         Self {
             states: net.parameters.vars().map(AdamState::new).collect(),
             t: 0,
-            lr: meta.lr,
             clip_norm: meta.clip_norm,
-            plateau: Plateau {
-                factor: meta.plateau_factor,
-                patience: meta.plateau_patience,
-                best: f64::INFINITY,
-                bad: 0,
-            },
+            plateau: Plateau::new(meta.lr, meta.plateau_factor, meta.plateau_patience, 0.0),
         }
     }
 
@@ -254,11 +223,11 @@ impl Optimiser {
             let factor = (self.clip_norm / (norm + 1e-6)).min(1.0);
             for (state, gradient) in self.states.iter().zip(gradients) {
                 if let Some(gradient) = gradient {
-                    state.step(&(gradient * factor)?, self.t, self.lr)?;
+                    state.step(&(gradient * factor)?, self.t, self.plateau.lr)?;
                 }
             }
         }
-        self.lr *= self.plateau.factor_after(total);
+        self.plateau.observe(total);
         Ok(())
     }
 }
@@ -275,13 +244,5 @@ mod tests {
         let variance = draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / n as f64;
         // Mean 1/2, variance 1/36; within five standard deviations of the estimates.
         assert!((mean - 0.5).abs() < 0.006 && (variance - 1.0 / 36.0).abs() < 0.0014, "{mean} {variance}");
-    }
-
-    #[test]
-    fn the_learning_rate_falls_when_the_loss_stalls_longer_than_the_patience() {
-        let mut plateau = Plateau { factor: 0.5, patience: 2, best: f64::INFINITY, bad: 0 };
-        let factors: Vec<f64> =
-            [1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.8].into_iter().map(|loss| plateau.factor_after(loss)).collect();
-        assert_eq!(factors, [1.0, 1.0, 1.0, 1.0, 0.5, 1.0, 1.0]);
     }
 }

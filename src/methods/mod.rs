@@ -23,6 +23,7 @@ pub const METHODS: &[Method] = &[
     Method { name: "adaround", title: "AdaRound", revision: 1, transforms: false, recipe: adaround::recipe },
     Method { name: "brecq", title: "BRECQ", revision: 1, transforms: false, recipe: brecq::recipe },
     Method { name: "qdrop", title: "QDrop", revision: 1, transforms: false, recipe: qdrop::recipe },
+    Method { name: "pd-quant", title: "PD-Quant", revision: 1, transforms: false, recipe: pd_quant::recipe },
     Method { name: "genie-m", title: "Genie-M", revision: 1, transforms: false, recipe: genie_m::recipe },
     // The recipe of reconstruction is Genie-M's: what differs is the images.
     Method { name: "metaaug", title: "MetaAug", revision: 1, transforms: true, recipe: genie_m::recipe },
@@ -31,6 +32,7 @@ pub const METHODS: &[Method] = &[
 mod adaround;
 mod brecq;
 mod genie_m;
+mod pd_quant;
 mod qdrop;
 mod rtn;
 

@@ -37,5 +37,10 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         act_phase_frac: 0.0,
         act_phase_lr: 4e-4,
         act_phase_exponent: 2.4,
+        prediction_weight: 0.0,
+        prediction_temperature: 0.0,
+        correction_iterations: 0,
+        correction_lr: 0.0,
+        correction_lambda: 0.0,
     }
 }

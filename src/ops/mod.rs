@@ -17,6 +17,7 @@ pub mod power;
 pub mod recon_error;
 pub mod relu;
 pub mod rounding;
+pub mod statistics;
 
 pub(crate) use kernel::sum2;
 

@@ -29,6 +29,8 @@ pub struct Rows {
     pub x_fp: Tensor,
     pub x_q: Tensor,
     pub y_fp: Tensor,
+    /// Of the full-precision network, for recipes with a prediction difference.
+    pub logits: Option<Tensor>,
 }
 
 impl Rows {
@@ -39,6 +41,7 @@ impl Rows {
             x_fp: cat(&self.x_fp, &others.x_fp)?,
             x_q: cat(&self.x_q, &others.x_q)?,
             y_fp: cat(&self.y_fp, &others.y_fp)?,
+            logits: self.logits.as_ref().zip(others.logits.as_ref()).map(|(a, b)| cat(a, b)).transpose()?,
         })
     }
 }
@@ -86,7 +89,8 @@ impl Added<'_> {
             })?,
         };
         let y_fp = full(&model.units[index..=index], &x_fp)?;
-        Ok(Rows { x_fp, x_q, y_fp })
+        let logits = (recipe.prediction_weight > 0.0).then(|| full(&model.units[index + 1..], &y_fp));
+        Ok(Rows { x_fp, x_q, y_fp, logits: logits.transpose()? })
     }
 }
 

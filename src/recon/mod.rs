@@ -2,9 +2,11 @@
 //! propagated from unit to unit.
 
 pub mod added;
+pub mod correction;
 pub mod event;
 mod fisher;
 mod layers;
+pub mod prediction;
 pub mod propagate;
 pub mod recipe;
 pub mod schedule;
@@ -19,7 +21,9 @@ use crate::rng::Stream;
 use crate::store::record::UnitTrace;
 use added::{Added, Rows};
 use candle_core::Tensor;
+use correction::Correction;
 use event::Control;
+use prediction::Prediction;
 use propagate::{full_precision, in_batches};
 use recipe::{Granularity, Prefix, Recipe, SearchPrefix};
 use train::{Phase, Problem};
@@ -28,6 +32,8 @@ use train::{Phase, Problem};
 pub struct Calibration<'a> {
     /// `(N, C, H, W)`.
     pub images: &'a Tensor,
+    /// The network as it was trained: the statistics of its BatchNorm layers say what the images should look like.
+    pub trained: &'a Network,
     /// Images that join them while a unit is reconstructed.
     pub added: Added<'a>,
 }
@@ -51,7 +57,7 @@ pub fn quantize(
         reconstruction.search_acts(&mut model)?;
         return Ok(model);
     }
-    if recipe.quantize_acts && recipe.act_search_prefix != SearchPrefix::Reconstructed {
+    if recipe.quantize_acts && !recipe.act_search_prefix.waits() {
         reconstruction.search_acts(&mut model)?;
     }
     reconstruction.train_weights(&mut model, traces)?;
@@ -82,7 +88,7 @@ impl Reconstruction<'_> {
     fn search_acts(&self, model: &mut QuantModel) -> Result<()> {
         let mode = match self.recipe.act_search_prefix {
             SearchPrefix::FullPrecision => Mode::of_prefix(Prefix::FullPrecision),
-            SearchPrefix::Quantized | SearchPrefix::Reconstructed => Mode::HARD,
+            _ => Mode::HARD,
         };
         model.search_acts(&self.searched_rows(self.calib.images)?, self.recipe.act_search, mode)
     }
@@ -93,8 +99,9 @@ impl Reconstruction<'_> {
         let phase = Phase::weights(recipe);
         let prefix = Mode::of_prefix(recipe.unit_input);
         let added = &self.calib.added;
-        let originals =
-            added.reaches(Role::Block).then(|| Originals::new(model, self.calib.images, added.labels, control));
+        let judges = recipe.prediction_weight > 0.0;
+        let originals = (judges || added.reaches(Role::Block))
+            .then(|| Originals::new(model, self.calib.images, added.labels, control));
         let originals = originals.transpose()?;
         let (mut x_fp, mut x_q) = (self.calib.images.clone(), self.calib.images.clone());
         for index in 0..model.units.len() {
@@ -102,7 +109,8 @@ impl Reconstruction<'_> {
             let unit = &model.units[index];
             control.unit(index, model.units.len(), &unit.unit.name);
             let y_fp = full_precision(&unit.unit, &x_fp, control)?;
-            let rows = Rows { x_fp, x_q, y_fp };
+            let logits = originals.as_ref().filter(|_| judges).map(|originals| originals.logits.clone());
+            let rows = Rows { x_fp, x_q, y_fp, logits };
             if self.is_trained(unit) {
                 match originals.as_ref().filter(|_| added.reaches(unit.unit.role)) {
                     None => self.train_unit(model, index, &rows, &phase, traces)?,
@@ -137,26 +145,54 @@ impl Reconstruction<'_> {
         traces: &mut Vec<UnitTrace>,
     ) -> Result<()> {
         let unit = &model.units[index];
-        let Rows { x_fp, x_q, y_fp } = rows;
-        match self.recipe.granularity {
+        let (recipe, Rows { x_fp, x_q, y_fp, logits }) = (self.recipe, rows);
+        match recipe.granularity {
             Granularity::None => Ok(()),
             Granularity::Block => {
-                let weight = fisher::loss_weight(model, index, x_fp, x_q, self.recipe, self.control)?;
-                let problem = Problem { unit, x_fp, x_q, y_fp, loss_weight: weight.as_ref() };
+                let weight = fisher::loss_weight(model, index, x_fp, x_q, recipe, self.control)?;
+                let corrected = self.corrected(unit, index, x_fp, traces)?;
+                let (x_fp, y_fp) = corrected.as_ref().map_or((x_fp, y_fp), |(x, y)| (x, y));
+                let prediction = Prediction {
+                    rest: &model.units[index + 1..],
+                    weight: recipe.prediction_weight,
+                    temperature: recipe.prediction_temperature,
+                };
+                let problem = Problem {
+                    unit,
+                    x_fp,
+                    x_q,
+                    y_fp,
+                    loss_weight: weight.as_ref(),
+                    prediction: logits.as_ref().map(|logits| (prediction, logits)),
+                };
                 train::train(&problem, phase, self.stream.named(&unit.unit.name), self.control, traces)
             }
             Granularity::Layer => self.train_layers(unit, (x_fp, x_q), phase, traces),
         }
     }
 
+    /// The full-precision inputs of unit `index` as the recipe corrects them, and the outputs for them.
+    fn corrected(
+        &self,
+        unit: &QuantUnit,
+        index: usize,
+        x_fp: &Tensor,
+        traces: &mut Vec<UnitTrace>,
+    ) -> Result<Option<(Tensor, Tensor)>> {
+        let Some(correction) = Correction::of(self.recipe) else { return Ok(None) };
+        let x = correction.correct(&self.calib.trained.units[index], x_fp, self.control, traces)?;
+        let y = full_precision(&unit.unit, &x, self.control)?;
+        Ok(Some((x, y)))
+    }
+
     /// Searches the ranges of a unit whose turn has come, if the recipe leaves it until then.
     fn search_unit(&self, unit: &mut QuantUnit, x_q: &Tensor, phase: &Phase) -> Result<()> {
         let recipe = self.recipe;
-        if !recipe.quantize_acts || recipe.act_search_prefix != SearchPrefix::Reconstructed {
+        if !recipe.quantize_acts || !recipe.act_search_prefix.waits() {
             return Ok(());
         }
         let x = self.searched_rows(x_q)?;
-        match self.is_trained(unit) {
+        match self.is_trained(unit) && recipe.act_search_prefix == SearchPrefix::Reconstructed {
             true => phase.search_acts(unit, &x, recipe.act_search, self.stream.named(&unit.unit.name)),
             false => unit.search_acts(&x, recipe.act_search, Mode::HARD).map(drop),
         }
@@ -172,12 +208,14 @@ impl Reconstruction<'_> {
     ) -> Result<()> {
         let control = self.control;
         let prefix = Mode::of_prefix(self.recipe.unit_input);
+        let stream = self.stream.named(&unit.unit.name);
         for layer in layers::layers(unit) {
             let full = |source| propagate::full_precision_until(&unit.unit, x_fp, source, control);
             let (layer_fp, y_fp) = (full(layer.input)?, full(Source::Node(layer.last))?);
             let layer_q = in_batches(x_q, control, |x| unit.read(x, prefix, layer.input))?;
-            let problem = Problem { unit: &layer.unit, x_fp: &layer_fp, x_q: &layer_q, y_fp: &y_fp, loss_weight: None };
-            train::train(&problem, phase, self.stream.named(&unit.unit.name), control, traces)?;
+            let (unit, x_fp, x_q) = (&layer.unit, &layer_fp, &layer_q);
+            let problem = Problem { unit, x_fp, x_q, y_fp: &y_fp, loss_weight: None, prediction: None };
+            train::train(&problem, phase, stream, control, traces)?;
         }
         Ok(())
     }
@@ -191,7 +229,8 @@ impl Reconstruction<'_> {
             control.unit(index, model.units.len(), &unit.unit.name);
             let y_fp = full_precision(&unit.unit, &x_fp, control)?;
             if self.is_trained(unit) {
-                let problem = Problem { unit, x_fp: &x_fp, x_q: &x_fp, y_fp: &y_fp, loss_weight: None };
+                let (x_fp, x_q) = (&x_fp, &x_fp);
+                let problem = Problem { unit, x_fp, x_q, y_fp: &y_fp, loss_weight: None, prediction: None };
                 // A stream of its own: the phases of a unit must not draw the same mini-batches.
                 let stream = self.stream.named(&unit.unit.name).named(phase.name);
                 train::train(&problem, &phase, stream, control, traces)?;

@@ -70,7 +70,27 @@ overridable! {
         act_phase_lr: f64,
         /// Exponent of the reconstruction error in that phase.
         act_phase_exponent: f64,
+        /// Weight of the prediction difference, `1 / lambda_r` of PD-Quant; 0 for none.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        prediction_weight: f64,
+        /// What its logits are divided by.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        prediction_temperature: f64,
+        /// Adam steps of the distribution correction of a unit's full-precision inputs; 0 for none.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        correction_iterations: usize,
+        /// Learning rate of these steps.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        correction_lr: f64,
+        /// What the distance of a corrected input from the original one is divided by.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        correction_lambda: f64,
     }
+}
+
+/// Fields that came with a later method are left out where they are off, so that the ids of runs without them stay.
+fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Recipe {
@@ -149,6 +169,15 @@ pub enum SearchPrefix {
     /// As a unit's turn comes, the units before it are finished and the unit itself is in its training mode: soft weights,
     /// activations dropped. Where nothing is trained, the same as `quantized`.
     Reconstructed,
+    /// The same, but the unit's own weights are rounded to nearest and nothing is dropped.
+    ReconstructedNearest,
+}
+
+impl SearchPrefix {
+    /// Whether the ranges of a unit are searched when its turn comes, not all before.
+    pub fn waits(self) -> bool {
+        matches!(self, SearchPrefix::Reconstructed | SearchPrefix::ReconstructedNearest)
+    }
 }
 
 /// Order of rounding and clipping; the values are the same, the straight-through gradient is not.

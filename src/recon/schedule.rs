@@ -41,3 +41,55 @@ impl BetaSchedule {
         Some(self.end + (self.start - self.end) * (1.0 - progress).max(0.0))
     }
 }
+
+/// A loss must fall by this fraction to count as lower.
+const PLATEAU_THRESHOLD: f64 = 1e-4;
+
+/// A learning rate that falls when the loss does not (PyTorch's `ReduceLROnPlateau`).
+pub struct Plateau {
+    pub lr: f64,
+    factor: f64,
+    /// Steps without a lower loss that are let pass.
+    patience: usize,
+    lowest_lr: f64,
+    best: f64,
+    bad: usize,
+}
+
+impl Plateau {
+    pub fn new(lr: f64, factor: f64, patience: usize, lowest_lr: f64) -> Self {
+        Self { lr, factor, patience, lowest_lr, best: f64::INFINITY, bad: 0 }
+    }
+
+    /// Takes notice of the loss of a step.
+    pub fn observe(&mut self, loss: f64) {
+        if loss < self.best * (1.0 - PLATEAU_THRESHOLD) {
+            (self.best, self.bad) = (loss, 0);
+            return;
+        }
+        self.bad += 1;
+        if self.bad > self.patience {
+            self.lr = (self.lr * self.factor).max(self.lowest_lr);
+            self.bad = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_learning_rate_falls_when_the_loss_stalls_longer_than_the_patience_but_not_below_the_lowest() {
+        let mut plateau = Plateau::new(1.0, 0.5, 2, 0.3);
+        let losses = [1.0, 0.9, 0.9, 0.9, 0.9, 0.9, 0.8, 0.8, 0.8, 0.8];
+        let rates: Vec<f64> = losses
+            .into_iter()
+            .map(|loss| {
+                plateau.observe(loss);
+                plateau.lr
+            })
+            .collect();
+        assert_eq!(rates, [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.3]);
+    }
+}

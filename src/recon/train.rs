@@ -1,6 +1,7 @@
 //! Optimises the quantizers of one unit.
 
 use super::event::{Control, Event};
+use super::prediction::Prediction;
 use super::recipe::{RangeSearch, Recipe, Sampling};
 use super::schedule::{BetaSchedule, LearningRate};
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ pub struct Problem<'a> {
     pub y_fp: &'a Tensor,
     /// Weight of each element of the error.
     pub loss_weight: Option<&'a Tensor>,
+    /// What judges the unit's output, and the logits `(N, K)` of the full-precision network.
+    pub prediction: Option<(Prediction<'a>, &'a Tensor)>,
 }
 
 /// What is trained, on what, for how long.
@@ -114,18 +117,32 @@ impl Phase {
         scales.chain(alphas).chain(acts).collect()
     }
 
-    /// Reconstruction error of `unit` at step `t` (from 1), and the same with the regulariser of its rounding.
-    pub fn loss(&self, unit: &QuantUnit, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<(Tensor, Tensor)> {
+    /// The losses of `unit` at step `t` (from 1).
+    ///
+    /// With a prediction difference, the unit computes both of its inputs in one pass, dropping in both.
+    pub fn losses(&self, unit: &QuantUnit, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<Losses> {
         let stretched = if self.alpha.is_some() { unit.stretched()? } else { Vec::new() };
-        let y_q = unit.forward(&batch.x, self.mode(&stretched, masks))?;
+        let mode = self.mode(&stretched, masks);
+        let (y_q, prediction) = match &batch.judged {
+            None => (unit.forward(&batch.x, mode)?, None),
+            Some(judged) => {
+                let y = unit.forward(&Tensor::cat(&[&batch.x, &judged.x_q], 0)?, mode)?;
+                let n = batch.x.dim(0)?;
+                let difference = judged.by.difference(&y.narrow(0, n, n)?, &judged.logits)?;
+                (y.narrow(0, 0, n)?, Some(difference))
+            }
+        };
         let error = recon_error(&y_q, &batch.y_fp, batch.loss_weight.as_ref(), self.exponent)?;
-        let mut loss = error.clone();
+        let mut total = error.clone();
         if let Some(beta) = self.beta.at(t, self.iterations) {
             for stretched in stretched.iter().flatten() {
-                loss = (loss + rounding_regulariser(stretched, beta, self.round_weight)?)?;
+                total = (total + rounding_regulariser(stretched, beta, self.round_weight)?)?;
             }
         }
-        Ok((error, loss))
+        if let Some(prediction) = &prediction {
+            total = (total + prediction)?;
+        }
+        Ok(Losses { error, prediction, total })
     }
 
     /// Searches the ranges of the unit's activations for input `x`, while it computes as in this phase.
@@ -139,18 +156,45 @@ impl Phase {
 }
 
 /// One mini-batch.
-pub struct Batch {
+pub struct Batch<'a> {
     /// Input of the unit.
     pub x: Tensor,
     pub y_fp: Tensor,
     pub loss_weight: Option<Tensor>,
+    pub judged: Option<Judged<'a>>,
 }
 
-/// The two parts of a loss.
+/// What the prediction difference of a mini-batch is computed from.
+pub struct Judged<'a> {
+    pub by: Prediction<'a>,
+    /// Input of the unit from the quantized prefix alone.
+    pub x_q: Tensor,
+    /// Of the full-precision network.
+    pub logits: Tensor,
+}
+
+/// What a step minimises: `total`, and two of its parts.
+pub struct Losses {
+    /// Reconstruction error.
+    pub error: Tensor,
+    /// Weighted prediction difference.
+    pub prediction: Option<Tensor>,
+    /// Both, and the regulariser of the rounding.
+    pub total: Tensor,
+}
+
+/// The parts of a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct StepLoss {
     pub error: f64,
+    pub prediction: Option<f64>,
     pub regulariser: f64,
+}
+
+impl StepLoss {
+    pub fn total(&self) -> f64 {
+        self.error + self.prediction.unwrap_or(0.0) + self.regulariser
+    }
 }
 
 /// The trained parameters of a unit with their optimiser states.
@@ -174,16 +218,17 @@ impl<'a> Trainer<'a> {
     /// Step `t` (from 1): forward, backward, Adam.
     pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<StepLoss> {
         let phase = self.phase;
-        let (error, loss) = phase.loss(self.unit, t, batch, masks)?;
-        let gradients = loss.backward()?;
+        let losses = phase.losses(self.unit, t, batch, masks)?;
+        let gradients = losses.total.backward()?;
         for (state, lr) in &self.parameters {
             if let Some(gradient) = gradients.get(state.var()) {
                 state.step(gradient, t, lr.at(t, phase.iterations))?;
             }
         }
-        let [error, total] = [error, loss].map(|value| value.to_scalar::<f32>());
-        let (error, total) = (f64::from(error?), f64::from(total?));
-        Ok(StepLoss { error, regulariser: total - error })
+        let scalar = |value: &Tensor| -> Result<f64> { Ok(f64::from(value.to_scalar::<f32>()?)) };
+        let (error, total) = (scalar(&losses.error)?, scalar(&losses.total)?);
+        let prediction = losses.prediction.as_ref().map(scalar).transpose()?;
+        Ok(StepLoss { error, prediction, regulariser: total - error - prediction.unwrap_or(0.0) })
     }
 }
 
@@ -218,11 +263,12 @@ fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, 
             problem.batch(&sampler.rows(t), phase.drop_input, stream.purpose(Purpose::DropInput).at(t as u64))?;
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
         let loss = trainer.step(t, &batch, &masks)?;
-        let total = loss.error + loss.regulariser;
+        let total = loss.total();
         if UnitTrace::is_due(t, phase.iterations) || !total.is_finite() {
             trace.iterations.push(t);
             trace.loss.push(loss.error);
             trace.regulariser.push(loss.regulariser);
+            trace.prediction.extend(loss.prediction);
         }
         if !total.is_finite() {
             return Err(Error::Diverged { unit: trace.unit.clone(), iteration: t, value: total });
@@ -235,10 +281,17 @@ fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, 
 
 impl Problem<'_> {
     /// Mini-batch of the images `rows`, each input element taken from the full-precision prefix with probability `drop`.
-    fn batch(&self, rows: &[u32], drop: f64, stream: Stream) -> Result<Batch> {
+    fn batch(&self, rows: &[u32], drop: f64, stream: Stream) -> Result<Batch<'_>> {
         let take = |cached: &Tensor| mix_rows(cached, cached, rows, &Mask::All);
-        let x = mix_rows(self.x_q, self.x_fp, rows, &keyed(stream, drop))?;
-        Ok(Batch { x, y_fp: take(self.y_fp)?, loss_weight: self.loss_weight.map(take).transpose()? })
+        let judged = self
+            .prediction
+            .map(|(by, logits)| -> Result<Judged> { Ok(Judged { by, x_q: take(self.x_q)?, logits: take(logits)? }) });
+        Ok(Batch {
+            x: mix_rows(self.x_q, self.x_fp, rows, &keyed(stream, drop))?,
+            y_fp: take(self.y_fp)?,
+            loss_weight: self.loss_weight.map(take).transpose()?,
+            judged: judged.transpose()?,
+        })
     }
 }
 

@@ -92,15 +92,19 @@ pub struct Record {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UnitTrace {
     pub unit: String,
-    /// `weights`, `activations` for a second phase, `meta` for the training of a transform network.
+    /// `weights`, `activations` for a second phase, `correction` for that of a unit's inputs, `meta` for the training of a
+    /// transform network.
     pub phase: String,
     pub iterations: Vec<usize>,
-    /// Reconstruction error without the regulariser; the meta-loss.
+    /// Reconstruction error alone; what a correction minimises, mean over its batches; the meta-loss.
     #[serde(with = "finite_or_null")]
     pub loss: Vec<f64>,
-    /// Weighted rounding regulariser; empty for a meta-loss.
+    /// Weighted rounding regulariser; empty where only `loss` is minimised.
     #[serde(with = "finite_or_null")]
     pub regulariser: Vec<f64>,
+    /// Weighted prediction difference (PD-Quant); empty without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "finite_or_null")]
+    pub prediction: Vec<f64>,
     /// The terms of a meta-loss.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub terms: Vec<TermTrace>,
@@ -146,6 +150,7 @@ impl UnitTrace {
             iterations: Vec::new(),
             loss: Vec::new(),
             regulariser: Vec::new(),
+            prediction: Vec::new(),
             terms: Vec::new(),
             wall_s: 0.0,
         }

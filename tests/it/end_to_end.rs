@@ -44,13 +44,14 @@ fn accuracy(model: &QuantModel, test: &Split) -> f64 {
 
 /// The network quantized on `images` alone, with the losses of its units.
 fn quantized(
-    network: &Network,
+    trained: &Network,
     images: &Tensor,
     bits: (Bits, Setting),
     recipe: &Recipe,
 ) -> (QuantModel, Vec<UnitTrace>) {
-    let (calib, mut traces) = (Calibration { images, added: Added::default() }, Vec::new());
-    (quantize(network, &calib, bits, recipe, 0, &CONTROL, &mut traces).unwrap(), traces)
+    let folded = fold_bn(trained, recipe.batch_norm).unwrap();
+    let (calib, mut traces) = (Calibration { images, trained, added: Added::default() }, Vec::new());
+    (quantize(&folded, &calib, bits, recipe, 0, &CONTROL, &mut traces).unwrap(), traces)
 }
 
 #[test]
@@ -60,11 +61,14 @@ fn every_method_keeps_four_bits_close_to_full_precision() {
     for arch in ARCHS {
         let network = network(arch);
         for method in METHODS {
-            let recipe = Recipe { iterations: 10, act_search_images: 64, ..(method.recipe)(arch) };
-            let folded = fold_bn(&network, recipe.batch_norm).unwrap();
+            let mut recipe = Recipe { iterations: 10, act_search_images: 64, ..(method.recipe)(arch) };
+            recipe.correction_iterations = recipe.correction_iterations.min(10);
             let bits = (Bits { w: 4, a: 4 }, Setting::Brecq);
-            let (model, traces) = quantized(&folded, &calib.images, bits, &recipe);
+            let (model, traces) = quantized(&network, &calib.images, bits, &recipe);
             assert_eq!(traces.is_empty(), recipe.granularity == Granularity::None, "{}", method.name);
+            let judged = traces.iter().any(|trace| trace.phase == "weights" && !trace.prediction.is_empty());
+            let corrected = traces.iter().any(|trace| trace.phase == "correction");
+            assert_eq!((judged, corrected), (method.name == "pd-quant", method.name == "pd-quant"), "{}", method.name);
             let top1 = accuracy(&model, &test);
             assert!(top1 > 0.85, "{} with {}: {top1}", arch.name, method.name);
         }
@@ -78,9 +82,8 @@ fn reconstruction_repairs_two_bits() {
     let arch = metaaug::arch::find("resnet20").unwrap();
     let network = network(arch);
     let top1 = |recipe: &Recipe| {
-        let folded = fold_bn(&network, recipe.batch_norm).unwrap();
         let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
-        accuracy(&quantized(&folded, &calib.images, bits, recipe).0, &test)
+        accuracy(&quantized(&network, &calib.images, bits, recipe).0, &test)
     };
     let genie = Recipe { iterations: 100, ..(metaaug::methods::find("genie-m").unwrap().recipe)(arch) };
     let start = top1(&Recipe { granularity: Granularity::None, ..genie.clone() });
@@ -97,11 +100,12 @@ fn thirty_two_bits_change_nothing() {
     let test = test_split(250);
     let arch = metaaug::arch::find("mobilenetv2-tiny").unwrap();
     let recipe = Recipe { iterations: 2, ..(metaaug::methods::find("qdrop").unwrap().recipe)(arch) };
-    let network = fold_bn(&network(arch), recipe.batch_norm).unwrap();
+    let network = network(arch);
     let bits = (Bits { w: Bits::FULL, a: Bits::FULL }, Setting::Qdrop);
     let (model, traces) = quantized(&network, &calib.images, bits, &recipe);
     assert!(traces.is_empty());
-    let full = network.units.iter().fold(test.images.clone(), |x, unit| {
+    let folded = fold_bn(&network, recipe.batch_norm).unwrap();
+    let full = folded.units.iter().fold(test.images.clone(), |x, unit| {
         metaaug::graph::forward::forward(unit, &x, &metaaug::graph::forward::FullPrecision).unwrap()
     });
     let quantized = model.units.iter().fold(test.images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap());
@@ -118,7 +122,7 @@ fn the_identity_transform_is_genie_m_on_duplicated_images() {
         ..(metaaug::methods::find(method).unwrap().recipe)(arch)
     };
     let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
-    let network = fold_bn(&network(arch), recipe("genie-m", 16).batch_norm).unwrap();
+    let network = network(arch);
     let twice = Tensor::cat(&[&calib.images, &calib.images], 0).unwrap();
     let (plain, _) = quantized(&network, &twice, bits, &recipe("genie-m", 16));
 
@@ -129,8 +133,10 @@ fn the_identity_transform_is_genie_m_on_duplicated_images() {
     let meta = Meta { skip_ends: false, ..Meta::published(arch) };
     let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
     let added = Added { transform: Some(transform), labels: &calib.labels, ..Added::default() };
-    let (joined, mut traces) = (Calibration { images: &calib.images, added }, Vec::new());
-    let model = quantize(&network, &joined, bits, &recipe("metaaug", 8), 0, &CONTROL, &mut traces).unwrap();
+    let (joined, mut traces) = (Calibration { images: &calib.images, trained: &network, added }, Vec::new());
+    let recipe = recipe("metaaug", 8);
+    let folded = fold_bn(&network, recipe.batch_norm).unwrap();
+    let model = quantize(&folded, &joined, bits, &recipe, 0, &CONTROL, &mut traces).unwrap();
     let logits = |model: &QuantModel| {
         let y = model.units.iter().fold(calib.images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap());
         y.to_vec2::<f32>().unwrap()
@@ -143,7 +149,8 @@ fn a_trained_transform_leaves_its_losses_and_does_not_depend_on_threads_or_time(
     let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(32, 0).unwrap();
     let arch = metaaug::arch::find("resnet20").unwrap();
     let recipe = Recipe { iterations: 4, ..(metaaug::methods::find("metaaug").unwrap().recipe)(arch) };
-    let network = fold_bn(&network(arch), recipe.batch_norm).unwrap();
+    let network = network(arch);
+    let folded = fold_bn(&network, recipe.batch_norm).unwrap();
     let config = Transform { base: 2, depth: 1, warmup_iterations: 5, ..Transform::published() };
     let meta = Meta { iterations: 2, batch: 8, outer_batch: 8, lr: 1e-3, ..Meta::published(arch) };
     let run = || {
@@ -151,9 +158,9 @@ fn a_trained_transform_leaves_its_losses_and_does_not_depend_on_threads_or_time(
         let before = net.parameters.tensors().unwrap();
         let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
         let added = Added { transform: Some(transform), labels: &calib.labels, ..Added::default() };
-        let (joined, mut traces) = (Calibration { images: &calib.images, added }, Vec::new());
+        let (joined, mut traces) = (Calibration { images: &calib.images, trained: &network, added }, Vec::new());
         let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
-        quantize(&network, &joined, bits, &recipe, 0, &CONTROL, &mut traces).unwrap();
+        quantize(&folded, &joined, bits, &recipe, 0, &CONTROL, &mut traces).unwrap();
         let after = net.parameters.tensors().unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(before.iter().any(|(name, tensor)| values(tensor) != values(&after[name])));

@@ -1,6 +1,7 @@
 //! Against values computed by the methods' published code (`tests/golden/README.md`).
 
 mod meta;
+mod pd_quant;
 mod quantizers;
 mod ranges;
 mod reconstruction;

@@ -12,6 +12,7 @@ fn weight_ranges() {
         (RangeSearch::Brecq, "brecq", "delta"),
         (RangeSearch::MinMax, "brecqmax", "delta"),
         (RangeSearch::Qdrop, "qdrop", "scale"),
+        (RangeSearch::Qdrop, "pdquant", "delta"),
     ];
     for (layer, tensor) in [("conv", "w"), ("fc", "w_fc")] {
         let weight = golden.tensor(tensor);
@@ -42,7 +43,9 @@ fn activation_ranges() {
             assert_close("genie", &[genie.scale], &golden.values(&format!("genie_{kind}_b{bits}_scale")), 1e-6);
             let expected_zero = if kind == "signed" { f32::powi(2.0, bits as i32 - 1) } else { 0.0 };
             assert_eq!(genie.zero_point, expected_zero);
-            for (search, code) in [(RangeSearch::Brecq, "brecq"), (RangeSearch::Qdrop, "qdrop")] {
+            for (search, code) in
+                [(RangeSearch::Brecq, "brecq"), (RangeSearch::Qdrop, "qdrop"), (RangeSearch::Qdrop, "pdquant")]
+            {
                 let range = search_act(&x, search, bits);
                 let expected = golden.values(&format!("{code}_{kind}_b{bits}"));
                 let what = format!("{code} {kind} {bits} bits: {range:?} {expected:?}");

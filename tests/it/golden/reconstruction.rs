@@ -138,6 +138,7 @@ fn replay(golden: &Golden, trainer: &Trainer, [x_fp, x_q, y_fp]: [&Tensor; 3], n
         x: mix_rows(x_q, x_fp, &rows, &mixed).unwrap(),
         y_fp: mix_rows(y_fp, y_fp, &rows, &Mask::All).unwrap(),
         loss_weight: None,
+        judged: None,
     };
     let loss = trainer.step(t, &batch, &masks(golden, 1, n, t)).unwrap();
     let (ours, theirs) = (loss.error + loss.regulariser, f64::from(golden.values("loss")[t - 1]));
@@ -284,7 +285,7 @@ fn brecq_block_in_two_phases() {
     let step = |unit: &QuantUnit, trainer: &Trainer, x: &Tensor, which: &str, t: usize| {
         let rows = golden.rows(&format!("{which}.idx"), t - 1);
         let take = |cached: &Tensor| mix_rows(cached, cached, &rows, &Mask::All).unwrap();
-        let batch = Batch { x: take(x), y_fp: take(&y_fp), loss_weight: None };
+        let batch = Batch { x: take(x), y_fp: take(&y_fp), loss_weight: None, judged: None };
         let loss = trainer.step(t, &batch, &nothing_dropped).unwrap();
         let (ours, theirs) = (loss.error + loss.regulariser, f64::from(golden.values(&format!("{which}.loss"))[t - 1]));
         assert!((ours / theirs - 1.0).abs() < 1e-4, "{which}: loss of step {t}: {ours}, not {theirs}");

@@ -1,0 +1,178 @@
+//! How far the statistics of single images are from those that a BatchNorm layer was trained with (PD-Quant,
+//! arXiv 2212.07048, distribution correction; published `GetDcFpLayerInpOut`).
+
+use super::kernel::{lane_sum, slice, vectorised, with_slice};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Added to variances before their root is taken.
+const EPS: f64 = 1e-6;
+
+/// What a BatchNorm layer remembers of its inputs, per channel.
+#[derive(Clone, Debug)]
+pub struct Statistics {
+    mean: Arc<[f64]>,
+    std: Arc<[f64]>,
+}
+
+impl Statistics {
+    /// Of a layer with these running statistics, both `(C)`.
+    pub fn new(mean: &Tensor, var: &Tensor) -> Result<Self> {
+        let values = |tensor: &Tensor| tensor.to_vec1::<f32>();
+        Ok(Self {
+            mean: values(mean)?.into_iter().map(f64::from).collect(),
+            std: values(var)?.into_iter().map(|var| (f64::from(var) + EPS).sqrt()).collect(),
+        })
+    }
+}
+
+/// `sum over images and channels of (m - mean)^2 + (s - std)^2`, divided by the number of images; `m` and `s` are mean and
+/// standard deviation (unbiased) of one channel of one image.
+///
+/// Shapes: `z` `(N, C, H, W)`; result: scalar.  Gradient (first order only): to `z`; a map of one pixel has no deviation.
+pub fn statistics_error(z: &Tensor, statistics: &Statistics) -> Result<Tensor> {
+    let (images, channels, height, width) = z.dims4()?;
+    if channels != statistics.mean.len() {
+        bail!("statistics-error: {channels} channels, statistics of {}", statistics.mean.len());
+    }
+    z.contiguous()?.apply_op1(StatisticsError { statistics: statistics.clone(), images, pixels: height * width })
+}
+
+struct StatisticsError {
+    statistics: Statistics,
+    images: usize,
+    pixels: usize,
+}
+
+impl StatisticsError {
+    /// Mean of a channel, and its standard deviation.
+    fn moments(&self, plane: &[f32]) -> (f64, f64) {
+        vectorised(
+            #[inline(always)]
+            || {
+                let n = plane.len() as f64;
+                let mean = lane_sum(plane) / n;
+                let shift = mean as f32;
+                let squares: Vec<f32> = plane.iter().map(|z| (z - shift) * (z - shift)).collect();
+                (mean, (lane_sum(&squares) / (n - 1.0).max(1.0) + EPS).sqrt())
+            },
+        )
+    }
+
+    /// Distances of both moments of plane `index` from the channel's.
+    fn distances(&self, index: usize, (mean, std): (f64, f64)) -> (f64, f64) {
+        let channel = index % self.statistics.mean.len();
+        (mean - self.statistics.mean[channel], std - self.statistics.std[channel])
+    }
+
+    fn value(&self, z: &[f32]) -> f32 {
+        let planes = z.par_chunks(self.pixels).enumerate();
+        let errors: Vec<f64> = planes
+            .map(|(index, plane)| {
+                let (of_mean, of_std) = self.distances(index, self.moments(plane));
+                of_mean * of_mean + of_std * of_std
+            })
+            .collect();
+        (errors.iter().sum::<f64>() / self.images as f64) as f32
+    }
+
+    /// `2 / N * ((m - mean) / L + (s - std) * (z - m) / ((L - 1) s))` with `L` pixels.
+    fn gradient(&self, z: &[f32], upstream: f32) -> Vec<f32> {
+        let factor = 2.0 * f64::from(upstream) / self.images as f64;
+        let pixels = self.pixels as f64;
+        let mut gradient = vec![0f32; z.len()];
+        gradient.par_chunks_mut(self.pixels).zip(z.par_chunks(self.pixels)).enumerate().for_each(
+            |(index, (gradient, plane))| {
+                let (mean, std) = self.moments(plane);
+                let (of_mean, of_std) = self.distances(index, (mean, std));
+                let constant = (factor * of_mean / pixels) as f32;
+                let slope = (factor * of_std / ((pixels - 1.0).max(1.0) * std)) as f32;
+                let shift = mean as f32;
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (g, z) in gradient.iter_mut().zip(plane) {
+                            *g = constant + slope * (z - shift);
+                        }
+                    },
+                );
+            },
+        );
+        gradient
+    }
+}
+
+impl CustomOp1 for StatisticsError {
+    fn name(&self) -> &'static str {
+        "statistics-error"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let value = self.value(slice(storage, layout)?);
+        Ok((CpuStorage::F32(vec![value]), Shape::from(())))
+    }
+
+    fn bwd(&self, z: &Tensor, _value: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let upstream = grad.to_scalar::<f32>()?;
+        let gradient = with_slice(z, |z| Ok(self.gradient(z, upstream)))?;
+        Ok(Some(Tensor::from_vec(gradient, z.shape(), z.device())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::noise;
+    use candle_core::{DType, Device, Var};
+
+    fn statistics() -> Statistics {
+        let vector = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
+        Statistics::new(&vector(&[0.5, -1.0]), &vector(&[1.0, 4.0])).unwrap()
+    }
+
+    #[test]
+    fn images_with_the_statistics_of_the_layer_have_no_error() {
+        // Means 0.5 and -1, unbiased deviations 1 and 2.
+        let h = 0.75f32.sqrt();
+        let z = [0.5 + h, 0.5 - h, 0.5 + h, 0.5 - h, -1.0 + 2.0 * h, -1.0 - 2.0 * h, -1.0 + 2.0 * h, -1.0 - 2.0 * h];
+        let z = Tensor::from_slice(&z, (1, 2, 2, 2), &Device::Cpu).unwrap();
+        let error = statistics_error(&z, &statistics()).unwrap().to_scalar::<f32>().unwrap();
+        assert!(error < 1e-10, "{error}");
+        let moved = statistics_error(&(z + 2.0).unwrap(), &statistics()).unwrap().to_scalar::<f32>().unwrap();
+        assert!((moved - 8.0).abs() < 1e-5, "{moved}");
+    }
+
+    #[test]
+    fn value_and_gradient_are_those_of_plain_operations_in_f64() {
+        let z = noise((3, 2, 3, 2), 5, DType::F32);
+        let fused = Var::from_tensor(&z).unwrap();
+        let error = statistics_error(&fused, &statistics()).unwrap();
+        let plain = Var::from_tensor(&z.to_dtype(DType::F64).unwrap()).unwrap();
+        let column = |values: &[f64]| Tensor::from_slice(values, (1, 2, 1), &Device::Cpu).unwrap();
+        let flat = plain.flatten_from(2).unwrap();
+        let centred = flat.broadcast_sub(&flat.mean_keepdim(2).unwrap()).unwrap();
+        let std = ((centred.sqr().unwrap().sum_keepdim(2).unwrap() / 5.0).unwrap() + EPS).unwrap().sqrt().unwrap();
+        let squared = |a: &Tensor, b: &[f64]| a.broadcast_sub(&column(b)).unwrap().sqr().unwrap().sum_all().unwrap();
+        let of_mean = squared(&flat.mean_keepdim(2).unwrap(), &statistics().mean);
+        let expected = ((of_mean + squared(&std, &statistics().std)).unwrap() / 3.0).unwrap();
+        let value = f64::from(error.to_scalar::<f32>().unwrap());
+        assert!((value / expected.to_scalar::<f64>().unwrap() - 1.0).abs() < 1e-6);
+        let gradient = |loss: Tensor, z: &Var| {
+            let gradient = loss.backward().unwrap().remove(z).unwrap().to_dtype(DType::F64).unwrap();
+            gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap()
+        };
+        for (ours, theirs) in gradient(error, &fused).iter().zip(gradient(expected, &plain)) {
+            assert!((ours - theirs).abs() < 1e-6, "{ours} {theirs}");
+        }
+    }
+
+    #[test]
+    fn a_map_of_one_pixel_is_moved_by_its_mean_alone() {
+        let z = Var::from_tensor(&noise((2, 2, 1, 1), 7, DType::F32)).unwrap();
+        let gradient = statistics_error(&z, &statistics()).unwrap().backward().unwrap().remove(&z).unwrap();
+        let expected: Vec<f32> = z.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let expected: Vec<f32> = expected.iter().zip([0.5, -1.0, 0.5, -1.0]).map(|(z, mean)| z - mean).collect();
+        assert_eq!(gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected);
+    }
+}
