@@ -1,0 +1,470 @@
+#!/usr/bin/env python3
+"""Times the harness's steps beside PyTorch's on the same shapes and the same work, in alternation, and prints ratios.
+
+    pip install torch higher            # CPU builds do
+    scripts/bench_vs_torch.py [--arch resnet20] [--threads 2] [--rounds 5] [--markdown results/bench/resnet20.md]
+
+PyTorch does what the published codes do (QDrop's reconstruction step, Genie's search, MetaAug's step with `higher`),
+written with the same operations, on networks of the same structure with random weights; `benches/peer.rs` is the other
+side. Each round times one side after the other; the table gives the fastest round of each. A ratio below 1: the harness
+is faster. GFLOP/s count the multiply-adds of convolutions and linear layers, forward and backward.
+"""
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="resnet20")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", choices=["reconstruct", "evaluate", "search", "meta"], help="one of the tables")
+    parser.add_argument("--markdown", help="where to write the tables")
+    return parser.parse_args()
+
+
+ARGUMENTS = arguments()
+# Before the libraries that read it.
+os.environ["OMP_NUM_THREADS"] = str(ARGUMENTS.threads)
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+BATCH = 32
+BITS = 2
+
+
+class Harness:
+    """The other side: requests go to its standard input."""
+
+    def __init__(self, threads):
+        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), CANDLE_NUM_THREADS="1")
+        command = ["cargo", "bench", "--quiet", "--bench", "peer"]
+        root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, cwd=root, env=environment, **pipes)
+
+    def ask(self, **request):
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline()
+        if not answer:
+            sys.exit("the harness's side ended: see its message above")
+        return json.loads(answer)
+
+
+def rounding_h(alpha):
+    return (torch.sigmoid(alpha) * 1.2 - 0.1).clamp(0, 1)
+
+
+def ste(x):
+    return (x.round() - x).detach() + x
+
+
+def regulariser(alpha, beta):
+    return (1 - (2 * rounding_h(alpha) - 1).abs().pow(beta)).sum()
+
+
+class Unit(torch.nn.Module):
+    """One unit of the network as the published codes quantize it.
+
+    `outputs`: activations quantized at layer outputs (QDrop: LSQ with its gradient factor), else at layer inputs (Genie,
+    MetaAug: no factor, learned weight scales, a gain and bias of BatchNorm behind the convolution).
+    """
+
+    def __init__(self, described, outputs):
+        super().__init__()
+        self.name, self.nodes, self.outputs = described["name"], described["nodes"], outputs
+        self.input = described["input"]
+        self.scale, self.alpha, self.act = (torch.nn.ParameterDict() for _ in range(3))
+        for index, node in enumerate(self.nodes):
+            if "weight" not in node:
+                continue
+            shape = node["weight"]
+            weight = torch.randn(shape) * math.sqrt(2 / math.prod(shape[1:]))
+            self.register_buffer(f"weight{index}", weight)
+            self.register_buffer(f"bias{index}", torch.zeros(shape[0]))
+            self.register_buffer(f"gain{index}", torch.ones(shape[0]))
+            flat = weight.flatten(1)
+            low, high = flat.min(1).values * 0.7, flat.max(1).values * 0.7
+            scale = ((high - low) / (2**BITS - 1)).view(-1, *[1] * (weight.dim() - 1))
+            self.register_buffer(f"zero{index}", (-low.view_as(scale) / scale).round())
+            self.register_buffer(f"floor{index}", (weight / scale).floor())
+            rest = weight / scale - (weight / scale).floor()
+            self.scale[str(index)] = torch.nn.Parameter(scale, requires_grad=not outputs)
+            self.alpha[str(index)] = torch.nn.Parameter(-torch.log(1.2 / (rest + 0.1) - 1))
+        for site in sorted(set(self.site(i, s) for i, s in self.places())):
+            self.act[site] = torch.nn.Parameter(torch.tensor([0.5]))
+
+    def places(self):
+        """Where activations are quantized: (node, input slot) or, at outputs, (node, None)."""
+        for index, node in enumerate(self.nodes):
+            if not self.outputs:
+                for slot, source in enumerate(node["inputs"]):
+                    if "weight" in node or (node["kind"] == "add" and source == -1):
+                        yield index, slot
+                continue
+            computes = node["kind"] in ("conv", "linear", "relu", "relu6", "add") and self.name != "classifier"
+            consumers = [other["kind"] for other in self.nodes if index in other["inputs"]]
+            if computes and not any(kind in ("relu", "relu6", "add") for kind in consumers):
+                yield index, None
+
+    def site(self, index, slot):
+        return f"o{index}" if slot is None else f"i{self.nodes[index]['inputs'][slot] + 1}"
+
+    def quantized(self, index, mode):
+        key = str(index)
+        alpha, scale, zero = self.alpha[key], self.scale[key], getattr(self, f"zero{index}")
+        h = rounding_h(alpha) if mode == "soft" else (alpha >= 0).float()
+        q = (getattr(self, f"floor{index}") + h + zero).clamp(0, 2**BITS - 1) - zero
+        return scale * q
+
+    def quantize_act(self, x, site, mode):
+        scale, high = self.act[site], 2**BITS - 1
+        if self.outputs:
+            factor = 1 / math.sqrt(x.numel() * high)
+            scale = (scale - scale * factor).detach() + scale * factor
+            q = ste(x / scale).clamp(0, high) * scale
+        else:
+            q = ste((x / scale).clamp(0, high)) * scale
+        return torch.where(torch.rand_like(x) < 0.5, q, x) if mode == "soft" else q
+
+    def forward(self, x, mode):
+        """`mode`: full, hard, or soft (soft rounding, half of the activations dropped)."""
+        values, places = [], set(self.places())
+        for index, node in enumerate(self.nodes):
+            inputs = [x if source == -1 else values[source] for source in node["inputs"]]
+            if mode != "full":
+                for slot in range(len(inputs)):
+                    if (index, slot) in places:
+                        inputs[slot] = self.quantize_act(inputs[slot], self.site(index, slot), mode)
+            y, kind = inputs[0], node["kind"]
+            if "weight" in node:
+                weight = getattr(self, f"weight{index}") if mode == "full" else self.quantized(index, mode)
+                bias = getattr(self, f"bias{index}")
+            if kind == "conv":
+                stride, padding, groups = node["geometry"]
+                if self.outputs:
+                    y = F.conv2d(y, weight, bias, stride, padding, 1, groups)
+                else:
+                    zeros, ones = torch.zeros_like(bias), torch.ones_like(bias)
+                    y = F.conv2d(y, weight, None, stride, padding, 1, groups)
+                    y = F.batch_norm(y, zeros, ones, getattr(self, f"gain{index}"), bias, False, 0, 1e-5)
+            elif kind == "linear":
+                y = F.linear(y, weight, bias)
+            elif kind == "relu":
+                y = F.relu(y)
+            elif kind == "relu6":
+                y = F.relu6(y)
+            elif kind == "add":
+                y = inputs[0] + inputs[1]
+            elif kind == "max-pool":
+                y = F.max_pool2d(y, *node["pool"])
+            elif kind == "global-avg-pool":
+                y = y.mean((2, 3), keepdim=True)
+            elif kind == "flatten":
+                y = y.flatten(1)
+            if mode != "full" and (index, None) in places:
+                y = self.quantize_act(y, self.site(index, None), mode)
+            values.append(y)
+        return values[-1]
+
+    def multiply_adds(self, images):
+        """Of one forward pass."""
+        total, shapes = 0, []
+        for node in self.nodes:
+            shape = self.input if node["inputs"][0] == -1 else shapes[node["inputs"][0]]
+            if node["kind"] == "conv":
+                stride, padding, _ = node["geometry"]
+                c_out, _, kernel, _ = node["weight"]
+                side = [(extent + 2 * padding - kernel) // stride + 1 for extent in shape[1:]]
+                shape = [c_out, *side]
+                total += math.prod(node["weight"]) * math.prod(side)
+            elif node["kind"] == "max-pool":
+                kernel, stride, padding = node["pool"]
+                shape = [shape[0], *[(extent + 2 * padding - kernel) // stride + 1 for extent in shape[1:]]]
+            elif node["kind"] == "linear":
+                total += math.prod(node["weight"])
+                shape = [node["weight"][0]]
+            elif node["kind"] == "global-avg-pool":
+                shape = [shape[0], 1, 1]
+            elif node["kind"] == "flatten":
+                shape = [math.prod(shape)]
+            shapes.append(shape)
+        return total * images
+
+
+def through(units, x, mode):
+    for unit in units:
+        x = unit(x, mode)
+    return x
+
+
+def timed(work, n):
+    work()
+    started = time.perf_counter()
+    for _ in range(n):
+        work()
+    return (time.perf_counter() - started) * 1e3 / n
+
+
+def torch_reconstruct(unit, n):
+    """QDrop's step: gather and mix the inputs, forward, loss, backward, two Adams, a cosine schedule."""
+    x_fp, x_q = torch.randn(128, *unit.input), torch.randn(128, *unit.input)
+    with torch.no_grad():
+        y_fp = unit(x_fp, "full")
+    rounding = torch.optim.Adam(unit.alpha.parameters(), lr=1e-3)
+    optimisers = [rounding]
+    if len(unit.act):
+        acts = torch.optim.Adam(unit.act.parameters(), lr=4e-5)
+        optimisers.append(acts)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(acts, n + 1)
+
+    def step():
+        rows = torch.randint(0, 128, (BATCH,))
+        q, fp = x_q[rows], x_fp[rows]
+        x = torch.where(torch.rand_like(q) < 0.5, q, fp)
+        loss = (unit(x, "soft") - y_fp[rows]).abs().pow(2).sum(1).mean()
+        for alpha in unit.alpha.values():
+            loss = loss + 0.01 * regulariser(alpha, 10.0)
+        for optimiser in optimisers:
+            optimiser.zero_grad()
+        loss.backward()
+        for optimiser in optimisers:
+            optimiser.step()
+        if len(unit.act):
+            schedule.step()
+        float(loss.detach())
+
+    return timed(step, n)
+
+
+def torch_evaluate(units, images):
+    x = torch.randn(images, *units[0].input)
+
+    def evaluate():
+        with torch.no_grad():
+            for start in range(0, images, 250):
+                through(units, x[start : start + 250], "hard").argmax(1)
+
+    return timed(evaluate, 1)
+
+
+def torch_search(units):
+    """Genie's `init_scale`: 100 candidate ranges per channel, one pass over the weight each."""
+
+    def search():
+        for unit in units:
+            for index, node in enumerate(unit.nodes):
+                if "weight" not in node:
+                    continue
+                flat = getattr(unit, f"weight{index}").flatten(1)
+                best = torch.full((flat.shape[0],), 1e10)
+                scale, zero = torch.zeros_like(best), torch.zeros_like(best)
+                for ratio in torch.arange(1.0, 0.0, -0.01):
+                    low, high = flat.min(1).values * ratio, flat.max(1).values * ratio
+                    delta = (high - low) / (2**BITS - 1)
+                    point = (-low / delta).round()
+                    q = ((flat / delta[:, None]).round() + point[:, None]).clamp(0, 2**BITS - 1) - point[:, None]
+                    score = (flat - q * delta[:, None]).abs().pow(2.4).mean(1)
+                    scale, zero = torch.where(score < best, delta, scale), torch.where(score < best, point, zero)
+                    best = torch.minimum(score, best)
+
+    return timed(search, 1)
+
+
+class UNet(torch.nn.Module):
+    """MetaAug's, of base 8 and depth 2."""
+
+    def __init__(self, channels, base=8):
+        super().__init__()
+        nn = torch.nn
+
+        def double(c_in, c_out):
+            layers = [nn.Conv2d(c_in, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU()]
+            return nn.Sequential(*layers, nn.Conv2d(c_out, c_out, 3, padding=1), nn.BatchNorm2d(c_out), nn.ReLU())
+
+        self.down = nn.ModuleList([double(channels, base), double(base, 2 * base), double(2 * base, 4 * base)])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(4 * base, 2 * base, 2, 2), nn.ConvTranspose2d(2 * base, base, 2, 2)])
+        self.join = nn.ModuleList([double(4 * base, 2 * base), double(2 * base, base)])
+        self.out = nn.Conv2d(base, channels, 1)
+
+    def forward(self, x):
+        first = self.down[0](x)
+        second = self.down[1](F.max_pool2d(first, 2))
+        third = self.down[2](F.max_pool2d(second, 2))
+        second = self.join[0](torch.cat([second, self.up[0](third)], 1))
+        return self.out(self.join[1](torch.cat([first, self.up[1](second)], 1)))
+
+
+def torch_meta(units, index, n):
+    """MetaAug's step with a fresh differentiable Adam, and the norm of each term's gradient, as the harness records it."""
+    import higher
+
+    unit, before, after = units[index], units[:index], units[index + 1 :]
+    net = UNet(units[0].input[0])
+    optimiser = torch.optim.Adam(net.parameters(), lr=5e-6)
+    images = torch.randn(128, *units[0].input)
+    with torch.no_grad():
+        x_outer, logits = through(before, images, "hard"), through(units, images, "full")
+    for other in units:
+        other.requires_grad_(other is unit)
+
+    def features(x):
+        x = through(units[:-1], x, "full")
+        return x.mean((2, 3))
+
+    def mixed(x):
+        share = torch.distributions.Beta(4.0, 4.0).sample()
+        share = torch.maximum(share, 1 - share)
+        return share * x + (1 - share) * x[torch.randperm(len(x))]
+
+    def similarity(features):
+        rows = features / (features.norm(dim=1, keepdim=True) + 1e-7)
+        similar = (rows @ rows.t() + 1) / 2
+        return similar / similar.sum(1, keepdim=True)
+
+    def step():
+        x, outer = images[torch.randperm(128)[:BATCH]], torch.randperm(128)[:64]
+        t_x = net(x)
+        x_in = through(before, t_x, "hard")
+        with torch.no_grad():
+            target = unit(through(before, t_x, "full"), "full")
+        groups = [
+            {"params": list(unit.scale.parameters()), "lr": 1e-4},
+            {"params": list(unit.act.parameters()), "lr": 4e-5},
+            {"params": list(unit.alpha.parameters()), "lr": 1e-3},
+        ]
+        with higher.innerloop_ctx(unit, torch.optim.Adam(groups)) as (updated, inner):
+            loss = (updated(x_in, "soft") - target).pow(2).sum(1).mean()
+            for alpha in updated.alpha.values():
+                loss = loss + regulariser(alpha, 10.0)
+            inner.step(loss)
+            q = through(after, updated(x_outer[outer], "soft"), "full")
+            fp = F.softmax(logits[outer] / 4, 1)
+            val = F.kl_div(F.log_softmax(q / 4, 1), fp, reduction="batchmean")
+            margin = F.relu(0.1 - (t_x - x).pow(2).mean())
+            p_x, p_t = similarity(features(mixed(x)).detach()), similarity(features(mixed(t_x)))
+            pkt = (p_x * torch.log((p_x + 1e-7) / (p_t + 1e-7))).mean()
+            parameters = list(net.parameters())
+            total = None
+            for weight, term in [(5.0, val), (0.5, margin), (3e4, pkt)]:
+                gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+                gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
+                math.sqrt(sum(float(g.pow(2).sum()) for g in gradients))
+                weighted = [weight * g for g in gradients]
+                total = weighted if total is None else [a + b for a, b in zip(total, weighted)]
+        for parameter, gradient in zip(parameters, total):
+            parameter.grad = gradient
+        torch.nn.utils.clip_grad_norm_(parameters, 0.1)
+        optimiser.step()
+
+    return timed(step, n)
+
+
+def peak_bytes(work):
+    """What `work` returns, and by how much it raised the peak of the resident memory (Linux)."""
+
+    def status(key):
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+    try:
+        with open("/proc/self/clear_refs", "w") as peak:
+            peak.write("5")
+    except OSError:
+        return work(), None
+    return work(), status("VmHWM")
+
+
+def alternate(rounds, ours, theirs):
+    """The fastest round of each side."""
+    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    return min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)
+
+
+def main():
+    torch.set_num_threads(ARGUMENTS.threads)
+    torch.manual_seed(0)
+    arch, rounds = ARGUMENTS.arch, ARGUMENTS.rounds
+    wanted = lambda task: ARGUMENTS.only in (None, task)  # noqa: E731
+    harness = Harness(ARGUMENTS.threads)
+    described = harness.ask(task="structure", arch=arch)["units"]
+    by_outputs = [Unit(unit, outputs=True) for unit in described]
+    peak = harness.ask(task="peak")["gflops"]
+    with open("/proc/cpuinfo") as lines:
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    lines = [
+        f"# {arch} beside PyTorch",
+        "",
+        f"{cpu}, {ARGUMENTS.threads} threads; PyTorch {torch.__version__.split('+')[0]}; fastest of {rounds} rounds in alternation; "
+        f"a matrix product of 1024 x 1024 reaches {peak:.0f} GFLOP/s. Made by `scripts/bench_vs_torch.py --arch {arch}`.",
+    ]
+
+    def table(title, head):
+        lines.extend(["", f"## {title}", "", "| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)])
+
+    def row(*cells):
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+
+    if wanted("reconstruct"):
+        table("One reconstruction iteration (QDrop, W2A2, batch 32)", ["unit", "ours ms", "torch ms", "ratio", "GFLOP/s", "of peak"])
+        sums = [0.0, 0.0]
+        for unit in by_outputs:
+            n = 20
+            ours, theirs = alternate(
+                rounds,
+                lambda: harness.ask(task="reconstruct", arch=arch, unit=unit.name, n=n)["ms"],
+                lambda: torch_reconstruct(unit, n),
+            )
+            # Forward, and backward to the weights; to the inputs of all but the first layer: about as much.
+            gflops = 3 * 2 * unit.multiply_adds(BATCH) / ours / 1e6
+            row(unit.name, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}", f"{gflops:.0f}", f"{gflops / peak:.0%}")
+            sums = [sums[0] + ours, sums[1] + theirs]
+        row("all units", f"{sums[0]:.1f}", f"{sums[1]:.1f}", f"{sums[0] / sums[1]:.2f}", "", "")
+    if wanted("evaluate") or wanted("search"):
+        table("Whole network", ["work", "ours ms", "torch ms", "ratio"])
+        both = {
+            "evaluate": ("1,000 images, W2A2", lambda: torch_evaluate(by_outputs, 1000), 1000),
+            "search": ("weight scales, 2 bits", lambda: torch_search(by_outputs), 1),
+        }
+        for task, (title, theirs, n) in both.items():
+            if wanted(task):
+                ours, theirs = alternate(rounds, lambda: harness.ask(task=task, arch=arch, n=n)["ms"], theirs)
+                row(title, f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}")
+    if wanted("meta"):
+        title = "One iteration of MetaAug (UNet of base 8, depth 2; batches of 32 and 64; norms of three terms)"
+        table(title, ["unit", "ours ms", "higher ms", "ratio", "ours peak MB", "higher peak MB"])
+        by_inputs = [Unit(unit, outputs=False) for unit in described]
+        blocks = [i for i in range(1, len(by_inputs) - 1)]
+        for index in [blocks[0], blocks[len(blocks) // 2], blocks[-1]]:
+            name, n = by_inputs[index].name, 5
+            peaks = [0, 0]
+
+            def ours():
+                answer = harness.ask(task="meta", arch=arch, unit=name, n=n)
+                peaks[0] = max(peaks[0], answer["peak_bytes"] or 0)
+                return answer["ms"]
+
+            def theirs():
+                ms, bytes_ = peak_bytes(lambda: torch_meta(by_inputs, index, n))
+                peaks[1] = max(peaks[1], bytes_ or 0)
+                return ms
+
+            a, b = alternate(rounds, ours, theirs)
+            row(name, f"{a:.0f}", f"{b:.0f}", f"{a / b:.2f}", f"{peaks[0] / 1e6:.0f}", f"{peaks[1] / 1e6:.0f}")
+    if ARGUMENTS.markdown:
+        os.makedirs(os.path.dirname(os.path.abspath(ARGUMENTS.markdown)), exist_ok=True)
+        with open(ARGUMENTS.markdown, "w") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
