@@ -40,6 +40,78 @@ const TINY: Config = Config {
     classes: 10,
 };
 
+/// The one of the paper's table 2, for ImageNet.
+const FULL: Config = Config {
+    input: 3,
+    stem: (32, 2),
+    stages: &[
+        Stage { expansion: 1, channels: 16, repeats: 1, stride: 1 },
+        Stage { expansion: 6, channels: 24, repeats: 2, stride: 2 },
+        Stage { expansion: 6, channels: 32, repeats: 3, stride: 2 },
+        Stage { expansion: 6, channels: 64, repeats: 4, stride: 2 },
+        Stage { expansion: 6, channels: 96, repeats: 3, stride: 1 },
+        Stage { expansion: 6, channels: 160, repeats: 3, stride: 2 },
+        Stage { expansion: 6, channels: 320, repeats: 1, stride: 1 },
+    ],
+    last: 1280,
+    classes: 1000,
+};
+
+/// MobileNetV2 of width 1 for ImageNet.
+pub fn mobilenetv2(weights: &mut StateDict) -> Vec<Unit> {
+    units(weights, &FULL)
+}
+
+/// torchvision's name in the layout of timm: `features.2.conv.1.0.weight` is `blocks.1.0.conv_dw.weight`.
+pub fn timm(name: &str) -> String {
+    let Some((index, part, tensor)) = feature(name) else { return name.replace("classifier.1.", "classifier.") };
+    let mut first = 1;
+    for (stage, Stage { repeats, .. }) in FULL.stages.iter().enumerate() {
+        if (first..first + repeats).contains(&index) {
+            return format!("blocks.{stage}.{}.{}.{tensor}", index - first, timm_part(part, stage == 0));
+        }
+        first += repeats;
+    }
+    let (conv, norm) = if index == 0 { ("conv_stem", "bn1") } else { ("conv_head", "bn2") };
+    format!("{}.{tensor}", if part == "0" { conv } else { norm })
+}
+
+/// Position of a feature, the part of it, and the tensor of that: `features.2.conv.1.0.weight` is 2, `conv.1.0`, `weight`.
+fn feature(name: &str) -> Option<(usize, &str, &str)> {
+    let (index, rest) = name.strip_prefix("features.")?.split_once('.')?;
+    let (part, tensor) = rest.rsplit_once('.')?;
+    Some((index.parse().ok()?, part, tensor))
+}
+
+fn timm_part(part: &str, is_separable: bool) -> &'static str {
+    match (part, is_separable) {
+        ("conv.0.0", true) => "conv_dw",
+        ("conv.1", true) => "conv_pw",
+        ("conv.0.0", false) => "conv_pw",
+        ("conv.0.1", _) => "bn1",
+        ("conv.1.0", _) => "conv_dw",
+        ("conv.1.1", _) | ("conv.2", true) => "bn2",
+        ("conv.2", false) => "conv_pwl",
+        _ => "bn3",
+    }
+}
+
+/// The same in the layout of the checkpoints released with BRECQ, whose layers are counted without nesting.
+pub fn brecq(name: &str) -> String {
+    let Some((index, part, tensor)) = feature(name) else { return name.to_string() };
+    let is_separable = index == 1;
+    let position = match (part, is_separable) {
+        ("conv.0.0", _) => 0,
+        ("conv.0.1", _) => 1,
+        ("conv.1.0", _) | ("conv.1", true) => 3,
+        ("conv.1.1", _) | ("conv.2", true) => 4,
+        ("conv.2", false) => 6,
+        ("conv.3", false) => 7,
+        _ => return name.to_string(),
+    };
+    format!("features.{index}.conv.{position}.{tensor}")
+}
+
 /// A small MobileNetV2 for 28x28 grey images and 10 classes.
 pub fn mobilenetv2_tiny(weights: &mut StateDict) -> Vec<Unit> {
     units(weights, &TINY)

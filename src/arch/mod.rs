@@ -1,12 +1,18 @@
 //! Architectures: each a list of units and the names of its weights.
 
+pub mod layout;
+pub mod made_up;
+mod mnasnet;
 mod mobilenet_v2;
+mod regnet;
 mod resnet;
 
 use crate::assets::checkpoint::Checkpoint;
 use crate::error::Result;
 use crate::graph::{Network, StateDict, Unit};
 use candle_core::Device;
+use layout::Layout;
+use std::collections::HashMap;
 
 /// Families that the published recipes tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,19 +30,112 @@ pub struct ArchSpec {
     /// As printed in tables.
     pub title: &'static str,
     pub family: Family,
+    /// Channels, height and width of the images it was trained on.
+    pub images: [usize; 3],
+    pub classes: usize,
     /// Lists the units, taking their tensors; misfits are collected in the dictionary.
     pub build: fn(&mut StateDict) -> Vec<Unit>,
+    /// Layouts of its checkpoints other than torchvision's.
+    pub layouts: &'static [Layout],
 }
+
+/// Images of Fashion-MNIST and of ImageNet.
+const GREY: [usize; 3] = [1, 28, 28];
+const COLOUR: [usize; 3] = [3, 224, 224];
 
 /// Every known architecture.
 pub const ARCHS: &[ArchSpec] = &[
-    ArchSpec { name: "resnet20", title: "ResNet-20", family: Family::ResNet, build: resnet::resnet20 },
+    ArchSpec {
+        name: "resnet20",
+        title: "ResNet-20",
+        family: Family::ResNet,
+        images: GREY,
+        classes: 10,
+        build: resnet::resnet20,
+        layouts: &[],
+    },
     ArchSpec {
         name: "mobilenetv2-tiny",
         title: "MobileNetV2-tiny",
         family: Family::MobileNetV2,
+        images: GREY,
+        classes: 10,
         build: mobilenet_v2::mobilenetv2_tiny,
+        layouts: &[],
     },
+    // In ResNets timm and BRECQ follow torchvision.
+    ArchSpec {
+        name: "resnet18",
+        title: "ResNet-18",
+        family: Family::ResNet,
+        images: COLOUR,
+        classes: 1000,
+        build: resnet::resnet18,
+        layouts: &[],
+    },
+    ArchSpec {
+        name: "resnet50",
+        title: "ResNet-50",
+        family: Family::ResNet,
+        images: COLOUR,
+        classes: 1000,
+        build: resnet::resnet50,
+        layouts: &[],
+    },
+    ArchSpec {
+        name: "mobilenetv2",
+        title: "MobileNetV2",
+        family: Family::MobileNetV2,
+        images: COLOUR,
+        classes: 1000,
+        build: mobilenet_v2::mobilenetv2,
+        layouts: &[
+            Layout { name: "timm", marker: "conv_stem.weight", rename: mobilenet_v2::timm },
+            Layout { name: "BRECQ", marker: "features.1.conv.0.weight", rename: mobilenet_v2::brecq },
+        ],
+    },
+    ArchSpec {
+        name: "regnetx-600m",
+        title: "RegNetX-600M",
+        family: Family::RegNet,
+        images: COLOUR,
+        classes: 1000,
+        build: regnet::regnetx_600m,
+        layouts: REGNET_LAYOUTS,
+    },
+    ArchSpec {
+        name: "regnetx-3200m",
+        title: "RegNetX-3.2G",
+        family: Family::RegNet,
+        images: COLOUR,
+        classes: 1000,
+        build: regnet::regnetx_3200m,
+        layouts: REGNET_LAYOUTS,
+    },
+    // BRECQ's MNasNet follows torchvision; timm has none of width 2.
+    ArchSpec {
+        name: "mnasnet1-0",
+        title: "MNasNet 1.0",
+        family: Family::MnasNet,
+        images: COLOUR,
+        classes: 1000,
+        build: mnasnet::mnasnet_1,
+        layouts: &[Layout { name: "timm", marker: "conv_stem.weight", rename: mnasnet::timm }],
+    },
+    ArchSpec {
+        name: "mnasnet2-0",
+        title: "MNasNet 2.0",
+        family: Family::MnasNet,
+        images: COLOUR,
+        classes: 1000,
+        build: mnasnet::mnasnet_2,
+        layouts: &[],
+    },
+];
+
+const REGNET_LAYOUTS: &[Layout] = &[
+    Layout { name: "timm", marker: "s1.b1.conv1.conv.weight", rename: regnet::timm },
+    Layout { name: "BRECQ", marker: "s1.b1.f.a.weight", rename: regnet::brecq },
 ];
 
 /// The architecture called `name`.
@@ -44,12 +143,20 @@ pub fn find(name: &str) -> Option<&'static ArchSpec> {
     ARCHS.iter().find(|arch| arch.name == name)
 }
 
+/// Names and shapes of the tensors of a checkpoint of `arch` in `layout`.
+pub fn tensors(arch: &ArchSpec, layout: &Layout) -> Result<Vec<(String, Vec<usize>)>> {
+    let mut weights = StateDict::new(HashMap::new(), layout.rename, &Device::Cpu)?;
+    (arch.build)(&mut weights);
+    Ok(weights.into_asked())
+}
+
 /// Builds `arch` from the tensors of a checkpoint.
 ///
 /// Errors: [`Error::Weights`](crate::error::Error::Weights), once, with all that is missing, misshapen, not finite or
 /// left over.
 pub fn load(arch: &'static ArchSpec, checkpoint: Checkpoint, device: &Device) -> Result<Network> {
-    let mut weights = StateDict::new(checkpoint.tensors, device)?;
+    let layout = layout::detect(arch.layouts, &checkpoint.tensors);
+    let mut weights = StateDict::new(checkpoint.tensors, layout.rename, device)?;
     let units = (arch.build)(&mut weights);
     weights.finish(arch.name, &checkpoint.source)?;
     Ok(Network { arch: arch.name, units })
@@ -59,11 +166,10 @@ pub fn load(arch: &'static ArchSpec, checkpoint: Checkpoint, device: &Device) ->
 mod tests {
     use super::*;
     use crate::graph::{Op, Role, Source};
-    use std::collections::HashMap;
 
     /// The units of `name` without weights: their structure does not depend on them.
     pub(super) fn structure(name: &str) -> Vec<Unit> {
-        let mut weights = StateDict::new(HashMap::new(), &Device::Cpu).unwrap();
+        let mut weights = StateDict::new(HashMap::new(), str::to_string, &Device::Cpu).unwrap();
         (find(name).unwrap().build)(&mut weights)
     }
 

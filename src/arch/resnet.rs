@@ -1,23 +1,49 @@
 //! Residual networks of basic blocks (He et al., arXiv 1512.03385).
 
-use crate::graph::{Op, Role, Source, StateDict, Unit, UnitBuilder};
+use crate::graph::{Op, Pool, Role, Source, StateDict, Unit, UnitBuilder};
 use crate::ops::conv::Geometry;
 
 const EPS: f64 = 1e-5;
 
 /// CIFAR-style ResNet-20 (section 4.2 there) for grey images: 3 stages of 3 blocks, 16, 32 and 64 channels.
 pub fn resnet20(weights: &mut StateDict) -> Vec<Unit> {
-    let widths = [16, 32, 64];
-    let mut units = vec![cifar_stem(weights, 1, widths[0])];
-    let mut channels = widths[0];
-    for (stage, width) in widths.into_iter().enumerate() {
-        for index in 0..3 {
+    let stem = cifar_stem(weights, 1, 16);
+    network(weights, stem, &[(16, 3), (32, 3), (64, 3)], 16, basic_block, 10)
+}
+
+/// ResNet-18 for ImageNet (table 1 there).
+pub fn resnet18(weights: &mut StateDict) -> Vec<Unit> {
+    let stem = imagenet_stem(weights);
+    network(weights, stem, &[(64, 2), (128, 2), (256, 2), (512, 2)], 64, basic_block, 1000)
+}
+
+/// ResNet-50 for ImageNet, with the stride in the 3x3 convolutions, as torchvision has it.
+pub fn resnet50(weights: &mut StateDict) -> Vec<Unit> {
+    let stem = imagenet_stem(weights);
+    network(weights, stem, &[(256, 3), (512, 4), (1024, 6), (2048, 3)], 64, bottleneck, 1000)
+}
+
+/// Builds a block from its name, channels and stride.
+type Block = fn(&mut StateDict, &str, (usize, usize), usize) -> Unit;
+
+/// `stem`, then `stages` of (channels, number of blocks), each but the first of which halves the image, then the classifier.
+fn network(
+    weights: &mut StateDict,
+    stem: Unit,
+    stages: &[(usize, usize)],
+    mut channels: usize,
+    block: Block,
+    classes: usize,
+) -> Vec<Unit> {
+    let mut units = vec![stem];
+    for (stage, &(width, blocks)) in stages.iter().enumerate() {
+        for index in 0..blocks {
             let stride = if stage > 0 && index == 0 { 2 } else { 1 };
-            units.push(basic_block(weights, &format!("layer{}.{index}", stage + 1), (channels, width), stride));
+            units.push(block(weights, &format!("layer{}.{index}", stage + 1), (channels, width), stride));
             channels = width;
         }
     }
-    units.push(classifier(weights, channels, 10));
+    units.push(classifier(weights, channels, classes));
     units
 }
 
@@ -30,6 +56,19 @@ fn cifar_stem(weights: &mut StateDict, c_in: usize, c_out: usize) -> Unit {
     unit.finish()
 }
 
+/// 7x7 convolution with stride 2, BatchNorm, ReLU, 3x3 max pooling with stride 2.
+///
+/// Deviates: the published codes reconstruct the convolution alone; here the error is measured behind the pooling, which
+/// belongs to no block.
+fn imagenet_stem(weights: &mut StateDict) -> Unit {
+    let mut unit = UnitBuilder::new(weights, "stem", Role::Stem);
+    let x = unit.conv("conv1", Source::Input, (3, 64), 7, geometry(2, 3));
+    let x = unit.batch_norm("bn1", x, 64, EPS);
+    let x = unit.push("relu", Op::Relu, &[x]);
+    unit.max_pool("maxpool", x, Pool { kernel: 3, stride: 2, padding: 1 });
+    unit.finish()
+}
+
 /// Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes.
 fn basic_block(weights: &mut StateDict, name: &str, (c_in, c_out): (usize, usize), stride: usize) -> Unit {
     let mut unit = UnitBuilder::new(weights, name, Role::Block);
@@ -38,6 +77,30 @@ fn basic_block(weights: &mut StateDict, name: &str, (c_in, c_out): (usize, usize
     let x = unit.push(format!("{name}.relu1"), Op::Relu, &[x]);
     let x = unit.conv(&format!("{name}.conv2"), x, (c_out, c_out), 3, geometry(1, 1));
     let x = unit.batch_norm(&format!("{name}.bn2"), x, c_out, EPS);
+    let sum = residual_sum(&mut unit, name, x, (c_in, c_out), stride);
+    unit.push(format!("{name}.relu2"), Op::Relu, &[sum]);
+    unit.finish()
+}
+
+/// 1x1, 3x3 and 1x1 convolutions, the first two with a quarter of the channels, and a shortcut as in [`basic_block`].
+fn bottleneck(weights: &mut StateDict, name: &str, (c_in, c_out): (usize, usize), stride: usize) -> Unit {
+    let width = c_out / 4;
+    let mut unit = UnitBuilder::new(weights, name, Role::Block);
+    let x = unit.conv(&format!("{name}.conv1"), Source::Input, (c_in, width), 1, geometry(1, 0));
+    let x = unit.batch_norm(&format!("{name}.bn1"), x, width, EPS);
+    let x = unit.push(format!("{name}.relu1"), Op::Relu, &[x]);
+    let x = unit.conv(&format!("{name}.conv2"), x, (width, width), 3, geometry(stride, 1));
+    let x = unit.batch_norm(&format!("{name}.bn2"), x, width, EPS);
+    let x = unit.push(format!("{name}.relu2"), Op::Relu, &[x]);
+    let x = unit.conv(&format!("{name}.conv3"), x, (width, c_out), 1, geometry(1, 0));
+    let x = unit.batch_norm(&format!("{name}.bn3"), x, c_out, EPS);
+    let sum = residual_sum(&mut unit, name, x, (c_in, c_out), stride);
+    unit.push(format!("{name}.relu3"), Op::Relu, &[sum]);
+    unit.finish()
+}
+
+/// `x` plus the shortcut.
+fn residual_sum(unit: &mut UnitBuilder, name: &str, x: Source, (c_in, c_out): (usize, usize), stride: usize) -> Source {
     let shortcut = match stride != 1 || c_in != c_out {
         false => Source::Input,
         true => {
@@ -45,9 +108,7 @@ fn basic_block(weights: &mut StateDict, name: &str, (c_in, c_out): (usize, usize
             unit.batch_norm(&format!("{name}.downsample.1"), x, c_out, EPS)
         }
     };
-    let x = unit.push(format!("{name}.add"), Op::Add, &[x, shortcut]);
-    unit.push(format!("{name}.relu2"), Op::Relu, &[x]);
-    unit.finish()
+    unit.push(format!("{name}.add"), Op::Add, &[x, shortcut])
 }
 
 fn classifier(weights: &mut StateDict, features: usize, classes: usize) -> Unit {

@@ -9,23 +9,30 @@ use std::collections::{BTreeMap, HashMap};
 /// Only what no network needs is ignored: BatchNorm's `num_batches_tracked` counters.
 pub struct StateDict {
     tensors: BTreeMap<String, Tensor>,
+    /// The name that a tensor goes by here.
+    rename: fn(&str) -> String,
     device: Device,
+    /// Names and shapes of what was asked for, in order.
+    asked: Vec<(String, Vec<usize>)>,
     /// Stands in for a tensor that does not fit; [`StateDict::finish`] lets no network with one of them out.
     placeholder: Tensor,
     problems: Vec<String>,
 }
 
 impl StateDict {
-    pub fn new(tensors: HashMap<String, Tensor>, device: &Device) -> Result<Self> {
+    /// `rename` gives the name in `tensors` of what is asked for; problems are told by these names.
+    pub fn new(tensors: HashMap<String, Tensor>, rename: fn(&str) -> String, device: &Device) -> Result<Self> {
         let tensors = tensors.into_iter().filter(|(name, _)| !name.ends_with("num_batches_tracked")).collect();
         let placeholder = Tensor::new(0f32, &Device::Cpu)?;
-        Ok(Self { tensors, device: device.clone(), placeholder, problems: Vec::new() })
+        Ok(Self { tensors, rename, device: device.clone(), asked: Vec::new(), placeholder, problems: Vec::new() })
     }
 
     /// Removes and returns tensor `name` as f32; a placeholder (and a noted problem) if it is missing, has another shape
     /// or holds anything but finite floating-point numbers.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Tensor {
-        let taken = match self.tensors.remove(name) {
+        let name = (self.rename)(name);
+        self.asked.push((name.clone(), shape.to_vec()));
+        let taken = match self.tensors.remove(&name) {
             None => Err(format!("missing {name} {shape:?}")),
             Some(tensor) if tensor.dims() != shape => {
                 Err(format!("{name} has shape {:?}, not {shape:?}", tensor.dims()))
@@ -36,6 +43,11 @@ impl StateDict {
             self.problems.push(problem);
             self.placeholder.clone()
         })
+    }
+
+    /// Names and shapes of all tensors that were asked for.
+    pub fn into_asked(self) -> Vec<(String, Vec<usize>)> {
+        self.asked
     }
 
     /// Ends the building of `arch` from the weights in `origin`: an error that lists everything missing, misshapen,
@@ -74,7 +86,7 @@ mod tests {
 
     fn dict(tensors: Vec<(&str, Tensor)>) -> StateDict {
         let tensors = tensors.into_iter().map(|(name, tensor)| (name.to_string(), tensor)).collect();
-        StateDict::new(tensors, &Device::Cpu).unwrap()
+        StateDict::new(tensors, str::to_string, &Device::Cpu).unwrap()
     }
 
     fn vector<T: candle_core::WithDType>(values: &[T]) -> Tensor {

@@ -1,5 +1,6 @@
 //! Against values computed by the methods' published code (`tests/golden/README.md`).
 
+mod architectures;
 mod meta;
 mod pd_quant;
 mod quantizers;
