@@ -1,6 +1,7 @@
 //! Pretrained weights as named tensors.
 
 use super::embedded::{self, sha256};
+use super::pickle;
 use crate::arch::ArchSpec;
 use crate::data;
 use crate::error::{Error, Result};
@@ -65,7 +66,7 @@ impl Card {
     }
 }
 
-/// Loads `embedded`, the weights compiled in for `arch` and `dataset`, or `file:PATH`, a safetensors file.
+/// Loads `embedded`, the weights compiled in for `arch` and `dataset`, or `file:PATH`, a file of safetensors or PyTorch's.
 ///
 /// Errors: another form of `spec`; nothing compiled in for this pair; a file that cannot be read, is truncated or not
 /// safetensors. Whether the tensors fit is found out by [`arch::load`](crate::arch::load).
@@ -94,6 +95,9 @@ fn load_embedded(arch: &str, dataset: &str, device: &Device) -> Result<Checkpoin
 }
 
 fn parse(path: &str, bytes: &[u8], device: &Device) -> Result<HashMap<String, Tensor>> {
+    if pickle::is_pickled(bytes) {
+        return pickle::parse(path, bytes, device);
+    }
     candle_core::safetensors::load_buffer(bytes, device).map_err(|error| {
         Error::content(
             path,
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn embedded_weights_fit_their_architectures() {
-        for arch in ARCHS {
+        for arch in ARCHS.iter().filter(|arch| arch.classes == 10) {
             let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu).unwrap();
             let card = checkpoint.card.clone().unwrap();
             assert_eq!((card.arch.as_str(), card.dataset.as_str()), (arch.name, "fashion-mnist"));
@@ -153,7 +157,7 @@ mod tests {
             altered[position] = byte;
             broken.push(altered);
         }
-        broken.push(b"PK\x03\x04 a PyTorch archive, not safetensors".to_vec());
+        broken.push(b"\x89PNG, not safetensors".to_vec());
         for content in broken {
             std::fs::write(&path, &content).unwrap();
             let error = load(&format!("file:{}", path.display())).unwrap_err().to_string();
