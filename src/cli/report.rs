@@ -22,7 +22,9 @@ pub struct Args {
 
 /// Writes tables and plots from the stored runs of the grid's cells.
 pub fn report(args: &Args) -> Result<Exit> {
-    write(&Session::open(&args.grid, &Device::Cpu)?, args.quiet)?;
+    let session = Session::open(&args.grid, &Device::Cpu)?;
+    session.refuse_namesake()?;
+    write(&session, args.quiet)?;
     Ok(Exit::Done)
 }
 
@@ -55,10 +57,8 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     }
     let stored: Vec<Stored> = records
         .into_iter()
-        .map(|record| Stored {
-            experiment: session.experiment.name.clone(),
-            folder: session.store.run_folder(&record.run_id),
-            record,
+        .map(|record| {
+            Stored::read(&session.experiment.name, session.store.run_folder(&record.run_id), record)
         })
         .collect();
     let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source);

@@ -64,6 +64,7 @@ impl Results {
             cost: Cost { wall_s: 1.5, cpu_s: 3.0, peak_memory_bytes: None },
             provenance: Provenance {
                 device: "cpu".into(),
+                processor: Some("one (AVX2)".into()),
                 threads: 1,
                 eval_batch: 250,
                 grid: "grid.toml".into(),
