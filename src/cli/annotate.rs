@@ -72,7 +72,11 @@ pub fn tag(args: &TagArgs) -> Result<Exit> {
     for run in runs {
         annotations::tag(&run.folder, &args.add, &args.remove)?;
         let tags = annotations::Annotations::read(&run.folder).tags;
-        say!("{}: {}", name(&run), if tags.is_empty() { "no tags".to_string() } else { Vec::from_iter(tags).join(", ") });
+        say!(
+            "{}: {}",
+            name(&run),
+            if tags.is_empty() { "no tags".to_string() } else { Vec::from_iter(tags).join(", ") }
+        );
     }
     Ok(Exit::Done)
 }

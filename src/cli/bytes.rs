@@ -17,7 +17,8 @@ pub fn parse(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
     let lower = trimmed.to_lowercase();
     let unit = UNITS.iter().find(|(unit, _)| lower.ends_with(&unit.to_lowercase()));
-    let (number, factor) = unit.map_or((trimmed, 1), |(unit, factor)| (&trimmed[..trimmed.len() - unit.len()], *factor));
+    let (number, factor) =
+        unit.map_or((trimmed, 1), |(unit, factor)| (&trimmed[..trimmed.len() - unit.len()], *factor));
     match number.trim().parse::<f64>() {
         Ok(number) if number >= 0.0 && number.is_finite() => Ok((number * factor as f64) as u64),
         _ => Err(format!("{text:?} is no number of bytes such as 2GiB, 500MB or 0")),

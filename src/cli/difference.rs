@@ -1,5 +1,6 @@
 //! In what two stored runs differ.
 
+use super::columns::{heading, shown};
 use crate::experiment::filter::{Kind, RUN_PREDICATES, Subject};
 use crate::store::Stored;
 use comfy_table::{CellAlignment, Table, presets};
@@ -24,8 +25,6 @@ struct Field {
 #[derive(Serialize)]
 struct Measure {
     key: &'static str,
-    #[serde(skip)]
-    kind: Kind,
     a: Option<f64>,
     b: Option<f64>,
     /// `a - b`, where both are known.
@@ -44,12 +43,12 @@ impl Difference {
             move |key: &str| fields.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
         });
         let configuration = keys.into_iter().map(|key| Field { key: key.clone(), a: of_a(key), b: of_b(key) });
-        let measures = RUN_PREDICATES.iter().filter(|(name, kind, _)| {
-            matches!(kind, Kind::Number | Kind::Fraction) && !SAID_OF_RUNS.contains(name)
-        });
-        let metrics = measures.map(|(key, kind, _)| {
+        let measures = RUN_PREDICATES
+            .iter()
+            .filter(|(name, kind, _)| matches!(kind, Kind::Number | Kind::Fraction) && !SAID_OF_RUNS.contains(name));
+        let metrics = measures.map(|(key, ..)| {
             let [a, b] = [a, b].map(|run| run.values(key)?.first()?.parse::<f64>().ok());
-            Measure { key, kind: *kind, a, b, difference: a.zip(b).map(|(a, b)| a - b) }
+            Measure { key, a, b, difference: a.zip(b).map(|(a, b)| a - b) }
         });
         Self {
             configuration: configuration.filter(|field| field.a != field.b).collect(),
@@ -78,18 +77,10 @@ impl Difference {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_header(["metrics", "A", "B", "A - B"]);
         for measure in &self.metrics {
-            let number = |value: Option<f64>, sign: bool| {
-                let Some(value) = value else { return none() };
-                let value = if measure.kind == Kind::Fraction { 100.0 * value } else { value };
-                if sign { format!("{value:+.2}") } else { format!("{value:.2}") }
-            };
-            let unit = if measure.kind == Kind::Fraction { " %" } else { "" };
-            table.add_row([
-                format!("{}{unit}", measure.key),
-                number(measure.a, false),
-                number(measure.b, false),
-                number(measure.difference, true),
-            ]);
+            let number = |value: Option<f64>| value.map_or_else(none, |value| shown(measure.key, &value.to_string()));
+            let sign = if measure.difference.is_some_and(|difference| difference > 0.0) { "+" } else { "" };
+            let difference = format!("{sign}{}", number(measure.difference));
+            table.add_row([heading(measure.key), number(measure.a), number(measure.b), difference]);
         }
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         say!("{table}");
@@ -103,7 +94,8 @@ fn configuration(run: &Stored) -> Vec<(String, String)> {
     let said = |name: &&str| Some((name.to_string(), run.values(name)?.first()?.clone()));
     fields.extend(SAID_OF_RUNS.iter().filter_map(said));
     let hashes = &record.hashes;
-    for (name, hash) in [("weights", &hashes.weights), ("calibration images", &hashes.calib), ("test images", &hashes.test)]
+    for (name, hash) in
+        [("weights", &hashes.weights), ("calibration images", &hashes.calib), ("test images", &hashes.test)]
     {
         fields.push((format!("SHA-256 of {name}"), format!("{hash:.16}")));
     }

@@ -22,5 +22,7 @@ Filters:
 
 /// The language and what filters know of runs.
 pub fn filter_help() -> String {
-    RUN_PREDICATES.iter().fold(LANGUAGE.to_string(), |text, (name, _, about)| text + &format!("    {name:15} {about}\n"))
+    RUN_PREDICATES
+        .iter()
+        .fold(LANGUAGE.to_string(), |text, (name, _, about)| text + &format!("    {name:15} {about}\n"))
 }

@@ -1,11 +1,12 @@
 //! `harness list`.
 
 use super::Exit;
+use super::columns::{heading, kind, shown};
 use super::filter_help::filter_help;
 use super::session::ResultsArgs;
 use crate::error::{Error, Result};
 use crate::experiment::Filter;
-use crate::experiment::filter::{Kind, Subject, vocabulary};
+use crate::experiment::filter::{Kind, Subject};
 use crate::store::record::{Record, Status};
 use crate::store::{Collection, Stored, annotations::Note, check_name, scan_all};
 use comfy_table::{CellAlignment, Table, presets};
@@ -132,10 +133,6 @@ fn values(run: &Stored, name: &str) -> Vec<String> {
     run.values(name).unwrap_or_default()
 }
 
-fn kind(name: &str) -> Kind {
-    vocabulary().get(name).copied().unwrap_or(Kind::Text)
-}
-
 fn print_json(collection: Collection, columns: &[String]) -> Result<()> {
     let damaged = collection.broken.into_iter().map(|(folder, problem)| Damaged { folder, problem }).collect();
     let runs = &collection.runs;
@@ -183,37 +180,13 @@ fn print_csv(runs: &[Stored], columns: &[&str]) {
     }
 }
 
-/// The heading of a column: with the unit in which the table shows it.
-fn heading(name: &str) -> String {
-    match (kind(name), name) {
-        (Kind::Fraction, _) => format!("{name} %"),
-        (_, "wall" | "cpu") => format!("{name} s"),
-        (_, "memory") => format!("{name} MiB"),
-        _ => name.to_string(),
-    }
-}
-
-/// A value in the unit of its [`heading`].
-fn shown(name: &str, value: String) -> String {
-    let number = |scale: f64, digits: usize| match value.parse::<f64>() {
-        Ok(number) => format!("{:.digits$}", scale * number),
-        Err(_) => value.clone(),
-    };
-    match (kind(name), name) {
-        (Kind::Fraction, _) => number(100.0, 2),
-        (_, "wall" | "cpu") => number(1.0, 0),
-        (_, "memory") => number(1.0 / f64::from(1 << 20), 0),
-        _ => value,
-    }
-}
-
 fn print_table(collection: &Collection, columns: &[&str]) {
     let runs = &collection.runs;
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(columns.iter().map(|name| heading(name)));
     for run in runs {
         table.add_row(columns.iter().map(|name| {
-            let shown: Vec<String> = values(run, name).into_iter().map(|value| shown(name, value)).collect();
+            let shown: Vec<String> = values(run, name).into_iter().map(|value| shown(name, &value)).collect();
             // A note is a line of the list, not a page.
             shown.join(", ").lines().next().unwrap_or_default().to_string()
         }));

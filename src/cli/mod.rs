@@ -10,6 +10,7 @@ macro_rules! say {
 mod annotate;
 mod bytes;
 mod check_gradient;
+mod columns;
 mod compare;
 mod difference;
 mod doctor;

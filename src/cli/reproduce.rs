@@ -94,7 +94,8 @@ fn grid(run: &Stored, departures: &[String]) -> Result<String> {
     lines.extend(departures.iter().map(|departure| format!("This harness would make another run: {departure}.")));
     // What a record says must not end a comment.
     let is_safe = |c: &char| !c.is_control();
-    let comment = |line: &String| format!("# {}", line.chars().filter(is_safe).collect::<String>()).trim_end().to_string();
+    let comment =
+        |line: &String| format!("# {}", line.chars().filter(is_safe).collect::<String>()).trim_end().to_string();
     let mut text: Vec<String> = lines.iter().map(comment).collect();
 
     let base = toml::Value::try_from(&record.cell);

@@ -91,13 +91,16 @@ fn print(run: &Stored) -> Result<()> {
     if let Some(problem) = &annotations.problem {
         eprintln!("warning: {problem}");
     }
-    print_losses(run)?;
+    print_losses(run);
     say!("\n{}", record.cell.to_toml()?);
     Ok(())
 }
 
-fn print_losses(run: &Stored) -> Result<()> {
-    let traces = read_traces(&run.folder)?;
+fn print_losses(run: &Stored) {
+    let traces = read_traces(&run.folder).unwrap_or_else(|error| {
+        eprintln!("warning: no losses: {error}");
+        Vec::new()
+    });
     if !traces.is_empty() {
         say!("\nreconstruction error per unit, first and last step");
     }
@@ -118,5 +121,4 @@ fn print_losses(run: &Stored) -> Result<()> {
             );
         }
     }
-    Ok(())
 }

@@ -10,6 +10,7 @@ use crate::experiment::RunId;
 use crate::launch::{Caches, EVAL_BATCH, Launch, Loader, run_grid};
 use crate::store::record::{Provenance, Record, Status};
 use crate::store::{Predictions, Query, Store, Stored, scan_all, select_one};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 #[derive(clap::Args)]
@@ -18,7 +19,7 @@ Examples:
   harness verify resnet20-w2a2-genie-m-s0
   harness verify 'tag(paper)'
 
-Nothing is remembered from or for other runs: full-precision accuracies and transform networks are made again too.
+What runs share is not taken from the cache: full-precision accuracies and transform networks are made again too.
 Exit codes: 0 all predictions are the same, 100 some differ or a run could not be made again, 106 interrupted.")]
 pub struct Args {
     /// Run id, or the beginning of one; or a filter: all finished runs that it selects.
@@ -39,12 +40,13 @@ pub fn verify(args: &Args) -> Result<Exit> {
     let device = device(&args.device)?;
     let runs = finished(args)?;
     let cancelled = interruptible()?;
+    let folder = tempfile::tempdir().map_err(Error::io("cannot write into", &std::env::temp_dir()))?;
     let mut loader = Loader::new(&device);
     let mut all_same = true;
     for run in &runs {
         say!("{}/{}", run.experiment, run.record.run_id);
         say!("  made by   {}", maker(&run.record.provenance));
-        match again(run, &mut loader, &cancelled, args.quiet) {
+        match again(run, folder.path(), &mut loader, &cancelled, args.quiet) {
             Ok((provenance, verdict)) => {
                 say!("  again by  {}", maker(&provenance));
                 say!("  {}", verdict.text());
@@ -139,8 +141,14 @@ impl Verdict {
     }
 }
 
-/// Runs the cell of `run` again in a folder of its own. Errors: what it was made from is not here; it fails now.
-fn again(run: &Stored, loader: &mut Loader, cancelled: &AtomicBool, quiet: bool) -> Result<(Provenance, Verdict)> {
+/// Runs the cell of `run` again under `folder`. Errors: what it was made from is not here; it fails now.
+fn again(
+    run: &Stored,
+    folder: &Path,
+    loader: &mut Loader,
+    cancelled: &AtomicBool,
+    quiet: bool,
+) -> Result<(Provenance, Verdict)> {
     let stored = Predictions::read(&run.folder)?;
     let cell = &run.record.cell;
     let hashes = loader.hashes(cell)?;
@@ -148,8 +156,7 @@ fn again(run: &Stored, loader: &mut Loader, cancelled: &AtomicBool, quiet: bool)
     if !departures.is_empty() {
         return Err(Error::Sanity(departures.join("; ")));
     }
-    let folder = tempfile::tempdir().map_err(Error::io("cannot write into", &std::env::temp_dir()))?;
-    let store = Store::new(folder.path(), "verify");
+    let store = Store::new(folder, &run.experiment);
     let _lock = store.lock()?;
     let id = RunId::new(cell, &hashes, run.record.method_revision);
     let progress = Progress::new(1, 0, quiet);
@@ -158,7 +165,7 @@ fn again(run: &Stored, loader: &mut Loader, cancelled: &AtomicBool, quiet: bool)
         loader,
         &Launch {
             store: &store,
-            caches: &Caches::new(&folder.path().join("cache")),
+            caches: &Caches::new(&folder.join(".cache")),
             experiment: &run.experiment,
             provenance: &|| {
                 Provenance::now("cpu", rayon::current_num_threads(), EVAL_BATCH, &run.record.provenance.grid)
@@ -171,7 +178,8 @@ fn again(run: &Stored, loader: &mut Loader, cancelled: &AtomicBool, quiet: bool)
     if outcome?.left > 0 {
         return Err(Error::Interrupted);
     }
-    let Some(now) = store.scan()?.records.pop() else {
+    let now = store.scan()?.records.into_iter().find(|record| record.run_id == run.record.run_id);
+    let Some(now) = now else {
         return Err(Error::Sanity("it left no record".to_string()));
     };
     if let Some(error) = &now.error {

@@ -22,8 +22,11 @@ impl Side {
     /// Errors: a filter that cannot be parsed; nothing selected, or nothing finished; several configurations.
     pub fn select(query: &str, stored: &[Stored]) -> Result<Self> {
         let mut seen = BTreeSet::new();
-        let selected: Vec<Stored> =
-            Query::parse(query)?.select(stored.to_vec())?.into_iter().filter(|run| seen.insert(run.record.run_id.clone())).collect();
+        let selected: Vec<Stored> = Query::parse(query)?
+            .select(stored.to_vec())?
+            .into_iter()
+            .filter(|run| seen.insert(run.record.run_id.clone()))
+            .collect();
         let (done, failed): (Vec<Stored>, Vec<Stored>) =
             selected.into_iter().partition(|run| run.record.status == Status::Done);
         let failed: Vec<String> = failed.into_iter().map(|run| run.record.run_id).collect();

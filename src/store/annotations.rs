@@ -127,7 +127,10 @@ mod tests {
         tag(folder.path(), &tags(&["v2"]), &tags(&["draft", "never-there"])).unwrap();
         let read = Annotations::read(folder.path());
         assert_eq!(read.tags.iter().map(String::as_str).collect::<Vec<_>>(), ["paper", "v2"]);
-        assert_eq!(read.notes.iter().map(|note| note.text.as_str()).collect::<Vec<_>>(), ["lr \"too\" high\nsecond line"]);
+        assert_eq!(
+            read.notes.iter().map(|note| note.text.as_str()).collect::<Vec<_>>(),
+            ["lr \"too\" high\nsecond line"]
+        );
         assert!(read.problem.is_none() && read.notes[0].at_unix_s > 1_700_000_000);
     }
 

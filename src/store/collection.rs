@@ -152,7 +152,8 @@ impl Collection {
             values if values.is_empty() => SortKey::Missing,
             values => SortKey::of_text(values.join(", ")),
         };
-        let mut keyed: Vec<(SortKey, Stored)> = std::mem::take(&mut self.runs).into_par_iter().map(|run| (key(&run), run)).collect();
+        let mut keyed: Vec<(SortKey, Stored)> =
+            std::mem::take(&mut self.runs).into_par_iter().map(|run| (key(&run), run)).collect();
         keyed.sort_by(|(a, _), (b, _)| a.compare(b));
         self.runs = keyed.into_iter().map(|(_, run)| run).collect();
         Ok(())
@@ -189,12 +190,8 @@ mod tests {
     fn every_predicate_of_runs_is_answered() {
         let mut record = Record::sample("x", "qdrop", "W2A2", 3);
         record.error = Some("why".into());
-        let mut run = Stored {
-            experiment: "a".into(),
-            folder: PathBuf::new(),
-            record,
-            annotations: Annotations::default(),
-        };
+        let mut run =
+            Stored { experiment: "a".into(), folder: PathBuf::new(), record, annotations: Annotations::default() };
         run.annotations.tags.insert("paper".into());
         run.annotations.notes.push(crate::store::annotations::Note { at_unix_s: 0, text: "look".into() });
         for (name, kind, _) in RUN_PREDICATES {

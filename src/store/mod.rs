@@ -204,7 +204,8 @@ impl Store {
 
     /// What killed processes left half-written. Only a process that holds the lock may take it for that.
     pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
-        let is_leftover = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().starts_with(TEMPORARY);
+        let is_leftover =
+            |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().starts_with(TEMPORARY);
         let mut leftovers: Vec<PathBuf> = entries(&self.runs)?.into_iter().filter(is_leftover).collect();
         leftovers.sort();
         Ok(leftovers)

@@ -79,7 +79,11 @@ fn what_is_no_comparison_is_refused() {
     (other.cell.arch, other.run_id) = ("mobilenetv2-tiny".into(), "mobilenetv2-tiny-w4a4-rtn".into());
     results.store(&other, &right);
     fails(&["method(qdrop) & bits(w2a2)", "mobilenet"], 2, &["architectures differ (resnet20 and mobilenetv2-tiny)"]);
-    fails(&["method(qdrop)", "method(genie-m)"], 2, &["bits = W2A2 | W4A4", "narrow it to one, for example with & bits(W2A2)"]);
+    fails(
+        &["method(qdrop)", "method(genie-m)"],
+        2,
+        &["bits = W2A2 | W4A4", "narrow it to one, for example with & bits(W2A2)"],
+    );
     fails(&["method(genie-m)", "method(genie-m) & seed(0)"], 2, &["both select run"]);
     fails(&["method(genie-m)", "methd(qdrop)"], 2, &["there is no predicate `methd`", "did you mean method?"]);
     fails(&["method(genie-m)", "method(adaround)"], 4, &["matches none of", "stored runs"]);

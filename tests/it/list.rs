@@ -69,7 +69,11 @@ fn damaged_folders_are_named_and_wrong_keys_corrected() {
         assert_contains(&end.stderr, parts);
     };
     fails(&["--sort", "tests"], 2, &["there is no key \"tests\"", "did you mean test?"]);
-    fails(&["--filter", "method(rtn) & bit(w2a2)"], 2, &["there is no predicate `bit`", ":1:15]", "did you mean bits?"]);
+    fails(
+        &["--filter", "method(rtn) & bit(w2a2)"],
+        2,
+        &["there is no predicate `bit`", ":1:15]", "did you mean bits?"],
+    );
     fails(&["--filter", "method=rtn"], 2, &["`method` has no value", "write method(rtn)"]);
     fails(&["--filter", "bits(w8a8)"], 4, &["matches none of 7 stored runs: none has bits(w8a8)"]);
     fails(&["--results", "nowhere"], 4, &["no runs are stored under nowhere"]);

@@ -108,7 +108,7 @@ fn a_wrong_table_is_shown_in_its_place() {
         (table.replace("main", "../main"), ["not kebab-case", "it names a file"]),
         (format!("{table}{table}"), ["two tables are called \"main\"", "rename"]),
         (format!("{table}filter = \"method(qdorp)\"\n"), ["matches none of 12 cells", "did you mean qdrop?"]),
-        (format!("{table}filter = \"bits(w2a2) & method\"\n"), ["`method` has no value", "write method(value)", ":25:25]"]),
+        (format!("{table}filter = \"bits(w2a2) & method\"\n"), ["write method(value)", "grid.toml:15:24]"]),
         (format!("{table}metric = \"gap\"\nsignificance = true\n"), ["of test predictions alone", "drop it"]),
         (format!("{table}metric = \"loss\"\n"), ["unknown value `loss`", "known: test"]),
         (format!("{table}colour = 1\n"), ["unknown field `colour`", "columns"]),

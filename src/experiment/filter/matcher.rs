@@ -175,7 +175,8 @@ mod tests {
 
     #[test]
     fn stars_stand_for_any_characters_and_nothing_else_does() {
-        let matching = [("*", ""), ("genie-*", "genie-m"), ("*a2", "w4a2"), ("w*a*", "w2a4"), ("é*", "éa"), ("*a*", "ba")];
+        let matching =
+            [("*", ""), ("genie-*", "genie-m"), ("*a2", "w4a2"), ("w*a*", "w2a4"), ("é*", "éa"), ("*a*", "ba")];
         assert!(matching.iter().all(|(pattern, text)| glob(pattern, text)));
         let other = [("genie", "genie-m"), ("*a2", "w2a4"), ("w*a*b", "w2a4"), ("", "a"), ("a*", ""), ("**b", "a")];
         assert!(!other.iter().any(|(pattern, text)| glob(pattern, text)));

@@ -56,9 +56,15 @@ impl Cell {
         };
         match name.split_once('.') {
             Some(("recipe", key)) => within(toml::Value::try_from(&self.recipe), key),
-            Some(("transform", key)) => self.transform.as_ref().map_or(Vec::new(), |t| within(toml::Value::try_from(t), key)),
-            Some(("meta", key)) => self.meta.as_ref().map_or(Vec::new(), |meta| within(toml::Value::try_from(meta), key)),
-            Some(("terms", key)) => self.terms.as_ref().map_or(Vec::new(), |terms| within(toml::Value::try_from(terms), key)),
+            Some(("transform", key)) => {
+                self.transform.as_ref().map_or(Vec::new(), |t| within(toml::Value::try_from(t), key))
+            }
+            Some(("meta", key)) => {
+                self.meta.as_ref().map_or(Vec::new(), |meta| within(toml::Value::try_from(meta), key))
+            }
+            Some(("terms", key)) => {
+                self.terms.as_ref().map_or(Vec::new(), |terms| within(toml::Value::try_from(terms), key))
+            }
             _ => within(toml::Value::try_from(self), name),
         }
     }
@@ -77,7 +83,9 @@ mod tests {
         for (key, text) in cell.fields() {
             assert_eq!(cell.field_values(&key), [text], "{key}");
         }
-        assert!(vocabulary().keys().filter(|key| key.starts_with("meta.")).all(|key| cell.field_values(key).is_empty()));
+        assert!(
+            vocabulary().keys().filter(|key| key.starts_with("meta.")).all(|key| cell.field_values(key).is_empty())
+        );
         assert!(cell.field_values("recipe.nothing").is_empty() && cell.values("status").is_none());
     }
 }

@@ -71,16 +71,18 @@ fn of_cells() -> BTreeMap<String, Kind> {
     cells.iter().flat_map(|cell| cell.fields()).map(|(key, text)| (key, kind(&text))).collect()
 }
 
-/// What `given` could have been, of the names that `allowed` lets through: all names without a dot, and those of the same
-/// table as `given`; of other tables how many there are.
+/// What `given` could have been, of the names that `allowed` lets through: those of its table; or those without a dot, and
+/// how many each table has.
 pub(crate) fn known(given: &str, allowed: impl Fn(&str) -> bool) -> String {
     let names: Vec<&str> = vocabulary().keys().map(String::as_str).filter(|name| allowed(name)).collect();
     let table = given.split_once('.').map(|(table, _)| table);
-    let is_near = |name: &str| name.split_once('.').is_none_or(|(within, _)| Some(within) == table);
+    let table =
+        table.filter(|table| names.iter().any(|name| name.split_once('.').is_some_and(|(known, _)| known == *table)));
+    let is_near = |name: &str| name.split_once('.').map(|(within, _)| within) == table;
     let near: Vec<&str> = names.iter().copied().filter(|name| is_near(name)).collect();
     let mut far: BTreeMap<&str, usize> = BTreeMap::new();
-    for (table, _) in names.iter().filter(|name| !is_near(name)).filter_map(|name| name.split_once('.')) {
-        *far.entry(table).or_default() += 1;
+    if table.is_none() {
+        names.iter().filter_map(|name| name.split_once('.')).for_each(|(table, _)| *far.entry(table).or_default() += 1);
     }
     // A key of another table is still the best guess for a misspelt one.
     let text = match suggest(given, &names) {
@@ -118,9 +120,11 @@ mod tests {
     #[test]
     fn names_are_suggested_across_tables_but_only_near_ones_are_listed() {
         let text = known("recipe.iteration", |_| true);
-        assert!(text.starts_with("did you mean recipe.iterations?") && text.contains("terms.* ("), "{text}");
+        assert!(text.starts_with("did you mean recipe.iterations?") && text.contains("recipe.loss"), "{text}");
+        assert!(!text.contains("terms.") && !text.contains("method"), "{text}");
         let text = known("metod", |_| true);
         assert!(text.starts_with("did you mean method?") && !text.contains("recipe.iterations"), "{text}");
+        assert!(text.contains("terms.* ("), "{text}");
         assert!(!known("x", |name| name != "status").contains("status"));
     }
 }
