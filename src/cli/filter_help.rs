@@ -6,7 +6,7 @@ const LANGUAGE: &str = "\
 Filters:
   arch(resnet*) & bits(w2a2 | w2a4) & not status(failed)
 
-  method(qdrop | genie-*)       a value or another; * stands for any characters, capitals do not count
+  method(qdrop | genie-*)       either value; * is any characters, capitals do not count
   method(=genie-m)              exactly this text
   run(/-s[0-4]-/)               a regular expression
   seed(>=1)  test(<80%)         numbers; fractions also as percent
@@ -15,8 +15,8 @@ Filters:
   & | ! ( )  and  or  not       all() and none() select everything and nothing
   error(\"*(NaN)*\")              quotes around a value with one of ( ) | & , in it
 
-  Fields of a cell: arch, weights, dataset, bits, method, variant, setting, calib-images, seed, augment, recipe.KEY,
-  transform.KEY, meta.KEY, terms.KEY, as `harness show` prints them.
+  Fields of a cell: arch, weights, dataset, bits, method, variant, setting, calib-images, seed, augment, recipe.KEY, transform.KEY, meta.KEY, terms.KEY, as `harness show` prints
+  them.
   Of a run:
 ";
 

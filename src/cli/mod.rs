@@ -50,7 +50,7 @@ Examples:
   harness plan experiments/fashion/methods.toml
   harness show resnet20-w2a2-qdrop-s0
 
-Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify: predictions differ;\nrm, gc: some were kept), 106 interrupted";
+Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify: predictions differ; rm, gc: some were kept), 106 interrupted";
 
 #[derive(Subcommand)]
 enum Verb {

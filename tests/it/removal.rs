@@ -37,7 +37,7 @@ fn nothing_goes_without_yes_and_with_it_only_what_was_listed() {
     assert_eq!(names(&results), before);
     let end = results.harness(&["rm", "status(failed)", "resnet20-w2a2-qdrop-s1", "--yes"]);
     assert_contains(&end.stdout, &["2 removed"]);
-    assert_eq!(names(&results), [kept.clone()]);
+    assert_eq!(names(&results), std::slice::from_ref(&kept));
 
     let fails = |args: &[&str], code: i32, part: &str| {
         let end = results.harness(&[&["rm"], args, &["--yes"]].concat());
