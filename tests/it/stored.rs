@@ -99,7 +99,8 @@ impl Results {
 
     pub fn harness(&self, args: &[&str]) -> Ended {
         let mut command = Command::cargo_bin("harness").unwrap();
-        command.current_dir(self.folder.path()).args(args);
+        // The cache of whoever runs the tests is not for them to tidy.
+        command.current_dir(self.folder.path()).env("HARNESS_CACHE", self.folder.path().join("cache")).args(args);
         ended(command)
     }
 }

@@ -2,6 +2,8 @@
 
 use crate::experiment::diagnostic::{SourceText, suggest};
 use crate::experiment::{Experiment, Options};
+use crate::meta::config::{Meta, Terms, Transform};
+use crate::recon::recipe::Recipe;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -53,9 +55,9 @@ pub fn vocabulary() -> &'static BTreeMap<String, Kind> {
     &VOCABULARY
 }
 
-/// A grid whose one cell has every field that a cell can have.
-const EVERY_FIELD: &str = "\
-name = \"every-field\"
+/// A grid whose one cell has every table that a cell can have.
+const EVERY_TABLE: &str = "\
+name = \"every-table\"
 [base]
 arch = \"resnet20\"
 bits = \"W4A4\"
@@ -65,10 +67,19 @@ augment = [\"mixup\"]
 ";
 
 fn of_cells() -> BTreeMap<String, Kind> {
-    let source = SourceText { name: "every-field.toml", text: EVERY_FIELD };
+    let source = SourceText { name: "every-table.toml", text: EVERY_TABLE };
     let cells = Experiment::parse(source, &Options::default()).map(|experiment| experiment.cells).unwrap_or_default();
     let kind = |text: &str| if text.parse::<f64>().is_ok() { Kind::Number } else { Kind::Text };
-    cells.iter().flat_map(|cell| cell.fields()).map(|(key, text)| (key, kind(&text))).collect()
+    let met = cells.iter().flat_map(|cell| cell.fields()).map(|(key, text)| (key, kind(&text)));
+    // Numbers that are off are not written: the cell does not show them.
+    let tables = [
+        ("recipe", Recipe::keys()),
+        ("transform", Transform::keys()),
+        ("meta", Meta::keys()),
+        ("terms", Terms::keys()),
+    ];
+    let all = tables.into_iter().flat_map(|(table, keys)| keys.into_iter().map(move |key| format!("{table}.{key}")));
+    all.map(|key| (key, Kind::Number)).chain(met).collect()
 }
 
 /// What `given` could have been, of the names that `allowed` lets through: those of its table; or those without a dot, and
@@ -114,6 +125,11 @@ mod tests {
         ] {
             assert_eq!(of_cells.get(key), Some(&kind), "{key}");
         }
+        // Names made from fields are those that a grid writes: none is there twice, spelt in two ways.
+        let recipe = Recipe::keys();
+        assert!(
+            of_cells.keys().filter_map(|key| key.strip_prefix("recipe.")).all(|key| recipe.iter().any(|k| k == key))
+        );
         assert!(RUN_PREDICATES.iter().all(|(name, ..)| !of_cells.contains_key(*name)));
     }
 
