@@ -11,7 +11,7 @@ use comfy_table::{Table, presets};
 #[command(after_help = "\
 Examples:
   harness check-gradient experiments/fashion/table2_losses.toml
-  harness check-gradient experiments/fashion/table2_losses.toml --filter variant=val --set meta.inner=sgd
+  harness check-gradient experiments/fashion/table2_losses.toml --filter 'variant(val)' --set meta.inner=sgd
 
 The exit code is 100 if a term is wrong.")]
 pub struct Args {

@@ -13,7 +13,7 @@ use std::path::Path;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// Run id, the beginning of one, or a filter such as `method=qdrop,bits=w2a2`: what to compare with the others. Or,
+    /// Run id, the beginning of one, or a filter such as `method(qdrop) & bits(w2a2)`: what to compare with the others. Or,
     /// alone, a grid file: its stored runs are compared with published numbers.
     #[arg(value_name = "A|GRID.toml")]
     first: String,
@@ -30,13 +30,11 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   harness compare resnet20-w2a2-genie-m-s0 resnet20-w2a2-qdrop-s0
-  harness compare experiment=drop,bits=w2a2,method=genie-m experiment=drop,bits=w2a2,method=qdrop
-  harness compare arch=resnet20,bits=w2a2,method=genie-m arch=resnet20,bits=w2a2,method=qdrop \\
-      arch=resnet20,bits=w2a2,method=brecq --json
+  harness compare 'experiment(drop) & method(genie-m)' 'experiment(drop) & method(qdrop)'
+  harness compare 'tag(paper) & method(genie-m)' 'tag(paper) & method(qdrop)' 'tag(paper) & method(brecq)' --json
   harness compare experiments/imagenet.toml
 
-A filter has the keys of a cell (arch, bits, method, seed, recipe.iterations, ...) and run, experiment, status and revision. \
-Each side must be one configuration; runs are paired by seed, or one by one where each side is one run. \
+`harness help list` describes filters. Each side must be one configuration; runs are paired by seed, or one by one where each side is one run. \
 With several B, p-values are corrected for their number (Holm).";
 
 /// Prints how two or more configurations differ on the same test images, and whether that may be chance; for a grid, ours
@@ -52,9 +50,7 @@ pub fn compare(args: &Args) -> Result<Exit> {
         };
     }
     let collection = scan_all(&args.results.results)?;
-    for (path, why) in &collection.broken {
-        eprintln!("warning: skipping {}: {why}", path.display());
-    }
+    collection.warn_of_broken();
     let queries = [&args.first].into_iter().chain(&args.others);
     let sides = queries.map(|query| Side::select(query, &collection.runs)).collect::<Result<Vec<_>>>()?;
     let comparisons = compare_sides(&sides)?;

@@ -6,13 +6,14 @@ use crate::arch::ARCHS;
 use crate::assets::embedded;
 use crate::error::Result;
 use crate::methods::METHODS;
+use crate::store::processor;
 
 /// Prints versions, devices, folders and whether the embedded files are intact.
 pub fn doctor() -> Result<Exit> {
     say!("harness        {} ({})", env!("CARGO_PKG_VERSION"), env!("HARNESS_GIT_REVISION"));
     say!("device         cpu ({}); this binary was built without CUDA", std::env::consts::ARCH);
     say!("threads        {} (RAYON_NUM_THREADS sets them)", rayon::current_num_threads());
-    say!("instructions   {}", instructions());
+    say!("processor      {}", processor::describe());
     say!("cache          {}", cache_folder()?.display());
     let architectures: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
     let methods: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
@@ -23,15 +24,4 @@ pub fn doctor() -> Result<Exit> {
         say!("embedded       {sum:.16}  {}", file.path);
     }
     Ok(Exit::Done)
-}
-
-/// The vector instructions that this machine's loops use.
-fn instructions() -> &'static str {
-    match pulp::Arch::new() {
-        #[cfg(target_arch = "x86_64")]
-        pulp::Arch::V4(_) => "AVX-512",
-        #[cfg(target_arch = "x86_64")]
-        pulp::Arch::V3(_) => "AVX2 with FMA",
-        _ => "the baseline of the target",
-    }
 }

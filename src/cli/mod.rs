@@ -7,18 +7,26 @@ macro_rules! say {
     };
 }
 
+mod annotate;
+mod bytes;
 mod check_gradient;
+mod columns;
 mod compare;
+mod difference;
 mod doctor;
+mod filter_help;
 mod inspect;
 mod list;
 mod plan;
 mod progress;
 mod published;
+mod remove;
 mod report;
+mod reproduce;
 mod run;
 mod session;
 mod show;
+mod verify;
 mod why;
 
 use crate::error::{Error, Result};
@@ -37,11 +45,12 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Examples:
   harness run experiments/quickstart.toml
-  harness run experiments/fashion/methods.toml --filter 'arch=resnet20,method=qdrop|genie-m' --set seed=7
+  harness run experiments/fashion/methods.toml --filter 'bits(w2a2) & method(qdrop | genie-m)' --set seed=7
+  harness run experiments/fashion/methods.toml --filter 'status(failed)'
   harness plan experiments/fashion/methods.toml
   harness show resnet20-w2a2-qdrop-s0
 
-Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed, 106 interrupted";
+Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify: predictions differ; rm, gc: some were kept), 106 interrupted";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -55,8 +64,20 @@ enum Verb {
     Compare(compare::Args),
     /// List the stored runs of all experiments.
     List(list::Args),
-    /// Print a stored run.
+    /// Print a stored run, or how two differ.
     Show(show::Args),
+    /// Write a note down beside a stored run.
+    Note(annotate::NoteArgs),
+    /// Give tags to stored runs, and take them away.
+    Tag(annotate::TagArgs),
+    /// Run a stored run's cell again and compare the predictions bit for bit.
+    Verify(verify::Args),
+    /// Print a grid of one cell that makes a stored run again, and the commands for it.
+    Reproduce(reproduce::Args),
+    /// Remove stored runs: lists them first.
+    Rm(remove::RmArgs),
+    /// Remove failed and outdated runs, leftovers, and what is too much in the cache: lists them first.
+    Gc(remove::GcArgs),
     /// Say why a cell counts as done, failed, stale or missing.
     Why(why::Args),
     /// List every quantizer of a cell: which tensor, how many bits, per channel or per tensor.
@@ -103,6 +124,12 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Compare(args) => compare::compare(&args),
         Verb::List(args) => list::list(&args),
         Verb::Show(args) => show::show(&args),
+        Verb::Note(args) => annotate::note(&args),
+        Verb::Tag(args) => annotate::tag(&args),
+        Verb::Verify(args) => verify::verify(&args),
+        Verb::Reproduce(args) => reproduce::reproduce(&args),
+        Verb::Rm(args) => remove::rm(&args),
+        Verb::Gc(args) => remove::gc(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::CheckGradient(args) => check_gradient::check(&args),

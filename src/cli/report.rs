@@ -22,7 +22,9 @@ pub struct Args {
 
 /// Writes tables and plots from the stored runs of the grid's cells.
 pub fn report(args: &Args) -> Result<Exit> {
-    write(&Session::open(&args.grid, &Device::Cpu)?, args.quiet)?;
+    let session = Session::open(&args.grid, &Device::Cpu)?;
+    session.refuse_namesake()?;
+    write(&session, args.quiet)?;
     Ok(Exit::Done)
 }
 
@@ -55,11 +57,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     }
     let stored: Vec<Stored> = records
         .into_iter()
-        .map(|record| Stored {
-            experiment: session.experiment.name.clone(),
-            folder: session.store.run_folder(&record.run_id),
-            record,
-        })
+        .map(|record| Stored::read(&session.experiment.name, session.store.run_folder(&record.run_id), record))
         .collect();
     let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source);
     for table in &declared {
@@ -68,7 +66,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
             atomic::write(&folder.join("tables").join(format!("{}.{extension}", table.name)), content.as_bytes())?;
         }
     }
-    let transforms = transform::draw(&transform_runs(&stored)?)?;
+    let transforms = transform::draw(&transform_runs(&stored))?;
     if let Some(png) = &transforms {
         atomic::write(&folder.join("transforms.png"), png)?;
     }
@@ -91,13 +89,14 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     Ok(())
 }
 
-/// The runs that trained a transform network, with their pictures.
-fn transform_runs(stored: &[Stored]) -> Result<Vec<TransformRun>> {
+/// The runs that trained a transform network, with their pictures. Damaged files are named on stderr and skipped.
+fn transform_runs(stored: &[Stored]) -> Vec<TransformRun> {
     let runs = stored.iter().filter(|run| run.record.cell.transform.as_ref().is_some_and(|t| t.net.0.is_trainable));
-    runs.map(|run| {
+    let read = |run: &Stored| -> Result<TransformRun> {
         let grey = data::find(&run.record.cell.dataset).map_or((0.0, 1.0), |dataset| (dataset.mean, dataset.std));
         let pictures = Pictures::read(&run.folder)?.map(|pictures| pictures.strip(grey.0, grey.1)).transpose()?;
         Ok(TransformRun { title: run.record.run_id.clone(), pictures, traces: read_traces(&run.folder)? })
-    })
-    .collect()
+    };
+    let or_warn = |error| eprintln!("warning: left out of the pictures: {error}");
+    runs.filter_map(|run| read(run).map_err(or_warn).ok()).collect()
 }

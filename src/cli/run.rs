@@ -36,6 +36,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<Exit> {
     let device = device(&args.device)?;
     let mut session = Session::open(&args.grid, &device)?;
+    session.refuse_namesake()?;
     let to_run: Vec<(RunId, Cell, Hashes)> = session
         .plan
         .iter()
@@ -86,7 +87,7 @@ pub fn run(args: &Args) -> Result<Exit> {
 }
 
 /// A flag that Ctrl-C sets; a second Ctrl-C ends the process at once.
-fn interruptible() -> Result<Arc<AtomicBool>> {
+pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let flag = cancelled.clone();
     let handler = move || {

@@ -1,20 +1,22 @@
 //! What several verbs share: a grid with its store and plan.
 
 use crate::error::{Error, Result};
-use crate::experiment::{Experiment, Filter, Options, Planned, plan};
+use crate::experiment::filter::Subject;
+use crate::experiment::{Experiment, Filter, Options, Planned, SMOKE_SUFFIX, plan};
 use crate::launch::Loader;
-use crate::store::Store;
+use crate::store::{Scan, Store, Stored};
 use candle_core::Device;
 use clap::Args;
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 /// A grid and what the command line changes in it.
 #[derive(Args, Clone)]
 pub struct GridArgs {
     /// Grid file.
     pub grid: PathBuf,
-    /// Only cells that match, for example `method=qdrop|genie-*,bits=w2a2`.
-    #[arg(long, value_name = "KEY=VALUE,...")]
+    /// Only cells that match, for example `method(qdrop | genie-*) & status(failed)` (see `harness help list`).
+    #[arg(long, value_name = "FILTER")]
     pub filter: Option<String>,
     /// Override a field of every cell, for example `recipe.iterations=100`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -46,8 +48,10 @@ impl Session {
     /// Reads the grid and the stored runs, and compares them. Runs that cannot be read are named on stderr.
     pub fn open(args: &GridArgs, device: &Device) -> Result<Self> {
         let mut experiment = Experiment::read(&args.grid, &Options { smoke: args.smoke, set: args.set.clone() })?;
-        if let Some(filter) = &args.filter {
-            experiment.cells = Filter::parse(filter)?.select(experiment.cells)?;
+        let filter = args.filter.as_deref().map(Filter::parse).transpose()?;
+        if let Some(filter) = &filter {
+            // Weights and data of cells that are left out anyway are not looked for.
+            experiment.cells = filter.select_possible(experiment.cells)?;
         }
         let store = Store::new(&args.results.results, &experiment.name);
         let scan = store.scan()?;
@@ -55,9 +59,74 @@ impl Session {
             eprintln!("warning: skipping {}: {why}", path.display());
         }
         let mut loader = Loader::new(device);
-        let plan = plan(experiment.cells.clone(), &scan.records, |cell| loader.hashes(cell))?;
+        let mut plan = plan(experiment.cells.clone(), &scan.records, |cell| loader.hashes(cell))?;
+        if let Some(filter) = &filter {
+            plan = selected(filter, plan, &store, scan)?;
+            experiment.cells = plan.iter().map(|planned| planned.cell.clone()).collect();
+        }
         Ok(Self { experiment, store, plan, loader })
     }
+
+    /// Refuses to mix two experiments in one folder: runs stored there by another grid file that still has this name.
+    pub fn refuse_namesake(&self) -> Result<()> {
+        let own = self.experiment.path.canonicalize().ok();
+        let name = self.experiment.name.strip_suffix(SMOKE_SUFFIX).unwrap_or(&self.experiment.name);
+        let records = self.store.scan()?.records;
+        let mut others: Vec<&str> = records.iter().map(|record| record.provenance.grid.as_str()).collect();
+        others.sort_unstable();
+        others.dedup();
+        let is_namesake = |grid: &&str| {
+            let path = Path::new(grid);
+            let is_other = path.canonicalize().is_ok_and(|path| Some(path) != own);
+            is_other && Experiment::name_of(path).as_deref() == Some(name)
+        };
+        match others.into_iter().find(is_namesake) {
+            None => Ok(()),
+            Some(other) => Err(Error::Usage(format!(
+                "two experiments are called {:?}: {} and {other}, whose runs are in {}; rename one, or give --results",
+                self.experiment.name,
+                self.experiment.path.display(),
+                self.store.folder().display()
+            ))),
+        }
+    }
+}
+
+/// A cell of a plan with its stored run, if there is one.
+struct Candidate {
+    planned: Planned,
+    stored: Option<Stored>,
+}
+
+impl Subject for Candidate {
+    const CALLED: &'static str = "cells";
+
+    fn knows(_: &str) -> bool {
+        true
+    }
+
+    fn values(&self, name: &str) -> Option<Vec<String>> {
+        match (name, &self.stored) {
+            ("status", _) => Some(vec![self.planned.state.name().to_string()]),
+            ("run", _) => Some(vec![self.planned.id.to_string()]),
+            (name, Some(stored)) => stored.values(name),
+            (name, None) => Some(self.planned.cell.field_values(name)),
+        }
+    }
+}
+
+/// The cells of `plan` that match, by what is stored of them too.
+fn selected(filter: &Filter, plan: Vec<Planned>, store: &Store, scan: Scan) -> Result<Vec<Planned>> {
+    let experiment = store.folder().file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut records: HashMap<String, _> =
+        scan.records.into_iter().map(|record| (record.run_id.clone(), record)).collect();
+    let candidates = plan.into_iter().map(|planned| {
+        let id = planned.id.to_string();
+        let stored = records.remove(&id).map(|record| Stored::read(&experiment, store.run_folder(&id), record));
+        Candidate { planned, stored }
+    });
+    let selected = filter.select(candidates.collect())?;
+    Ok(selected.into_iter().map(|candidate| candidate.planned).collect())
 }
 
 /// The folder for what is worth keeping between experiments: `$HARNESS_CACHE`, `$XDG_CACHE_HOME/metaaug` or

@@ -1,33 +1,59 @@
 //! `harness show`.
 
 use super::Exit;
+use super::difference::Difference;
 use super::session::ResultsArgs;
 use crate::error::{Error, Result};
-use crate::store::{find, read_traces};
+use crate::store::{Stored, read_traces, select_one, utc};
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  harness show resnet20-w2a2-genie-m-s0
+  harness show fashion-table1/resnet20-w2a2-metaaug-s0      # where several experiments have a run of this name
+  harness show resnet20-w2a2-genie-m-s0 --diff resnet20-w2a2-qdrop-s0")]
 pub struct Args {
-    /// Run id, or the beginning of one.
+    /// Run id, or the beginning of one; or a filter that selects one run.
     run: String,
-    /// Print the stored record as JSON.
+    /// Print only in which fields and measures that run differs from this one.
+    #[arg(long, value_name = "RUN")]
+    diff: Option<String>,
+    /// Print the stored record, or the differences, as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     results: ResultsArgs,
 }
 
-/// Prints metrics, costs, provenance, losses and the resolved cell of one run.
+/// Prints metrics, costs, provenance, notes, losses and the resolved cell of one run; or how two runs differ.
 pub fn show(args: &Args) -> Result<Exit> {
-    let (store, record) = find(&args.results.results, &args.run)?;
-    let folder = store.run_folder(&record.run_id);
-    if args.json {
-        let json = serde_json::to_string_pretty(&record).map_err(|error| Error::content(&folder, error.to_string()))?;
-        say!("{json}");
+    let run = select_one(&args.results.results, &args.run)?;
+    if let Some(other) = &args.diff {
+        let other = select_one(&args.results.results, other)?;
+        let difference = Difference::between(&run, &other);
+        match args.json {
+            true => say!("{}", json(&difference)?),
+            false => difference.print(&run, &other),
+        }
         return Ok(Exit::Done);
     }
+    match args.json {
+        true => say!("{}", json(&run.record)?),
+        false => print(&run)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string_pretty(value).map_err(|error| Error::Report(format!("cannot write JSON: {error}")))
+}
+
+fn print(run: &Stored) -> Result<()> {
+    let Stored { folder, record, annotations, .. } = run;
     say!("{}  ({})", record.run_id, folder.display());
-    if let Some(error) = &record.error {
-        say!("failed: {error}");
+    match &record.error {
+        Some(error) => say!("failed: {error}"),
+        None => say!("status             {}", run.status()),
     }
     if let Some(metrics) = &record.metrics {
         say!("test top-1         {:6.2} %  ({} images)", 100.0 * metrics.test_top1, metrics.test_images);
@@ -39,31 +65,50 @@ pub fn show(args: &Args) -> Result<Exit> {
         cost.peak_memory_bytes.map_or("unknown".to_string(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0));
     say!("cost               {:.1} s wall, {:.1} s processor, peak memory {memory}", cost.wall_s, cost.cpu_s);
     say!(
-        "made by            harness {} ({}), {} with {} threads, grid {}",
+        "made by            harness {} ({}), {} with {} threads, evaluated {} images at once",
         provenance.crate_version,
         provenance.git_revision,
         provenance.device,
         provenance.threads,
-        provenance.grid
+        provenance.eval_batch
     );
-    say!("method revision    {}", record.method_revision);
+    say!("processor          {}", provenance.processor.as_deref().unwrap_or("not recorded"));
+    say!("started            {}, grid {}", run.started(), provenance.grid);
+    let outdated = if run.is_outdated() { ", which this harness does not have" } else { "" };
+    say!("method revision    {}{outdated}", record.method_revision);
     say!(
         "SHA-256            weights {}\n                   calibration {}\n                   test {}",
         hashes.weights,
         hashes.calib,
         hashes.test
     );
-    let traces = read_traces(&folder)?;
+    if !annotations.tags.is_empty() {
+        say!("tags               {}", annotations.tags.iter().cloned().collect::<Vec<_>>().join(", "));
+    }
+    for note in &annotations.notes {
+        say!("note               {}  {}", utc(note.at_unix_s), note.text.replace('\n', "\n                   "));
+    }
+    if let Some(problem) = &annotations.problem {
+        eprintln!("warning: {problem}");
+    }
+    print_losses(run);
+    say!("\n{}", record.cell.to_toml()?);
+    Ok(())
+}
+
+fn print_losses(run: &Stored) {
+    let traces = read_traces(&run.folder).unwrap_or_else(|error| {
+        eprintln!("warning: no losses: {error}");
+        Vec::new()
+    });
     if !traces.is_empty() {
         say!("\nreconstruction error per unit, first and last step");
     }
+    let ends = |values: &[f64]| values.first().copied().zip(values.last().copied()).unwrap_or((f64::NAN, f64::NAN));
     for trace in traces {
-        let (first, last) =
-            (trace.loss.first().copied().unwrap_or(f64::NAN), trace.loss.last().copied().unwrap_or(f64::NAN));
+        let (first, last) = ends(&trace.loss);
         say!("  {:24} {:12} {first:10.5} -> {last:10.5}  {:6.1} s", trace.unit, trace.phase, trace.wall_s);
         for term in &trace.terms {
-            let ends =
-                |values: &[f64]| values.first().copied().zip(values.last().copied()).unwrap_or((f64::NAN, f64::NAN));
             let (loss, norm) = (ends(&term.loss), ends(&term.gradient_norm));
             say!(
                 "    {:22} weight {:<8} loss {:9.2e} -> {:9.2e}, gradient norm {:9.2e} -> {:9.2e}",
@@ -76,6 +121,4 @@ pub fn show(args: &Args) -> Result<Exit> {
             );
         }
     }
-    say!("\n{}", record.cell.to_toml()?);
-    Ok(Exit::Done)
 }

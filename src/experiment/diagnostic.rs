@@ -56,6 +56,26 @@ impl SourceText<'_> {
 }
 
 impl GridError {
+    /// The same error about `text`, which stands in quotes at `span` of `source`: shown there, at its own place if no
+    /// escape moves it.
+    pub fn within(mut self: Box<Self>, source: SourceText, text: &str, span: Range<usize>) -> Box<Self> {
+        let quoted = source.text.get(span.clone()).unwrap_or_default();
+        let quotes = if quoted.starts_with("\"\"\"") || quoted.starts_with("'''") { 3 } else { 1 };
+        let is_verbatim = quoted.get(quotes..).is_some_and(|inside| inside.starts_with(text));
+        self.labels = match (is_verbatim, self.labels.is_empty()) {
+            (true, false) => {
+                let moved = |label: &LabeledSpan| {
+                    let start = span.start + quotes + label.offset();
+                    LabeledSpan::new_with_span(label.label().map(str::to_string), start..start + label.len())
+                };
+                self.labels.iter().map(moved).collect()
+            }
+            _ => vec![LabeledSpan::new_primary_with_span(Some("in this".to_string()), span)],
+        };
+        self.source_code = NamedSource::new(source.name, source.text.to_string()).with_language("toml");
+        self
+    }
+
     /// The same error, with one more labelled place.
     pub fn label(mut self: Box<Self>, span: Range<usize>, label: &str) -> Box<Self> {
         self.labels.push(LabeledSpan::new_with_span(Some(label.to_string()), span));

@@ -41,7 +41,7 @@ pub struct Options {
 }
 
 /// Ends the name of an experiment that is run with `--smoke`, so that its runs have a folder of their own.
-const SMOKE_SUFFIX: &str = "-smoke";
+pub const SMOKE_SUFFIX: &str = "-smoke";
 
 impl Experiment {
     /// Reads the grid file at `path`. Errors: unreadable, or wrong in any way ([`Error::Grid`]).
@@ -53,7 +53,13 @@ impl Experiment {
         Ok(experiment)
     }
 
-    fn parse(source: SourceText, options: &Options) -> Result<Self> {
+    /// The name that the grid file at `path` gives its experiment, if it is one.
+    pub fn name_of(path: &Path) -> Option<String> {
+        let table: toml::Table = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+        table.get("name")?.as_str().map(str::to_string)
+    }
+
+    pub(super) fn parse(source: SourceText, options: &Options) -> Result<Self> {
         let document = DeTable::parse(source.text).map_err(|error| source.syntax(&error))?;
         let grid: Grid = toml::from_str(source.text).map_err(|error| source.syntax(&error))?;
         check_names(source, &grid)?;

@@ -5,7 +5,7 @@
 mod cell;
 mod check;
 mod diagnostic;
-mod filter;
+pub mod filter;
 mod grid;
 mod layer;
 mod overridable;
@@ -16,9 +16,8 @@ pub mod wire;
 
 pub use cell::{Bits, Cell, Setting};
 pub use diagnostic::GridError;
-pub(crate) use diagnostic::suggest;
 pub use filter::Filter;
-pub use grid::{Experiment, Options};
+pub use grid::{Experiment, Options, SMOKE_SUFFIX};
 pub(crate) use overridable::overridable;
 pub use plan::{Planned, State, plan};
 pub use run_id::RunId;

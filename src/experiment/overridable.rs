@@ -3,7 +3,7 @@
 /// Declares a resolved table and its overrides from one list of fields, so that neither can lack one.
 ///
 /// The override's fields are optional; `apply` writes those that are set, `merge` takes over those that another sets,
-/// `departures` names those in which two resolved tables differ.
+/// `keys` names them all, `departures` those in which two resolved tables differ.
 macro_rules! overridable {
     ($(#[$about:meta])* $name:ident, $over:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$about])*
@@ -31,6 +31,11 @@ macro_rules! overridable {
         }
 
         impl $name {
+            /// Names of all fields, as written in a grid.
+            pub fn keys() -> Vec<String> {
+                vec![$(stringify!($field).replace('_', "-")),*]
+            }
+
             /// Names of the fields whose values differ, as written in a grid.
             pub fn departures(&self, published: &$name) -> Vec<String> {
                 let mut names = Vec::new();

@@ -7,7 +7,7 @@
 //! rows = ["arch", "method"]         # keys of cells: one row per combination met
 //! columns = "bits"                  # a key of cells: one column per value
 //! metric = "test"                   # optional: test, calib, gap, full-precision or wall
-//! filter = "setting=qdrop"          # optional: as on the command line
+//! filter = "setting(qdrop)"         # optional: as on the command line, by fields of cells
 //! significance = true               # optional: mark what does not differ from the best of its column
 //! ```
 
@@ -139,11 +139,14 @@ fn check_keys(source: SourceText, table: &WireTable, cells: &[Cell]) -> Result<(
 
 fn checked_filter(source: SourceText, table: &WireTable, cells: &[Cell], is_changed: bool) -> Result<Option<Filter>> {
     let Some(text) = &table.filter else { return Ok(None) };
-    let wrong = |error: crate::Error| source.error(error.to_string(), Some(text.span()), "here");
-    let filter = Filter::parse(text.get_ref()).map_err(wrong)?;
+    let shown = |error: crate::Error| match error {
+        crate::Error::Grid(error) => error.within(source, text.get_ref(), text.span()),
+        error => source.error(error.to_string(), Some(text.span()), "here"),
+    };
+    let filter = Filter::parse(text.get_ref()).map_err(shown)?;
     match filter.select(cells.to_vec()) {
         Err(crate::Error::NothingMatched(_)) if is_changed => Ok(Some(filter)),
-        Err(error) => Err(wrong(error).into()),
+        Err(error) => Err(shown(error).into()),
         Ok(_) => Ok(Some(filter)),
     }
 }
@@ -164,7 +167,7 @@ fn refuse_mixtures(source: SourceText, spec: &TableSpec, cells: &[Cell], span: R
         let differs = differs.or_else(|| first.keys().find(|key| !fields.contains_key(*key)));
         if let Some(key) = differs {
             let message = format!("entry {} of table {} mixes cells that differ in {key}", entry.join(", "), spec.name);
-            let help = format!("add {key:?} to rows, or leave all but one value out with filter = \"{key}=...\"");
+            let help = format!("add {key:?} to rows, or leave all but one value out with filter = \"{key}(...)\"");
             return Err(source.error(message, Some(span), "these do not tell them apart").help(help).into());
         }
     }

@@ -7,7 +7,7 @@ use crate::graph::Network;
 use crate::graph::forward::through;
 use crate::recon::event::Control;
 use crate::recon::propagate::in_batches;
-use crate::store::atomic;
+use crate::store::{atomic, removal::mark_used};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -47,7 +47,10 @@ impl FullPrecisionCache {
         let remembered = std::fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Remembered>(&json).ok());
         let images = inputs.test.labels.len();
         let measured = match remembered.filter(|remembered| remembered.images == images) {
-            Some(remembered) => remembered.test_top1,
+            Some(remembered) => {
+                mark_used(&path);
+                remembered.test_top1
+            }
             None => {
                 let predictions = predict(&inputs.test, control, |x| logits(&inputs.network, x))?;
                 let test_top1 = top1(&predictions, &inputs.test.labels);

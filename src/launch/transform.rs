@@ -9,7 +9,7 @@ use crate::meta::nets::{TransformNet, too_small};
 use crate::meta::warm_up::{REVISION, untrained, warmed_up};
 use crate::recon::event::Control;
 use crate::rng::Stream;
-use crate::store::atomic;
+use crate::store::{atomic, removal::mark_used};
 use std::path::{Path, PathBuf};
 
 /// Warmed-up networks in a folder, by everything that determines them.
@@ -42,6 +42,7 @@ impl TransformCache {
             // A file that cannot be read, or does not fit, only costs a warm-up.
             let loaded = candle_core::safetensors::load(&path, images.device()).map_err(Error::from);
             if loaded.and_then(|tensors| net.parameters.load(&tensors)).is_ok() {
+                mark_used(&path);
                 return Ok(Some(net));
             }
         }

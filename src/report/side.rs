@@ -1,9 +1,8 @@
 //! One side of a comparison: the stored runs of one configuration, one per seed.
 
 use crate::error::{Error, Result};
-use crate::experiment::Filter;
-use crate::store::Stored;
 use crate::store::record::{Record, Status};
+use crate::store::{Query, Stored};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Finished runs that differ in nothing but their seed.
@@ -17,14 +16,17 @@ pub struct Side {
 }
 
 impl Side {
-    /// The runs of `stored` that `query` selects: a filter if it has an `=`, otherwise the beginning of run ids. A run
-    /// that several experiments hold counts once.
+    /// The runs of `stored` that `query` selects: a filter or the beginning of run ids ([`Query`]). A run that several
+    /// experiments hold counts once.
     ///
     /// Errors: a filter that cannot be parsed; nothing selected, or nothing finished; several configurations.
     pub fn select(query: &str, stored: &[Stored]) -> Result<Self> {
         let mut seen = BTreeSet::new();
-        let selected: Vec<Stored> =
-            matching(query, stored)?.into_iter().filter(|run| seen.insert(run.record.run_id.clone())).collect();
+        let selected: Vec<Stored> = Query::parse(query)?
+            .select(stored.to_vec())?
+            .into_iter()
+            .filter(|run| seen.insert(run.record.run_id.clone()))
+            .collect();
         let (done, failed): (Vec<Stored>, Vec<Stored>) =
             selected.into_iter().partition(|run| run.record.status == Status::Done);
         let failed: Vec<String> = failed.into_iter().map(|run| run.record.run_id).collect();
@@ -51,24 +53,6 @@ impl Side {
         let cell = &record.cell;
         let variant = cell.variant.as_ref().map_or(String::new(), |variant| format!(" ({variant})"));
         format!("{} {} {}{variant}", cell.arch, cell.bits, cell.method)
-    }
-}
-
-fn matching(query: &str, stored: &[Stored]) -> Result<Vec<Stored>> {
-    if query.contains('=') {
-        return Filter::parse(query)?.select_by(stored.to_vec(), "stored runs", Stored::fields);
-    }
-    let exact = stored.iter().any(|run| run.record.run_id == query);
-    let is_meant = |run: &&Stored| match exact {
-        true => run.record.run_id == query,
-        false => run.record.run_id.starts_with(query),
-    };
-    let found: Vec<Stored> = stored.iter().filter(is_meant).cloned().collect();
-    match found.is_empty() {
-        true => Err(Error::NothingMatched(format!(
-            "no stored run begins with {query:?}; `harness list` lists them (a filter has the form method=qdrop,bits=w2a2)"
-        ))),
-        false => Ok(found),
     }
 }
 
@@ -105,7 +89,7 @@ fn refuse_several(query: &str, done: &[Stored]) -> Result<()> {
         };
         let all: Vec<String> =
             differs.iter().take(4).map(|(key, values)| format!("{key} = {}", listed(values))).collect();
-        let example = format!("{key}={}", values.first().map_or("...", String::as_str));
+        let example = format!("& {key}({})", values.first().map_or("...", String::as_str));
         return Err(Error::Usage(format!(
             "{query:?} selects {} runs of several configurations ({}), which differ in {}{}; narrow it to one, for example \
              with {example}, or name a run",

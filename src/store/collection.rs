@@ -1,12 +1,15 @@
-//! The runs of all experiments together.
+//! The runs of all experiments together, and what filters and lists know of each.
 
-use super::record::Record;
+use super::annotations::Annotations;
+use super::record::{Record, Status};
 use super::{Store, experiments};
 use crate::error::{Error, Result};
-use crate::experiment::suggest;
+use crate::experiment::filter::{Kind, Subject, known, vocabulary};
+use crate::methods;
+use rayon::prelude::*;
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// A stored run and where it is.
 #[derive(Clone, Debug)]
@@ -15,33 +18,81 @@ pub struct Stored {
     pub experiment: String,
     pub folder: PathBuf,
     pub record: Record,
+    pub annotations: Annotations,
 }
 
 impl Stored {
-    /// What filters of stored runs select by: every field of the cell by its dotted key, and `run`, `experiment`, `status`
-    /// and `revision` (the method's).
-    pub fn fields(&self) -> BTreeMap<String, String> {
-        let mut fields = self.record.cell.fields();
-        fields.insert("run".to_string(), self.record.run_id.clone());
-        fields.insert("experiment".to_string(), self.experiment.clone());
-        fields.insert("status".to_string(), self.record.status.to_string());
-        fields.insert("revision".to_string(), self.record.method_revision.to_string());
-        fields
+    /// `record` as it lies in `folder`, with its notes and tags.
+    pub fn read(experiment: &str, folder: PathBuf, record: Record) -> Self {
+        let annotations = Annotations::read(&folder);
+        Self { experiment: experiment.to_string(), folder, record, annotations }
     }
 
-    /// What was measured, by the names that [`Collection::sort`] knows; a failed run lacks some.
-    fn measures(&self) -> [(&'static str, Option<f64>); 8] {
-        let (cost, metrics) = (&self.record.cost, self.record.metrics.as_ref());
-        [
-            ("test", metrics.map(|metrics| metrics.test_top1)),
-            ("calib", metrics.map(|metrics| metrics.calib_top1)),
-            ("gap", metrics.map(|metrics| metrics.calib_top1 - metrics.test_top1)),
-            ("full-precision", metrics.map(|metrics| metrics.fp_test_top1)),
-            ("wall", Some(cost.wall_s)),
-            ("cpu", Some(cost.cpu_s)),
-            ("memory", cost.peak_memory_bytes.map(|bytes| bytes as f64)),
-            ("started", Some(self.record.provenance.started_unix_s as f64)),
-        ]
+    /// Whether this harness has another revision of the method than the run, or does not know the method.
+    pub fn is_outdated(&self) -> bool {
+        methods::find(&self.record.cell.method).is_none_or(|method| method.revision != self.record.method_revision)
+    }
+
+    /// `done`, `failed`, or `stale`: done by another revision of the method.
+    pub fn status(&self) -> &'static str {
+        match self.record.status {
+            Status::Failed => "failed",
+            Status::Done if self.is_outdated() => "stale",
+            Status::Done => "done",
+        }
+    }
+
+    /// When the run began, as `2026-11-23T13:03:04Z`.
+    pub fn started(&self) -> String {
+        utc(self.record.provenance.started_unix_s)
+    }
+}
+
+/// Seconds since 1970 as `2026-11-23T13:03:04Z`; a time that no calendar has, as it is.
+pub fn utc(unix_s: u64) -> String {
+    // The year 9999, at which the form ends.
+    const LAST: u64 = 253_402_300_799;
+    match unix_s {
+        0..=LAST => humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s)).to_string(),
+        later => later.to_string(),
+    }
+}
+
+impl Subject for Stored {
+    const CALLED: &'static str = "stored runs";
+
+    fn knows(_: &str) -> bool {
+        true
+    }
+
+    fn values(&self, name: &str) -> Option<Vec<String>> {
+        fn number(value: Option<f64>) -> Vec<String> {
+            value.map(|value| value.to_string()).into_iter().collect()
+        }
+        let Record { cost, provenance, .. } = &self.record;
+        let metrics = self.record.metrics.as_ref();
+        Some(match name {
+            "run" => vec![self.record.run_id.clone()],
+            "experiment" => vec![self.experiment.clone()],
+            "status" => vec![self.status().to_string()],
+            "revision" => vec![self.record.method_revision.to_string()],
+            "tag" => self.annotations.tags.iter().cloned().collect(),
+            "note" => self.annotations.notes.iter().map(|note| note.text.clone()).collect(),
+            "error" => self.record.error.iter().cloned().collect(),
+            "test" => number(metrics.map(|metrics| metrics.test_top1)),
+            "calib" => number(metrics.map(|metrics| metrics.calib_top1)),
+            "gap" => number(metrics.map(|metrics| metrics.calib_top1 - metrics.test_top1)),
+            "full-precision" => number(metrics.map(|metrics| metrics.fp_test_top1)),
+            "wall" => number(Some(cost.wall_s)),
+            "cpu" => number(Some(cost.cpu_s)),
+            "memory" => cost.peak_memory_bytes.map(|bytes| bytes.to_string()).into_iter().collect(),
+            "started" => vec![self.started()],
+            "device" => vec![provenance.device.clone()],
+            "processor" => provenance.processor.iter().cloned().collect(),
+            "git" => vec![provenance.git_revision.clone()],
+            "grid" => vec![provenance.grid.clone()],
+            name => self.record.cell.field_values(name),
+        })
     }
 }
 
@@ -63,13 +114,10 @@ enum SortKey {
 }
 
 impl SortKey {
-    fn of_text(text: Option<&String>) -> Self {
-        match text {
-            None => SortKey::Missing,
-            Some(text) => match text.parse() {
-                Ok(number) => SortKey::Number(number),
-                Err(_) => SortKey::Text(text.clone()),
-            },
+    fn of_text(text: String) -> Self {
+        match text.parse() {
+            Ok(number) => SortKey::Number(number),
+            Err(_) => SortKey::Text(text),
         }
     }
 
@@ -88,28 +136,36 @@ impl SortKey {
 }
 
 impl Collection {
-    /// Sorts by a field of the runs or by what was measured, from small to large; runs that are equal keep their order.
-    ///
-    /// Errors: a key that no run has.
-    pub fn sort(&mut self, key: &str) -> Result<()> {
-        let measured = self.runs.first().map(|run| run.measures().map(|(name, _)| name)).unwrap_or_default();
-        let keys: Vec<SortKey> = match measured.iter().position(|name| *name == key) {
-            Some(index) => {
-                let value = |run: &Stored| run.measures()[index].1;
-                self.runs.iter().map(|run| value(run).map_or(SortKey::Missing, SortKey::Number)).collect()
-            }
-            None => self.runs.iter().map(|run| SortKey::of_text(run.fields().get(key))).collect(),
-        };
-        if keys.iter().all(|key| matches!(key, SortKey::Missing)) && !measured.contains(&key) && key != "variant" {
-            let fields = self.runs.first().map(Stored::fields).unwrap_or_default();
-            let known: Vec<&str> = measured.into_iter().chain(fields.keys().map(String::as_str)).collect();
-            return Err(Error::Usage(format!("--sort: there is no key {key:?}; {}", suggest(key, &known))));
+    /// Names on stderr what is skipped: folders without a readable record, and what of notes and tags cannot be read.
+    pub fn warn_of_broken(&self) {
+        for (path, why) in &self.broken {
+            eprintln!("warning: skipping {}: {why}", path.display());
         }
-        let mut keyed: Vec<(SortKey, Stored)> = keys.into_iter().zip(std::mem::take(&mut self.runs)).collect();
+    }
+
+    /// Sorts by anything that filters know, from small to large; runs that are equal keep their order.
+    ///
+    /// Errors: an unknown `name`.
+    pub fn sort(&mut self, name: &str) -> Result<()> {
+        check_name("--sort", name)?;
+        let key = |run: &Stored| match run.values(name).unwrap_or_default() {
+            values if values.is_empty() => SortKey::Missing,
+            values => SortKey::of_text(values.join(", ")),
+        };
+        let mut keyed: Vec<(SortKey, Stored)> =
+            std::mem::take(&mut self.runs).into_par_iter().map(|run| (key(&run), run)).collect();
         keyed.sort_by(|(a, _), (b, _)| a.compare(b));
         self.runs = keyed.into_iter().map(|(_, run)| run).collect();
         Ok(())
     }
+}
+
+/// The kind of what filters call `name`. Errors: an unknown name, given with `option`.
+pub fn check_name(option: &str, name: &str) -> Result<Kind> {
+    vocabulary().get(name).copied().ok_or_else(|| {
+        let help = known(name, |_| true);
+        Error::Usage(format!("{option}: there is no key {name:?}; {help}"))
+    })
 }
 
 /// Reads every run under `results`. Damaged ones do not keep others from being read.
@@ -119,11 +175,50 @@ pub fn scan_all(results: &Path) -> Result<Collection> {
         let store = Store::new(results, &experiment);
         let scan = store.scan()?;
         all.broken.extend(scan.broken);
-        all.runs.extend(scan.records.into_iter().map(|record| Stored {
-            experiment: experiment.clone(),
-            folder: store.run_folder(&record.run_id),
-            record,
-        }));
+        let stored = |record: Record| Stored::read(&experiment, store.run_folder(&record.run_id), record);
+        all.runs.par_extend(scan.records.into_par_iter().map(stored));
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::filter::RUN_PREDICATES;
+
+    #[test]
+    fn every_predicate_of_runs_is_answered() {
+        let mut record = Record::sample("x", "qdrop", "W2A2", 3);
+        record.error = Some("why".into());
+        let mut run =
+            Stored { experiment: "a".into(), folder: PathBuf::new(), record, annotations: Annotations::default() };
+        run.annotations.tags.insert("paper".into());
+        run.annotations.notes.push(crate::store::annotations::Note { at_unix_s: 0, text: "look".into() });
+        for (name, kind, _) in RUN_PREDICATES {
+            let values = run.values(name).unwrap();
+            assert_eq!(values.len(), 1, "{name}");
+            let is_number = matches!(kind, Kind::Number | Kind::Fraction);
+            assert!(!is_number || values[0].parse::<f64>().is_ok(), "{name}: {values:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_another_revision_is_stale_unless_it_failed() {
+        let status = |record: Record| Stored::read("a", PathBuf::new(), record).status();
+        let record = Record::sample("x", "qdrop", "W2A2", 3);
+        let now = methods::find("qdrop").unwrap().revision;
+        let of = |revision: u32| Record { method_revision: revision, ..record.clone() };
+        assert_eq!((status(of(now)), status(of(now + 1))), ("done", "stale"));
+        assert_eq!(status(of(now + 1).failed("why")), "failed");
+        let mut unknown = of(now);
+        unknown.cell.method = "gone".into();
+        assert_eq!(status(unknown), "stale");
+    }
+
+    #[test]
+    fn times_are_utc() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(1_795_438_964), "2026-11-23T13:02:44Z");
+        assert_eq!(utc(u64::MAX), u64::MAX.to_string());
+    }
 }

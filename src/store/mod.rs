@@ -1,16 +1,24 @@
 //! Runs on disk: `results/<experiment>/runs/<run-id>/`.
 
+pub mod annotations;
 pub mod atomic;
 mod collection;
+mod migrate;
+pub mod processor;
 mod provenance;
+mod query;
 pub mod record;
+pub mod removal;
 
-pub use collection::{Collection, Stored, scan_all};
+pub use annotations::Annotations;
+pub use collection::{Collection, Stored, check_name, scan_all, utc};
+pub use query::{Query, select_one};
 
 use crate::error::{Error, Result};
 use crate::report::transform::Strip;
 use candle_core::{Device, Tensor};
-use record::{FORMAT, Record, UnitTrace};
+use rayon::prelude::*;
+use record::{Record, UnitTrace};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,6 +30,8 @@ const CELL: &str = "cell.toml";
 const TRACE: &str = "trace.json";
 const PREDICTIONS: &str = "predictions.safetensors";
 const PICTURES: &str = "pictures.safetensors";
+const NOTES: &str = "notes.jsonl";
+const LOCK: &str = ".lock";
 /// Prefix of folders that are being written; what a killed process left of them is ignored.
 const TEMPORARY: &str = ".writing-";
 
@@ -113,7 +123,7 @@ impl Store {
     /// experiment for as long as the returned file is open.
     pub fn lock(&self) -> Result<File> {
         std::fs::create_dir_all(&self.runs).map_err(Error::io("cannot make folder", &self.runs))?;
-        let path = self.runs.join(".lock");
+        let path = self.runs.join(LOCK);
         let file = File::create(&path).map_err(Error::io("cannot write", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
@@ -125,7 +135,13 @@ impl Store {
         }
     }
 
-    /// Stores a run, replacing one of the same id: all its files appear at once, or none.
+    /// Whether another process holds the lock now.
+    pub fn is_locked(&self) -> bool {
+        let file = File::open(self.runs.join(LOCK));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+    }
+
+    /// Stores a run, replacing one of the same id but for its notes and tags: all its files appear at once, or none.
     pub fn write_run(&self, record: &Record, cell: &str, artefacts: &Artefacts) -> Result<()> {
         let target = self.runs.join(&record.run_id);
         let folder = tempfile::Builder::new()
@@ -142,6 +158,10 @@ impl Store {
             write(PICTURES, &pictures.to_safetensors(&target)?)?;
         }
         write(RECORD, &json(&target, record)?)?;
+        let notes = target.join(NOTES);
+        if notes.exists() {
+            std::fs::copy(&notes, folder.path().join(NOTES)).map_err(Error::io("cannot copy", &notes))?;
+        }
         readable_by_all(folder.path()).map_err(Error::io("cannot set the mode of", &target))?;
         if target.exists() {
             // A folder cannot be renamed over a full one: the old run steps aside first and is removed last.
@@ -160,26 +180,35 @@ impl Store {
     /// Every stored run.
     pub fn scan(&self) -> Result<Scan> {
         let mut scan = Scan::default();
-        let entries = match std::fs::read_dir(&self.runs) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(scan),
-            Err(error) => return Err(Error::io("cannot read", &self.runs)(error)),
+        let read = |path: PathBuf| match read_run(&path) {
+            Ok(record) => Ok(record),
+            Err(problem) => Err((path, problem)),
         };
-        for entry in entries {
-            let path = entry.map_err(Error::io("cannot read", &self.runs))?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.starts_with('.') {
-                continue;
-            }
-            match read_record(&path.join(RECORD)) {
-                Ok(record) if record.run_id == name => scan.records.push(record),
-                Ok(record) => scan.broken.push((path, format!("its record is of run {}", record.run_id))),
-                Err(error) => scan.broken.push((path, error.to_string())),
+        let runs: Vec<Result<Record, (PathBuf, String)>> = self.run_folders()?.into_par_iter().map(read).collect();
+        for run in runs {
+            match run {
+                Ok(record) => scan.records.push(record),
+                Err(broken) => scan.broken.push(broken),
             }
         }
         scan.records.sort_by(|a, b| a.run_id.cmp(&b.run_id));
         scan.broken.sort();
         Ok(scan)
+    }
+
+    /// The folders of all runs, readable or not, in no order.
+    fn run_folders(&self) -> Result<Vec<PathBuf>> {
+        let is_run = |path: &PathBuf| !path.file_name().unwrap_or_default().to_string_lossy().starts_with('.');
+        Ok(entries(&self.runs)?.into_iter().filter(is_run).collect())
+    }
+
+    /// What killed processes left half-written. Only a process that holds the lock may take it for that.
+    pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
+        let is_leftover =
+            |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().starts_with(TEMPORARY);
+        let mut leftovers: Vec<PathBuf> = entries(&self.runs)?.into_iter().filter(is_leftover).collect();
+        leftovers.sort();
+        Ok(leftovers)
     }
 
     /// Folder of run `id`.
@@ -195,67 +224,34 @@ pub fn read_traces(folder: &Path) -> Result<Vec<UnitTrace>> {
     serde_json::from_slice(&bytes).map_err(|error| Error::content(&path, error.to_string()))
 }
 
-/// The store and record of the one run, over all experiments under `results`, whose id is or begins with `prefix`.
-pub fn find(results: &Path, prefix: &str) -> Result<(Store, Record)> {
-    let mut found = Vec::new();
-    for experiment in experiments(results)? {
-        let store = Store::new(results, &experiment);
-        found.extend(
-            store
-                .scan()?
-                .records
-                .into_iter()
-                .filter(|record| record.run_id.starts_with(prefix))
-                .map(|record| (experiment.clone(), record)),
-        );
-    }
-    if let Some(exact) = found.iter().position(|(_, record)| record.run_id == prefix) {
-        found = vec![found.swap_remove(exact)];
-    }
-    match &found[..] {
-        [(experiment, record)] => Ok((Store::new(results, experiment), record.clone())),
-        [] => Err(Error::NothingMatched(format!(
-            "no run under {} begins with {prefix:?}; `harness plan GRID` lists ids",
-            results.display()
-        ))),
-        several => {
-            let ids: Vec<&str> = several.iter().map(|(_, record)| record.run_id.as_str()).collect();
-            Err(Error::Usage(format!("{prefix:?} is the beginning of {} runs: {}", ids.len(), ids.join(", "))))
-        }
-    }
-}
-
-fn experiments(results: &Path) -> Result<Vec<String>> {
-    let entries = match std::fs::read_dir(results) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(Error::io("cannot read", results)(error)),
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(Error::io("cannot read", results))?;
-        if entry.path().join("runs").is_dir() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
+/// Names of the experiments under `results`, sorted.
+pub fn experiments(results: &Path) -> Result<Vec<String>> {
+    let folders = entries(results)?.into_iter().filter(|path| path.join("runs").is_dir());
+    let mut names: Vec<String> =
+        folders.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
     names.sort();
     Ok(names)
 }
 
-fn read_record(path: &Path) -> Result<Record> {
-    /// Read first, so that a newer format gets a better message than "missing field".
-    #[derive(serde::Deserialize)]
-    struct Version {
-        format: u32,
+/// What is in `folder`; nothing if there is none.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(Error::io("cannot read", folder)(error)),
+    };
+    entries.map(|entry| Ok(entry.map_err(Error::io("cannot read", folder))?.path())).collect()
+}
+
+/// The record in the folder of a run, or why it cannot be read.
+fn read_run(folder: &Path) -> Result<Record, String> {
+    let path = folder.join(RECORD);
+    let json = std::fs::read(&path).map_err(|error| Error::io("cannot read", &path)(error).to_string())?;
+    let record = migrate::read(&json).map_err(|problem| Error::content(&path, problem).to_string())?;
+    match folder.file_name().is_some_and(|name| name.to_str() == Some(&record.run_id)) {
+        true => Ok(record),
+        false => Err(format!("its record is of run {}", record.run_id)),
     }
-    let bytes = std::fs::read(path).map_err(Error::io("cannot read", path))?;
-    let broken = |error: serde_json::Error| Error::content(path, format!("not a complete record: {error}"));
-    let version: Version = serde_json::from_slice(&bytes).map_err(broken)?;
-    if version.format > FORMAT {
-        let problem = format!("record format {}, but this harness knows {FORMAT}: use a newer harness", version.format);
-        return Err(Error::content(path, problem));
-    }
-    serde_json::from_slice(&bytes).map_err(broken)
 }
 
 fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! Where this binary comes from and runs.
 
+use super::processor;
 use super::record::Provenance;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,6 +9,7 @@ impl Provenance {
     pub fn now(device: &str, threads: usize, eval_batch: usize, grid: &str) -> Self {
         Self {
             device: device.to_string(),
+            processor: Some(processor::describe()),
             threads,
             eval_batch,
             grid: grid.to_string(),

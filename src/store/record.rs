@@ -4,8 +4,8 @@ use crate::experiment::Cell;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Version of [`Record`]'s JSON. 1: first.
-pub const FORMAT: u32 = 1;
+/// Version of [`Record`]'s JSON; a new one comes with a step in `migrate.rs`. 1: first. 2: `provenance.processor`.
+pub const FORMAT: u32 = 2;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,8 @@ pub struct Cost {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     pub device: String,
+    /// Model and vector instructions; `None` in records that did not name it.
+    pub processor: Option<String>,
     pub threads: usize,
     pub eval_batch: usize,
     /// The grid file, as given on the command line.
@@ -195,6 +197,7 @@ impl Record {
             cost: Cost { wall_s: 1.0, cpu_s: 2.0, peak_memory_bytes: Some(3) },
             provenance: Provenance {
                 device: "cpu".into(),
+                processor: Some("one (AVX2)".into()),
                 threads: 2,
                 eval_batch: 250,
                 grid: "x.toml".into(),

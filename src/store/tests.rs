@@ -45,7 +45,7 @@ fn broken_and_newer_records_are_named_and_skipped() {
     let path = |id: &str| store.run_folder(id).join(RECORD);
     let text = std::fs::read_to_string(path("cut")).unwrap();
     std::fs::write(path("cut"), &text[..text.len() / 2]).unwrap();
-    std::fs::write(path("newer"), text.replace("\"format\": 1", "\"format\": 999")).unwrap();
+    std::fs::write(path("newer"), text.replace("\"format\": 2", "\"format\": 999")).unwrap();
     std::fs::rename(store.run_folder("moved"), store.run_folder("renamed")).unwrap();
     std::fs::create_dir(store.run_folder("empty")).unwrap();
     let scan = store.scan().unwrap();
@@ -81,17 +81,27 @@ fn results_that_cannot_be_written_are_one_error_with_the_path() {
 }
 
 #[test]
-fn runs_are_found_by_unique_prefix() {
+fn notes_and_tags_stay_when_a_run_is_made_again() {
     let results = tempfile::tempdir().unwrap();
-    for (experiment, id) in [("a", "cell-1"), ("a", "cell-12"), ("b", "cell-2")] {
-        let store = Store::new(results.path(), experiment);
-        let _lock = store.lock().unwrap();
-        store.write_run(&record(id), "", &Artefacts::default()).unwrap();
-    }
-    let find =
-        |prefix: &str| find(results.path(), prefix).map(|(_, record)| record.run_id).map_err(|error| error.to_string());
-    assert_eq!(find("cell-2").unwrap(), "cell-2");
-    assert_eq!(find("cell-1").unwrap(), "cell-1");
-    assert!(find("cell").unwrap_err().contains("cell-1, cell-12, cell-2"));
-    assert!(find("x").unwrap_err().contains("no run"));
+    let store = Store::new(results.path(), "test");
+    let _lock = store.lock().unwrap();
+    let write = |record: &Record| store.write_run(record, "", &Artefacts::default()).unwrap();
+    write(&record("one").failed("why"));
+    annotations::tag(&store.run_folder("one"), &["paper".to_string()], &[]).unwrap();
+    annotations::note(&store.run_folder("one"), "try again").unwrap();
+    write(&record("one"));
+    let annotations = Annotations::read(&store.run_folder("one"));
+    assert!(annotations.tags.contains("paper") && annotations.notes[0].text == "try again");
+    assert_eq!(store.scan().unwrap().records, [record("one")]);
+}
+
+#[test]
+fn whether_another_process_writes_is_seen_without_a_trace() {
+    let results = tempfile::tempdir().unwrap();
+    let store = Store::new(results.path(), "test");
+    assert!(!store.is_locked() && !store.folder().exists());
+    let lock = store.lock().unwrap();
+    assert!(store.is_locked());
+    drop(lock);
+    assert!(!store.is_locked());
 }

@@ -118,7 +118,7 @@ fn a_grid_runs_once_reports_and_explains_itself() {
     assert_contains(&show.stdout, &["test top-1", "layer1.0 ", "weights", "arch = \"resnet20\"", "[recipe]"]);
     assert_contains(
         &bench.harness(&["show", "resnet20-w4a4-rtn", "--json"]).stdout,
-        &["\"format\": 1", "\"fp_test_top1\": 0.9276"],
+        &["\"format\": 2", "\"fp_test_top1\": 0.9276"],
     );
     assert_eq!(bench.harness(&["show", "nothing"]).code, 4);
 
@@ -150,7 +150,7 @@ fn predictions_do_not_depend_on_the_number_of_threads() {
 fn a_failed_cell_is_a_record_and_the_others_go_on() {
     let grid = format!("{GRID}[variants.diverging]\nrecipe = {{ act-scale-lr = 1e38 }}\n");
     let bench = Bench::new(&grid);
-    let end = bench.harness(&["run", "grid.toml", "--filter", "method=genie-m"]);
+    let end = bench.harness(&["run", "grid.toml", "--filter", "method(genie-m)"]);
     assert_eq!(end.code, 100, "{}", end.stderr);
     assert_contains(&end.stderr, &["failed: the loss of unit", "1 cells failed"]);
     assert_contains(&end.stdout, &["Genie-M (diverging)", "– [1]", "[1] resnet20-w4a4-genie-m-diverging-s0"]);
@@ -167,7 +167,7 @@ fn an_interrupted_run_stops_soon_and_says_how_to_go_on() {
     use std::time::{Duration, Instant};
     let bench = Bench::new(&GRID.replace("iterations = 3", "iterations = 100000"));
     let mut child = std::process::Command::new(assert_cmd::cargo::cargo_bin("harness"))
-        .args(["run", "grid.toml", "--filter", "method=genie-m"])
+        .args(["run", "grid.toml", "--filter", "method(genie-m)"])
         .current_dir(bench.path())
         .env("HARNESS_CACHE", bench.path().join("cache"))
         .stderr(std::process::Stdio::piped())
@@ -211,7 +211,7 @@ fn inspect_lists_what_is_quantized() {
     assert_eq!(line("layer1.1 input -> layer1.1.add"), "layer1.1 input -> layer1.1.add input 4 per tensor");
     assert_eq!(line("classifier flatten -> fc"), "classifier flatten -> fc input 8 per tensor");
     // --set decides the axis: one cell is left of two.
-    let list = bench.harness(&["plan", "grid.toml", "--set", "method=brecq", "--filter", "method=brecq"]);
+    let list = bench.harness(&["plan", "grid.toml", "--set", "method=brecq", "--filter", "method(brecq)"]);
     assert_eq!(list.code, 0, "{}", list.stderr);
     assert_contains(&list.stdout, &["resnet20-w4a4-brecq-s0", "1 cells, 0 done"]);
 }
@@ -227,7 +227,7 @@ fn bad_input_is_one_clear_error() {
     };
     fails(&["run", "missing.toml"], 96, &["cannot read grid missing.toml"]);
     fails(&["run", "grid.toml", "--set", "method=qdorp"], 2, &["unknown method `qdorp`", "did you mean qdrop?"]);
-    fails(&["run", "grid.toml", "--filter", "bits=w8a8"], 4, &["matches none of 2 cells"]);
+    fails(&["run", "grid.toml", "--filter", "bits(w8a8)"], 4, &["matches none of 2 cells"]);
     fails(&["run", "grid.toml", "--device", "cuda:0"], 96, &["built for the CPU alone"]);
     fails(&["run", "grid.toml", "--device", "tpu"], 2, &["auto, cpu or cuda:N"]);
     fails(&["run", "grid.toml", "--smoke"], 2, &["no [smoke] section"]);

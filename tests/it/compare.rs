@@ -23,13 +23,13 @@ fn close(value: &Value, expected: f64) {
 #[test]
 fn filters_compare_over_seeds_and_single_runs_alone() {
     let results = results();
-    let end = results.harness(&["compare", "method=genie-m", "method=qdrop,bits=w2a2"]);
+    let end = results.harness(&["compare", "method(genie-m)", "method(qdrop) & bits(w2a2)"]);
     assert_eq!((end.code, end.stderr.as_str()), (0, ""));
     assert_contains(
         &end.stdout,
         &["A  resnet20 W2A2 genie-m", "100 test images, 3 pairs", "difference +10.00 points", "is significant at 5 %"],
     );
-    let json = results.harness(&["compare", "method=genie-m", "method=qdrop,bits=w2a2", "--json"]).stdout;
+    let json = results.harness(&["compare", "method(genie-m)", "method(qdrop) & bits(w2a2)", "--json"]).stdout;
     let json: Value = serde_json::from_str(&json).unwrap();
     let [comparison] = &json.as_array().unwrap()[..] else { panic!("{json}") };
     close(&comparison["difference"], 0.1);
@@ -49,9 +49,9 @@ fn small_differences_are_called_insignificant_and_several_are_corrected() {
     let results = results();
     let record = results.cell("brecq", "W2A2", 0);
     results.add(&record, &first(77, 100));
-    let end = results.harness(&["compare", "method=qdrop,bits=w2a2,seed=0", "method=brecq"]);
+    let end = results.harness(&["compare", "method(qdrop) & bits(w2a2) & seed(0)", "method(brecq)"]);
     assert_contains(&end.stdout, &["NOT significant at 5 % (p 0.2500)"]);
-    let end = results.harness(&["compare", "method=qdrop,bits=w2a2", "method=brecq", "method=genie-m"]);
+    let end = results.harness(&["compare", "method(qdrop) & bits(w2a2)", "method(brecq)", "method(genie-m)"]);
     assert_contains(
         &end.stdout,
         &[
@@ -74,31 +74,35 @@ fn what_is_no_comparison_is_refused() {
     let mut other = results.record("made", &results.cell("rtn", "W3A3", 0), &right);
     other.hashes.test = "dd".repeat(32);
     results.store(&other, &right);
-    fails(&["method=qdrop,bits=w2a2", "bits=w3a3"], 2, &["test images differ", "SHA-256 cccccccccc"]);
+    fails(&["method(qdrop) & bits(w2a2)", "bits(w3a3)"], 2, &["test images differ", "SHA-256 cccccccccc"]);
     let mut other = results.record("made", &results.cell("rtn", "W4A4", 0), &right);
     (other.cell.arch, other.run_id) = ("mobilenetv2-tiny".into(), "mobilenetv2-tiny-w4a4-rtn".into());
     results.store(&other, &right);
-    fails(&["method=qdrop,bits=w2a2", "mobilenet"], 2, &["architectures differ (resnet20 and mobilenetv2-tiny)"]);
-    fails(&["method=qdrop", "method=genie-m"], 2, &["bits = W2A2 | W4A4", "narrow it to one"]);
-    fails(&["method=genie-m", "method=genie-m,seed=0"], 2, &["both select run"]);
-    fails(&["method=genie-m", "methd=qdrop"], 2, &["column 1: there is no key \"methd\"", "did you mean method?"]);
-    fails(&["method=genie-m", "method=adaround"], 4, &["matches none of", "stored runs"]);
-    fails(&["method=genie-m"], 2, &["nothing to compare", "a grid file (.toml) alone"]);
+    fails(&["method(qdrop) & bits(w2a2)", "mobilenet"], 2, &["architectures differ (resnet20 and mobilenetv2-tiny)"]);
+    fails(
+        &["method(qdrop)", "method(genie-m)"],
+        2,
+        &["bits = W2A2 | W4A4", "narrow it to one, for example with & bits(W2A2)"],
+    );
+    fails(&["method(genie-m)", "method(genie-m) & seed(0)"], 2, &["both select run"]);
+    fails(&["method(genie-m)", "methd(qdrop)"], 2, &["there is no predicate `methd`", "did you mean method?"]);
+    fails(&["method(genie-m)", "method(adaround)"], 4, &["matches none of", "stored runs"]);
+    fails(&["method(genie-m)"], 2, &["nothing to compare", "a grid file (.toml) alone"]);
     fails(&["grid.toml"], 4, &["nothing is published of resnet20 on fashion-mnist"]);
     fails(&["missing.toml"], 96, &["cannot read grid missing.toml"]);
-    fails(&["method=genie-m", "nothing"], 4, &["no stored run begins with \"nothing\""]);
+    fails(&["method(genie-m)", "nothing"], 4, &["no stored run begins with \"nothing\""]);
 
     // Failed runs are left out; damaged predictions and altered records are named.
     let mut failed = results.record("made", &results.cell("adaround", "W2A2", 0), &right);
     (failed.status, failed.error, failed.metrics) = (metaaug::store::record::Status::Failed, Some("why".into()), None);
     results.store(&failed, &right);
-    fails(&["method=genie-m", "method=adaround"], 4, &["failed runs alone", &failed.run_id]);
+    fails(&["method(genie-m)", "method(adaround)"], 4, &["failed runs alone", &failed.run_id]);
     let mut altered = results.record("made", &results.cell("brecq", "W2A2", 0), &right);
     altered.metrics.as_mut().unwrap().test_top1 = 0.99;
     let folder = results.store(&altered, &right);
-    fails(&["method=genie-m", "method=brecq"], 96, &[&altered.run_id, "50.00 % of 100 images", "99.00 %", "--fresh"]);
+    fails(&["method(genie-m)", "method(brecq)"], 96, &[&altered.run_id, "50.00 % of 100 images", "99.00 %", "--fresh"]);
     std::fs::write(folder.join("predictions.safetensors"), "cut").unwrap();
-    fails(&["method=genie-m", "method=brecq"], 96, &["predictions cannot be read", "--fresh"]);
+    fails(&["method(genie-m)", "method(brecq)"], 96, &["predictions cannot be read", "--fresh"]);
     std::fs::write(folder.join("record.json"), "{").unwrap();
-    fails(&["method=genie-m", "method=brecq"], 4, &["warning: skipping", "not a complete record"]);
+    fails(&["method(genie-m)", "method(brecq)"], 4, &["warning: skipping", "not a complete record"]);
 }

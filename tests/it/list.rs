@@ -39,9 +39,9 @@ fn runs_of_all_experiments_are_listed_filtered_and_sorted() {
     assert_eq!(sorted(&["method", "--reverse"]), ["rtn", "rtn", "qdrop", "qdrop", "genie-m", "brecq", "brecq"]);
     // Numbers are sorted as numbers: 2 comes before 10.
     assert_eq!(sorted(&["seed"])[3], "genie-m");
-    assert_eq!(sorted(&["test", "--filter", "experiment=other,status=done"]), ["brecq", "brecq"]);
+    assert_eq!(sorted(&["test", "--filter", "experiment(other) & status(done)"]), ["brecq", "brecq"]);
 
-    let end = results.harness(&["list", "--filter", "status=failed", "--json"]);
+    let end = results.harness(&["list", "--filter", "status(failed)", "--json"]);
     let json: Value = serde_json::from_str(&end.stdout).unwrap();
     let [run] = &json["runs"].as_array().unwrap()[..] else { panic!("{json}") };
     assert_eq!((run["experiment"].as_str(), run["error"].as_str()), (Some("other"), Some("why")));
@@ -69,9 +69,13 @@ fn damaged_folders_are_named_and_wrong_keys_corrected() {
         assert_contains(&end.stderr, parts);
     };
     fails(&["--sort", "tests"], 2, &["there is no key \"tests\"", "did you mean test?"]);
-    fails(&["--filter", "method=rtn,bit=w2a2"], 2, &["column 12: there is no key \"bit\"", "did you mean bits?"]);
-    fails(&["--filter", "method"], 2, &["column 1:", "key=value"]);
-    fails(&["--filter", "bits=w8a8"], 4, &["matches none of 7 stored runs: none has bits = w8a8"]);
+    fails(
+        &["--filter", "method(rtn) & bit(w2a2)"],
+        2,
+        &["there is no predicate `bit`", ":1:15]", "did you mean bits?"],
+    );
+    fails(&["--filter", "method=rtn"], 2, &["`method` has no value", "write method(rtn)"]);
+    fails(&["--filter", "bits(w8a8)"], 4, &["matches none of 7 stored runs: none has bits(w8a8)"]);
     fails(&["--results", "nowhere"], 4, &["no runs are stored under nowhere"]);
     fails(&["--results", "grid.toml"], 96, &["cannot read grid.toml"]);
 }

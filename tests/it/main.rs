@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod again;
 mod cli;
 mod compare;
 mod end_to_end;
 mod golden;
 mod list;
 mod metaaug;
+mod removal;
 mod stored;
 mod tables;
+mod tracking;
+mod verbs;

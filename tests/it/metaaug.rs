@@ -33,7 +33,7 @@ fn a_transform_is_trained_recorded_and_shown() {
         assert!(shown.contains(part), "{part} in {shown}");
     }
     // The warmed-up network is used again, and the run is the same.
-    let again = ["run", "grid.toml", "--results", "again", "--filter", "variant=metaaug"];
+    let again = ["run", "grid.toml", "--results", "again", "--filter", "variant(metaaug)"];
     let Ended { code, .. } = bench.harness(&again);
     assert_eq!(code, 0);
     let predictions = |folder: &str| {
@@ -48,7 +48,7 @@ fn a_transform_is_trained_recorded_and_shown() {
 #[test]
 fn a_diverged_transform_names_unit_iteration_and_term_and_keeps_its_losses() {
     let bench = Bench::new(GRID);
-    let set = ["--set", "meta.lr=1e30", "--set", "meta.iterations=3", "--filter", "variant=metaaug"];
+    let set = ["--set", "meta.lr=1e30", "--set", "meta.iterations=3", "--filter", "variant(metaaug)"];
     let Ended { code, .. } = bench.harness(&[&["run", "grid.toml"], &set[..]].concat());
     assert_eq!(code, 100);
     let store = Store::new(&bench.path().join("results"), "meta");

@@ -64,6 +64,7 @@ impl Results {
             cost: Cost { wall_s: 1.5, cpu_s: 3.0, peak_memory_bytes: None },
             provenance: Provenance {
                 device: "cpu".into(),
+                processor: Some("one (AVX2)".into()),
                 threads: 1,
                 eval_batch: 250,
                 grid: "grid.toml".into(),
@@ -98,7 +99,8 @@ impl Results {
 
     pub fn harness(&self, args: &[&str]) -> Ended {
         let mut command = Command::cargo_bin("harness").unwrap();
-        command.current_dir(self.folder.path()).args(args);
+        // The cache of whoever runs the tests is not for them to tidy.
+        command.current_dir(self.folder.path()).env("HARNESS_CACHE", self.folder.path().join("cache")).args(args);
         ended(command)
     }
 }

@@ -28,7 +28,7 @@ name = "gap"
 rows = ["bits", "method"]
 columns = "seed"
 metric = "gap"
-filter = "method=qdrop|genie-m"
+filter = "method(qdrop | genie-m)"
 "#;
 
 /// At W2A2 RTN is worst, QDrop and Genie-M almost alike; one run failed, some were not run.
@@ -107,8 +107,8 @@ fn a_wrong_table_is_shown_in_its_place() {
         (table.replace("[\"method\"]", "[]"), ["a table has no rows", "rows = [\"method\"]"]),
         (table.replace("main", "../main"), ["not kebab-case", "it names a file"]),
         (format!("{table}{table}"), ["two tables are called \"main\"", "rename"]),
-        (format!("{table}filter = \"method=qdorp\"\n"), ["matches none of 12 cells", "did you mean qdrop?"]),
-        (format!("{table}filter = \"method\"\n"), ["not of the form key=value", "column 1"]),
+        (format!("{table}filter = \"method(qdorp)\"\n"), ["matches none of 12 cells", "did you mean qdrop?"]),
+        (format!("{table}filter = \"bits(w2a2) & method\"\n"), ["write method(value)", "grid.toml:15:24]"]),
         (format!("{table}metric = \"gap\"\nsignificance = true\n"), ["of test predictions alone", "drop it"]),
         (format!("{table}metric = \"loss\"\n"), ["unknown value `loss`", "known: test"]),
         (format!("{table}colour = 1\n"), ["unknown field `colour`", "columns"]),
