@@ -2,10 +2,13 @@
 
 pub mod atomic;
 mod collection;
+pub mod live;
+mod pixels;
 mod provenance;
 pub mod record;
 
 pub use collection::{Collection, Stored, scan_all};
+pub use pixels::Pixels;
 
 use crate::error::{Error, Result};
 use crate::report::transform::Strip;
@@ -15,6 +18,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Names of the files of a run.
 const RECORD: &str = "record.json";
@@ -22,6 +26,11 @@ const CELL: &str = "cell.toml";
 const TRACE: &str = "trace.json";
 const PREDICTIONS: &str = "predictions.safetensors";
 const PICTURES: &str = "pictures.safetensors";
+const LOG: &str = "log.txt";
+const LOCK: &str = ".lock";
+/// How often, and how long apart, a lock is asked for before it counts as held by another harness.
+const LOCK_TRIES: usize = 4;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 /// Prefix of folders that are being written; what a killed process left of them is ignored.
 const TEMPORARY: &str = ".writing-";
 
@@ -80,6 +89,8 @@ pub struct Artefacts<'a> {
     pub predictions: Option<&'a Predictions>,
     /// `None` without a transform network.
     pub pictures: Option<&'a Pictures>,
+    /// What happened when, as text.
+    pub log: Option<&'a str>,
 }
 
 /// The runs of one experiment.
@@ -113,9 +124,18 @@ impl Store {
     /// experiment for as long as the returned file is open.
     pub fn lock(&self) -> Result<File> {
         std::fs::create_dir_all(&self.runs).map_err(Error::io("cannot make folder", &self.runs))?;
-        let path = self.runs.join(".lock");
+        let path = self.runs.join(LOCK);
         let file = File::create(&path).map_err(Error::io("cannot write", &path))?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        for _ in 0..LOCK_TRIES {
+            if !matches!(locked, Err(std::fs::TryLockError::WouldBlock)) {
+                break;
+            }
+            // Whoever asks `is_locked` holds it for a moment.
+            std::thread::sleep(LOCK_PAUSE);
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => Ok(file),
             Err(std::fs::TryLockError::WouldBlock) => Err(Error::Usage(format!(
                 "another harness is running this experiment ({} is locked); wait for it, or give the grid another name",
@@ -123,6 +143,12 @@ impl Store {
             ))),
             Err(std::fs::TryLockError::Error(error)) => Err(Error::io("cannot lock", &path)(error)),
         }
+    }
+
+    /// Whether another process holds the lock now.
+    pub fn is_locked(&self) -> bool {
+        let file = File::open(self.runs.join(LOCK));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
     }
 
     /// Stores a run, replacing one of the same id: all its files appear at once, or none.
@@ -140,6 +166,9 @@ impl Store {
         }
         if let Some(pictures) = artefacts.pictures {
             write(PICTURES, &pictures.to_safetensors(&target)?)?;
+        }
+        if let Some(log) = artefacts.log {
+            write(LOG, log.as_bytes())?;
         }
         write(RECORD, &json(&target, record)?)?;
         readable_by_all(folder.path()).map_err(Error::io("cannot set the mode of", &target))?;
@@ -195,6 +224,11 @@ pub fn read_traces(folder: &Path) -> Result<Vec<UnitTrace>> {
     serde_json::from_slice(&bytes).map_err(|error| Error::content(&path, error.to_string()))
 }
 
+/// The log of the run in `folder`; `None` if it left none that can be read.
+pub fn read_log(folder: &Path) -> Option<String> {
+    std::fs::read_to_string(folder.join(LOG)).ok()
+}
+
 /// The store and record of the one run, over all experiments under `results`, whose id is or begins with `prefix`.
 pub fn find(results: &Path, prefix: &str) -> Result<(Store, Record)> {
     let mut found = Vec::new();
@@ -225,7 +259,8 @@ pub fn find(results: &Path, prefix: &str) -> Result<(Store, Record)> {
     }
 }
 
-fn experiments(results: &Path) -> Result<Vec<String>> {
+/// Names of the experiments under `results`, sorted.
+pub fn experiments(results: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(results) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
