@@ -10,6 +10,7 @@ macro_rules! say {
 mod check_gradient;
 mod compare;
 mod doctor;
+mod export;
 mod inspect;
 mod list;
 mod plan;
@@ -17,6 +18,7 @@ mod progress;
 mod published;
 mod report;
 mod run;
+mod serve;
 mod session;
 mod show;
 mod why;
@@ -61,6 +63,10 @@ enum Verb {
     Why(why::Args),
     /// List every quantizer of a cell: which tensor, how many bits, per channel or per tensor.
     Inspect(inspect::Args),
+    /// Write stored runs for MLflow or TensorBoard, or as CSV or JSON.
+    Export(export::Args),
+    /// Serve pages of all experiments on this machine, live while grids run.
+    Serve(serve::Args),
     /// Compare the gradient of a transform network's training with central differences.
     CheckGradient(check_gradient::Args),
     /// Print what the harness finds on this machine.
@@ -105,6 +111,8 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Show(args) => show::show(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
+        Verb::Export(args) => export::export(&args),
+        Verb::Serve(args) => serve::serve(&args),
         Verb::CheckGradient(args) => check_gradient::check(&args),
         Verb::Doctor => doctor::doctor(),
         Verb::Completions { shell } => {

@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<Exit> {
 }
 
 /// A flag that Ctrl-C sets; a second Ctrl-C ends the process at once.
-fn interruptible() -> Result<Arc<AtomicBool>> {
+pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
     let cancelled = Arc::new(AtomicBool::new(false));
     let flag = cancelled.clone();
     let handler = move || {

@@ -54,7 +54,8 @@ impl Side {
     }
 }
 
-fn matching(query: &str, stored: &[Stored]) -> Result<Vec<Stored>> {
+/// The runs that `query` selects, as [`Side::select`] takes it.
+pub fn matching(query: &str, stored: &[Stored]) -> Result<Vec<Stored>> {
     if query.contains('=') {
         return Filter::parse(query)?.select_by(stored.to_vec(), "stored runs", Stored::fields);
     }

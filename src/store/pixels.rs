@@ -1,6 +1,7 @@
 //! Stored pictures as bytes of pixels.
 
-use super::Pictures;
+use super::{Pictures, Stored};
+use crate::data;
 use crate::data::augment::Normalisation;
 use crate::error::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -43,6 +44,16 @@ impl Pictures {
 }
 
 impl Pixels {
+    /// The pictures that `run` left, if any.
+    pub fn read(run: &Stored) -> Result<Option<Self>> {
+        let Some(pictures) = Pictures::read(&run.folder)? else { return Ok(None) };
+        let normalisation = data::find(&run.record.cell.dataset).map_or_else(
+            || Normalisation { mean: vec![0.0; 3], std: vec![1.0; 3] },
+            |dataset| Normalisation { mean: vec![dataset.mean], std: vec![dataset.std] },
+        );
+        pictures.pixels(&normalisation).map(Some)
+    }
+
     /// `128 + (t_x - x) / 2`: grey where nothing changed.
     pub fn difference(&self) -> Vec<Vec<u8>> {
         let byte = |(x, t): (&u8, &u8)| (128 + (i32::from(*t) - i32::from(*x)) / 2) as u8;

@@ -5,8 +5,10 @@
 mod cli;
 mod compare;
 mod end_to_end;
+mod export;
 mod golden;
 mod list;
 mod metaaug;
+mod serve;
 mod stored;
 mod tables;
