@@ -28,8 +28,8 @@ def part(name):
     return name.replace(".", "_") + "_" if set(name) <= {"."} else name
 
 
-def same(a, b):
-    return a == b or (math.isnan(a) and (b is None or math.isnan(b)))
+def same(written, value):
+    return math.isnan(written) if value is None else written == value
 
 
 def check_run(client, run, folder):

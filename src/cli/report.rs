@@ -72,7 +72,11 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     if let Some(png) = &transforms {
         atomic::write(&folder.join("transforms.png"), png)?;
     }
-    let accuracy = Figure { caption: "Accuracy against bits of each method".into(), image: Image::Svg(&rendered.svg) };
+    let accuracy = Figure {
+        caption: "Accuracy against bits of each method".into(),
+        file: "accuracy.svg",
+        image: Image::Svg(&rendered.svg),
+    };
     let transforms_figure = transforms.as_deref().map(|png| Figure {
         caption: "Images, their transforms and differences; weighted gradient norms of the terms of the meta-loss"
             .into(),

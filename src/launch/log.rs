@@ -95,7 +95,7 @@ mod tests {
         (1..=10).for_each(|iteration| {
             log.note(&Event::Step { phase: "weights", iteration, iterations: 10, loss: iteration as f64 });
         });
-        [10, 20].map(|images| log.note(&Event::Evaluated { images, of: 20 }));
+        [10, 20].iter().for_each(|images| log.note(&Event::Evaluated { images: *images, of: 20 }));
         let text = log.finish(&record);
         let said: Vec<&str> = text.lines().map(|line| line.split_once("s  ").unwrap().1).collect();
         let expected = [

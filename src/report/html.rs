@@ -17,6 +17,8 @@ use std::path::PathBuf;
 
 /// With more runs than these the page leaves out their details.
 const DETAILED: usize = 1000;
+/// A figure of more bytes (a row for each of hundreds of runs) stays a file beside the page.
+const LARGEST_FIGURE: usize = 1_500_000;
 /// Columns for fields of cells that the fixed columns do not tell.
 const VARYING: usize = 8;
 
@@ -38,6 +40,8 @@ pub struct Page<'a> {
 /// A figure of a page.
 pub struct Figure<'a> {
     pub caption: String,
+    /// Its file beside the page.
+    pub file: &'static str,
     pub image: Image<'a>,
 }
 
@@ -66,7 +70,9 @@ struct Context<'a> {
 #[derive(Serialize)]
 struct Drawn<'a> {
     caption: &'a str,
-    source: String,
+    file: &'a str,
+    /// Data of a URL; `None` if it is too large.
+    source: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -138,11 +144,12 @@ pub fn page(page: &Page) -> Result<String> {
 }
 
 fn drawn<'a>(figure: &'a Figure) -> Drawn<'a> {
-    let source = match figure.image {
-        Image::Svg(svg) => data_url("image/svg+xml", svg.as_bytes()),
-        Image::Png(png) => data_url("image/png", png),
+    let (media_type, content) = match figure.image {
+        Image::Svg(svg) => ("image/svg+xml", svg.as_bytes()),
+        Image::Png(png) => ("image/png", png),
     };
-    Drawn { caption: &figure.caption, source }
+    let source = (content.len() <= LARGEST_FIGURE).then(|| data_url(media_type, content));
+    Drawn { caption: &figure.caption, file: figure.file, source }
 }
 
 fn summary(page: &Page) -> String {
@@ -233,9 +240,18 @@ mod tests {
         let source = Source { title: EVIL, grid: EVIL };
         let records: Vec<Record> = runs.iter().map(|run| run.record.clone()).collect();
         let rendered = render_tables(&records, &source).unwrap();
-        let figures = [Figure { caption: EVIL.into(), image: Image::Svg(&rendered.svg) }];
-        page(&Page { source, about: EVIL, rendered: &rendered, declared: &[], figures: &figures, runs, damaged, missing })
-            .unwrap()
+        let figures = [Figure { caption: EVIL.into(), file: "x.svg", image: Image::Svg(&rendered.svg) }];
+        page(&Page {
+            source,
+            about: EVIL,
+            rendered: &rendered,
+            declared: &[],
+            figures: &figures,
+            runs,
+            damaged,
+            missing,
+        })
+        .unwrap()
     }
 
     #[test]
@@ -263,7 +279,8 @@ mod tests {
     #[test]
     fn runs_have_their_losses_log_and_configuration_and_what_failed_is_said() {
         let results = tempfile::tempdir().unwrap();
-        let runs = [Record::sample("run-1", "qdrop", "W2A2", 0), Record::sample("run-2", "rtn", "W2A2", 0).failed("why")];
+        let runs =
+            [Record::sample("run-1", "qdrop", "W2A2", 0), Record::sample("run-2", "rtn", "W2A2", 0).failed("why")];
         let runs = stored(results.path(), runs.to_vec());
         std::fs::write(runs[1].folder.join("trace.json"), "[{").unwrap();
         let page = made(&runs, &[("results/x/runs/half".into(), "not a complete record".into())], &["run-3".into()]);
@@ -279,6 +296,10 @@ mod tests {
         ] {
             assert!(page.contains(part), "{part:?} is missing");
         }
+        let large = vec![0; LARGEST_FIGURE + 1];
+        let figure = |image| Figure { caption: String::new(), file: "f.png", image };
+        assert!(drawn(&figure(Image::Png(&large))).source.is_none());
+        assert_eq!(drawn(&figure(Image::Png(&[0]))).source.as_deref(), Some("data:image/png;base64,AA=="));
         let without: Vec<Stored> = (0..=DETAILED).map(|_| runs[0].clone()).collect();
         let page = made(&without, &[], &[]);
         assert!(page.contains("too many runs") && !page.contains("drop-inside"));

@@ -14,12 +14,14 @@ fn results() -> Results {
     let record = results.record("made", &results.cell("qdrop", "W2A2", 3), &first(80, 100));
     let mut trace = UnitTrace::new("../../up", "meta");
     (trace.iterations, trace.loss, trace.wall_s) = (vec![1, 4], vec![0.5, f64::NAN], 2.0);
-    trace.terms = vec![TermTrace { name: "margin".into(), weight: 1.0, loss: vec![1.0, 2.0], gradient_norm: vec![3.0, 4.0] }];
+    trace.terms =
+        vec![TermTrace { name: "margin".into(), weight: 1.0, loss: vec![1.0, 2.0], gradient_norm: vec![3.0, 4.0] }];
     let x = Tensor::zeros((2, 1, 3, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     let pictures = Pictures { t_x: x.affine(1.0, 0.5).unwrap(), x };
     let store = Store::new(&results.path(), "made");
     let lock = store.lock().unwrap();
-    let artefacts = Artefacts { traces: &[trace], pictures: Some(&pictures), log: Some("a log"), ..Artefacts::default() };
+    let artefacts =
+        Artefacts { traces: &[trace], pictures: Some(&pictures), log: Some("a log"), ..Artefacts::default() };
     store.write_run(&record, "a cell", &artefacts).unwrap();
     drop(lock);
     let mut failed = results.record("other", &results.cell("rtn", "W4A4", 0), &[true]);
@@ -37,7 +39,9 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.unwrap().path();
             match path.is_dir() {
                 true => folders.push(path),
-                false => drop(files.insert(path.strip_prefix(folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap())),
+                false => {
+                    drop(files.insert(path.strip_prefix(folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap()))
+                }
             }
         }
     }
@@ -71,7 +75,10 @@ fn mlflow_gets_params_metrics_tags_and_artefacts() {
     let meta: Vec<_> = files.iter().filter(|(path, _)| path.ends_with("meta.yaml")).collect();
     assert_eq!(meta.len(), 2);
     let run = meta.iter().find(|(path, _)| path.components().count() == 3).unwrap();
-    assert_contains(&String::from_utf8_lossy(run.1), &["status: 3", "lifecycle_stage: active", "artifact_uri: \"file:///"]);
+    assert_contains(
+        &String::from_utf8_lossy(run.1),
+        &["status: 3", "lifecycle_stage: active", "artifact_uri: \"file:///"],
+    );
     assert!(!results.path().parent().unwrap().join("up").exists());
 }
 
@@ -86,7 +93,12 @@ fn exporting_again_changes_nothing_unless_the_run_changed() {
     assert_eq!(before.1.len(), 2);
     assert_contains(&find(&before.0, "tags/harness.error"), &["why:\n\"this\""]);
     // What somebody wrote in MLflow stays.
-    let note = before.0.keys().find(|path| path.ends_with("tags/harness.error")).unwrap().with_file_name("mlflow.note.content");
+    let note = before
+        .0
+        .keys()
+        .find(|path| path.ends_with("tags/harness.error"))
+        .unwrap()
+        .with_file_name("mlflow.note.content");
     std::fs::write(out.join(&note), "mine").unwrap();
     assert_contains(&export().stdout, &["0 runs written to out, 2 unchanged"]);
     std::fs::remove_file(out.join(&note)).unwrap();
@@ -97,7 +109,11 @@ fn exporting_again_changes_nothing_unless_the_run_changed() {
     assert_contains(&export().stdout, &["1 runs written to out, 1 unchanged"]);
     let after = files(&out);
     assert_eq!(find(&after, "metrics/test_top1"), "1500 0.9 0\n");
-    assert!(!after.keys().any(|path| path.starts_with("artifacts/pictures.png") || path.to_string_lossy().contains(".writing")));
+    assert!(
+        !after
+            .keys()
+            .any(|path| path.ends_with("artifacts/pictures.png") || path.to_string_lossy().contains(".writing"))
+    );
     assert_eq!(before.0.keys().filter(|path| path.ends_with("meta.yaml")).count(), 4);
     assert_eq!(after.keys().filter(|path| path.ends_with("meta.yaml")).count(), 4);
 }
@@ -149,7 +165,10 @@ fn tensorboard_gets_records_that_are_whole() {
 #[test]
 fn tables_are_written_and_mistakes_said() {
     let results = results();
-    results.write("grid.toml", "name = \"made\"\n[base]\narch = \"resnet20\"\nmethod = \"qdrop\"\nbits = \"W2A2\"\ncalib-images = 32\n");
+    results.write(
+        "grid.toml",
+        "name = \"made\"\n[base]\narch = \"resnet20\"\nmethod = \"qdrop\"\nbits = \"W2A2\"\ncalib-images = 32\n",
+    );
     let end = results.harness(&["export", "--csv", "a/runs.csv", "--json", "a/runs.json"]);
     assert_eq!(end.code, 0, "{}", end.stderr);
     let read = |name: &str| std::fs::read_to_string(results.path().parent().unwrap().join(name)).unwrap();
@@ -174,5 +193,8 @@ fn tables_are_written_and_mistakes_said() {
     let run = run.into_iter().find(|path| path.join("trace.json").exists()).unwrap();
     std::fs::write(run.join("trace.json"), "[{").unwrap();
     fails(&["--mlflow", "out"], 100, &["skipping resnet20-w2a2-qdrop-s3", "trace.json"]);
-    assert_eq!(files(&results.path().parent().unwrap().join("out")).keys().filter(|path| path.ends_with("meta.yaml")).count(), 2);
+    assert_eq!(
+        files(&results.path().parent().unwrap().join("out")).keys().filter(|path| path.ends_with("meta.yaml")).count(),
+        2
+    );
 }

@@ -27,7 +27,7 @@ impl Drop for Server {
 impl Server {
     fn start(folder: &Path) -> Self {
         let mut command = Command::cargo_bin("harness").unwrap();
-        command.current_dir(folder).args(["serve", "--port", "0"]).stdout(Stdio::piped());
+        command.current_dir(folder).args(["serve", "--port", "0"]).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -84,7 +84,13 @@ fn pages_are_served_to_this_machine_alone() {
 
     // Sent as they are: no client in between that would tidy them up.
     std::fs::write(results.path().parent().unwrap().join("report.html"), "outside").unwrap();
-    for path in ["/nothing", "/../grid.toml", "/experiments/../report", "/experiments/..%2f/report", "/experiments/made/runs/../../../grid.toml"] {
+    for path in [
+        "/nothing",
+        "/../grid.toml",
+        "/experiments/../report",
+        "/experiments/..%2f/report",
+        "/experiments/made/runs/../../../grid.toml",
+    ] {
         let (head, body) = server.get(path);
         assert!(head.starts_with("HTTP/1.1 404") && !body.contains("outside"), "{path}: {head}");
     }
@@ -150,8 +156,13 @@ fn a_grid_leaves_logs_and_takes_its_state_back() {
     let runs = bench.path().join("results/tiny/runs");
     assert!(!runs.join(".live/state.json").exists());
     let run = std::fs::read_dir(&runs).unwrap().map(|entry| entry.unwrap().path());
-    let [run] = &run.filter(|path| path.join("record.json").exists()).collect::<Vec<_>>()[..] else { panic!("one run") };
+    let [run] = &run.filter(|path| path.join("record.json").exists()).collect::<Vec<_>>()[..] else {
+        panic!("one run")
+    };
     let log = std::fs::read_to_string(run.join("log.txt")).unwrap();
     assert_contains(&log, &["unit 1/", "weights 2/2, loss ", "evaluation of 10000 images", "done: test "]);
-    assert_contains(&std::fs::read_to_string(bench.path().join("results/tiny/report.html")).unwrap(), &["evaluation of 10000 images"]);
+    assert_contains(
+        &std::fs::read_to_string(bench.path().join("results/tiny/report.html")).unwrap(),
+        &["evaluation of 10000 images"],
+    );
 }
