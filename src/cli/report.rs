@@ -80,6 +80,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     let transforms_figure = transforms.as_deref().map(|png| Figure {
         caption: "Images, their transforms and differences; weighted gradient norms of the terms of the meta-loss"
             .into(),
+        file: "transforms.png",
         image: Image::Png(png),
     });
     let figures: Vec<Figure> = [accuracy].into_iter().chain(transforms_figure).collect();
