@@ -23,6 +23,8 @@
 //! | [`launch`] | running one cell, and the cells of a plan |
 //! | [`store`] | records on disk |
 //! | [`report`] | tables, figures, pages and comparisons from records; published numbers |
+//! | [`serve`] | the pages of all experiments, live, on loopback |
+//! | [`export`] | runs in the formats of MLflow and TensorBoard |
 //! | [`rng`] | keyed random streams |
 //! | [`error`] | the error type |
 
@@ -32,6 +34,7 @@ pub mod cli;
 pub mod data;
 pub mod error;
 pub mod experiment;
+pub mod export;
 pub mod graph;
 pub mod launch;
 pub mod meta;
@@ -41,6 +44,7 @@ pub mod quant;
 pub mod recon;
 pub mod report;
 pub mod rng;
+pub mod serve;
 pub mod store;
 
 pub use error::{Error, Result};

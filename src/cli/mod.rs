@@ -14,6 +14,7 @@ mod columns;
 mod compare;
 mod difference;
 mod doctor;
+mod export;
 mod filter_help;
 mod inspect;
 mod list;
@@ -24,6 +25,7 @@ mod remove;
 mod report;
 mod reproduce;
 mod run;
+mod serve;
 mod session;
 mod show;
 mod verify;
@@ -82,6 +84,10 @@ enum Verb {
     Why(why::Args),
     /// List every quantizer of a cell: which tensor, how many bits, per channel or per tensor.
     Inspect(inspect::Args),
+    /// Write stored runs for MLflow or TensorBoard, or as CSV or JSON.
+    Export(export::Args),
+    /// Serve pages of all experiments on this machine, live while grids run.
+    Serve(serve::Args),
     /// Compare the gradient of a transform network's training with central differences.
     CheckGradient(check_gradient::Args),
     /// Print what the harness finds on this machine.
@@ -132,6 +138,8 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Gc(args) => remove::gc(&args),
         Verb::Why(args) => why::why(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
+        Verb::Export(args) => export::export(&args),
+        Verb::Serve(args) => serve::serve(&args),
         Verb::CheckGradient(args) => check_gradient::check(&args),
         Verb::Doctor => doctor::doctor(),
         Verb::Completions { shell } => {

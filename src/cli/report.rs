@@ -4,7 +4,7 @@ use super::Exit;
 use super::session::{GridArgs, Session};
 use crate::data;
 use crate::error::Result;
-use crate::report::html::{self, Page};
+use crate::report::html::{self, Figure, Image, Page};
 use crate::report::transform::{self, TransformRun};
 use crate::report::{Source, render, render_declared};
 use crate::store::{Pictures, Scan, Stored, atomic, read_traces};
@@ -70,13 +70,30 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     if let Some(png) = &transforms {
         atomic::write(&folder.join("transforms.png"), png)?;
     }
+    let accuracy = Figure {
+        caption: "Accuracy against bits of each method".into(),
+        file: "accuracy.svg",
+        image: Image::Svg(&rendered.svg),
+    };
+    let transforms_figure = transforms.as_deref().map(|png| Figure {
+        caption: "Images, their transforms and differences; weighted gradient norms of the terms of the meta-loss"
+            .into(),
+        file: "transforms.png",
+        image: Image::Png(png),
+    });
+    let figures: Vec<Figure> = [accuracy].into_iter().chain(transforms_figure).collect();
+    let present: BTreeSet<&str> = stored.iter().map(|run| run.record.run_id.as_str()).collect();
+    let planned = session.plan.iter().map(|planned| planned.id.to_string());
+    let missing: Vec<String> = planned.filter(|id| !present.contains(id.as_str())).collect();
     let page = Page {
         source,
         about: &session.experiment.about,
         rendered: &rendered,
         declared: &declared,
+        figures: &figures,
         runs: &stored,
         damaged: &broken,
+        missing: &missing,
     };
     atomic::write(&folder.join("report.html"), html::page(&page)?.as_bytes())?;
     if !quiet {

@@ -5,7 +5,7 @@ use super::progress::Progress;
 use super::session::{GridArgs, Session, cache_folder, device};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
-use crate::launch::{Caches, EVAL_BATCH, Launch, run_grid};
+use crate::launch::{Caches, EVAL_BATCH, GridEvent, Launch, Publisher, run_grid};
 use crate::meta::config::{Meta, Terms, Transform};
 use crate::recon::recipe::Granularity;
 use crate::store::record::{Hashes, Provenance};
@@ -55,21 +55,25 @@ pub fn run(args: &Args) -> Result<Exit> {
     let lock = session.store.lock()?;
     let cancelled = interruptible()?;
     let progress = Progress::new(to_run.len(), session.plan.len() - to_run.len(), args.quiet);
+    let publisher = Publisher::new(to_run.len(), session.plan.len() - to_run.len());
     let grid = args.grid.grid.display().to_string();
-    let outcome = run_grid(
-        &to_run,
-        &mut session.loader,
-        &Launch {
-            store: &session.store,
-            caches: &caches,
-            experiment: &session.experiment.name,
-            provenance: &|| Provenance::now("cpu", rayon::current_num_threads(), EVAL_BATCH, &grid),
-            observe: &|event| progress.show(&event),
-            cancelled: &cancelled,
+    let launch = Launch {
+        store: &session.store,
+        caches: &caches,
+        experiment: &session.experiment.name,
+        provenance: &|| Provenance::now("cpu", rayon::current_num_threads(), EVAL_BATCH, &grid),
+        observe: &|event: GridEvent| {
+            publisher.note(&event);
+            progress.show(&event);
         },
-    );
+        cancelled: &cancelled,
+    };
+    let (outcome, published) = publisher.during(&session.store, || run_grid(&to_run, &mut session.loader, &launch));
     progress.finish();
     drop(lock);
+    if let Err(error) = published {
+        eprintln!("warning: `harness serve` could not follow this grid: {error}");
+    }
     let outcome = outcome?;
     super::report::write(&session, args.quiet)?;
     if outcome.left > 0 {

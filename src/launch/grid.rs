@@ -1,6 +1,7 @@
 //! The cells of a plan, one after the other; each leaves a record, whatever becomes of it.
 
 use super::inputs::{Inputs, Loader};
+use super::log::CellLog;
 use super::run_cell::{Caches, CellResult, run_cell};
 use super::usage::Stopwatch;
 use crate::error::{Error, Result};
@@ -55,7 +56,11 @@ pub fn run_grid(cells: &[(RunId, Cell, Hashes)], loader: &mut Loader, launch: &L
         (launch.observe)(GridEvent::Started { position, count: cells.len(), id });
         let provenance = (launch.provenance)();
         let watch = Stopwatch::start();
-        let observe = |event: Event| (launch.observe)(GridEvent::Cell(event));
+        let log = CellLog::start(id);
+        let observe = |event: Event| {
+            log.note(&event);
+            (launch.observe)(GridEvent::Cell(event));
+        };
         let control = Control { observe: &observe, cancelled: launch.cancelled };
         let mut traces = Vec::new();
         let result =
@@ -81,7 +86,9 @@ pub fn run_grid(cells: &[(RunId, Cell, Hashes)], loader: &mut Loader, launch: &L
             cost: watch.cost(),
             provenance,
         };
+        let log = log.finish(&record);
         let artefacts = Artefacts {
+            log: Some(&log),
             traces: &traces,
             predictions: result.as_ref().map(|result| &result.predictions),
             pictures: result.as_ref().and_then(|result| result.pictures.as_ref()),

@@ -1,22 +1,26 @@
-//! One self-contained page per experiment: tables that sort, figure, runs with their details, what failed and why.
+//! One self-contained page per experiment: tables that sort and filter, figures, each run with its details folded in,
+//! what failed and why.
 //!
-//! The template escapes whatever comes from records; nothing is loaded from elsewhere, which the page's own content
+//! The templates escape whatever comes from records; nothing is loaded from elsewhere, which the page's own content
 //! security policy enforces.
 
+use super::details::{Details, data_url, details, percent};
 use super::table::Tables;
+use super::templates::render;
 use super::{Declared, Rendered, Source};
-use crate::error::{Error, Result};
-use crate::store::record::{Record, UnitTrace};
-use crate::store::{Stored, read_traces};
-use minijinja::value::Serde;
-use minijinja::{Environment, UndefinedBehavior};
+use crate::error::Result;
+use crate::store::Stored;
+use crate::store::record::{Record, Status};
 use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// With more runs than these the page leaves out their details.
 const DETAILED: usize = 1000;
-const COLUMNS: [&str; 11] =
-    ["run", "arch", "bits", "method", "variant", "seed", "status", "test %", "calib. %", "gap", "seconds"];
+/// A figure of more bytes (a row for each of hundreds of runs) stays a file beside the page.
+const LARGEST_FIGURE: usize = 1_500_000;
+/// Columns for fields of cells that the fixed columns do not tell.
+const VARYING: usize = 8;
 
 /// What a page is made of.
 pub struct Page<'a> {
@@ -25,9 +29,25 @@ pub struct Page<'a> {
     pub about: &'a str,
     pub rendered: &'a Rendered,
     pub declared: &'a [Declared],
+    pub figures: &'a [Figure<'a>],
     pub runs: &'a [Stored],
     /// Folders without a readable record, and why.
     pub damaged: &'a [(PathBuf, String)],
+    /// Ids of the grid's cells of which nothing is stored.
+    pub missing: &'a [String],
+}
+
+/// A figure of a page.
+pub struct Figure<'a> {
+    pub caption: String,
+    /// Its file beside the page.
+    pub file: &'static str,
+    pub image: Image<'a>,
+}
+
+pub enum Image<'a> {
+    Svg(&'a str),
+    Png(&'a [u8]),
 }
 
 #[derive(Serialize)]
@@ -35,14 +55,24 @@ struct Context<'a> {
     title: &'a str,
     about: &'a str,
     grid: &'a str,
+    summary: String,
     tables: &'a Tables,
-    figure: String,
+    figures: Vec<Drawn<'a>>,
     declared: Vec<Named<'a>>,
     failed: Vec<Failed<'a>>,
     damaged: Vec<Damaged<'a>>,
-    columns: [&'static str; 11],
+    missing: &'a [String],
+    columns: Vec<Column>,
     runs: Vec<Run<'a>>,
     has_details: bool,
+}
+
+#[derive(Serialize)]
+struct Drawn<'a> {
+    caption: &'a str,
+    file: &'a str,
+    /// Data of a URL; `None` if it is too large.
+    source: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -63,106 +93,231 @@ struct Damaged<'a> {
     problem: &'a str,
 }
 
+/// A column of the table of runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Column {
+    pub title: String,
+    pub is_text: bool,
+}
+
 #[derive(Serialize)]
 struct Run<'a> {
     id: &'a str,
+    failed: bool,
     /// Of the columns after the first.
     values: Vec<String>,
     details: Option<Details>,
 }
 
-#[derive(Serialize)]
-struct Details {
-    lines: Vec<String>,
-    losses: Vec<String>,
-    cell: String,
-}
-
 /// The page as HTML. Errors: a fault of the template.
 pub fn page(page: &Page) -> Result<String> {
     let has_details = page.runs.len() <= DETAILED;
-    let details = |run| if has_details { details(run).map(Some) } else { Ok(None) };
-    let runs = page
-        .runs
-        .iter()
-        .map(|run| Ok(Run { id: &run.record.run_id, values: values(&run.record), details: details(run)? }));
+    let (columns, values) = run_table(page.runs);
+    let runs = page.runs.iter().zip(values).map(|(run, values)| {
+        Ok(Run {
+            id: &run.record.run_id,
+            failed: run.record.status == Status::Failed,
+            values,
+            details: has_details.then(|| details(run)).transpose()?,
+        })
+    });
     let failed =
         page.runs.iter().filter_map(|run| Some(Failed { id: &run.record.run_id, error: run.record.error.as_deref()? }));
+    let damaged =
+        page.damaged.iter().map(|(path, problem)| Damaged { path: path.display().to_string(), problem }).collect();
     let context = Context {
         title: page.source.title,
         about: page.about,
         grid: page.source.grid,
+        summary: summary(page),
         tables: &page.rendered.tables,
-        figure: format!("data:image/svg+xml,{}", percent_encoded(&page.rendered.svg)),
+        figures: page.figures.iter().map(drawn).collect(),
         declared: page.declared.iter().map(|table| Named { name: &table.name, tables: &table.tables }).collect(),
         failed: failed.collect(),
-        damaged: page
-            .damaged
-            .iter()
-            .map(|(path, problem)| Damaged { path: path.display().to_string(), problem })
-            .collect(),
-        columns: COLUMNS,
+        damaged,
+        missing: page.missing,
+        columns,
         runs: runs.collect::<Result<_>>()?,
         has_details,
     };
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    // Escaping goes by the name: that of HTML.
-    let rendered = environment
-        .add_template("report.html", include_str!("report.html"))
-        .and_then(|()| environment.get_template("report.html")?.render(Serde(&context)));
-    rendered.map_err(|error| Error::Report(format!("cannot make report.html: {error:#}")))
+    render("report.html", &context)
 }
 
-fn values(record: &Record) -> Vec<String> {
+fn drawn<'a>(figure: &'a Figure) -> Drawn<'a> {
+    let (media_type, content) = match figure.image {
+        Image::Svg(svg) => ("image/svg+xml", svg.as_bytes()),
+        Image::Png(png) => ("image/png", png),
+    };
+    let source = (content.len() <= LARGEST_FIGURE).then(|| data_url(media_type, content));
+    Drawn { caption: &figure.caption, file: figure.file, source }
+}
+
+fn summary(page: &Page) -> String {
+    let failed = page.runs.iter().filter(|run| run.record.status == Status::Failed).count();
+    let mut parts = vec![format!("{} done", page.runs.len() - failed)];
+    let more = [(failed, "failed"), (page.missing.len(), "not run yet"), (page.damaged.len(), "damaged and skipped")];
+    parts.extend(more.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+    parts.join(", ")
+}
+
+/// The columns of a table of `runs`, the id first, and the values of all columns but the id.
+///
+/// Beside what every run has, there is a column for each field in which runs of one method and network differ.
+pub fn run_table(runs: &[Stored]) -> (Vec<Column>, Vec<Vec<String>>) {
+    const TEXTS: [&str; 4] = ["arch", "bits", "method", "variant"];
+    const NUMBERS: [&str; 6] = ["seed", "status", "test %", "calib. %", "gap", "seconds"];
+    let varying = varying(runs);
+    let column = |title: &str, is_text| Column { title: title.to_string(), is_text };
+    let mut columns = vec![column("run", true)];
+    columns.extend(TEXTS.map(|title| column(title, true)));
+    columns.extend(varying.iter().map(|title| column(title, false)));
+    columns.extend(NUMBERS.map(|title| column(title, title == "status")));
+    (columns, runs.iter().map(|run| values(&run.record, &varying)).collect())
+}
+
+fn values(record: &Record, varying: &[String]) -> Vec<String> {
     let (cell, metrics) = (&record.cell, record.metrics.as_ref());
-    let percent = |top1: Option<f64>| top1.map_or("–".to_string(), |top1| format!("{:.2}", 100.0 * top1));
-    vec![
-        cell.arch.clone(),
-        cell.bits.to_string(),
-        cell.method.clone(),
-        cell.variant.clone().unwrap_or_default(),
+    let shown = |top1: Option<f64>| top1.map_or("–".to_string(), percent);
+    let variant = cell.variant.clone().unwrap_or_default();
+    let mut values = vec![cell.arch.clone(), cell.bits.to_string(), cell.method.clone(), variant];
+    if !varying.is_empty() {
+        let fields = cell.fields();
+        values.extend(varying.iter().map(|key| fields.get(key).cloned().unwrap_or_default()));
+    }
+    values.extend([
         cell.seed.to_string(),
         record.status.to_string(),
-        percent(metrics.map(|metrics| metrics.test_top1)),
-        percent(metrics.map(|metrics| metrics.calib_top1)),
-        percent(metrics.map(|metrics| metrics.calib_top1 - metrics.test_top1)),
+        shown(metrics.map(|metrics| metrics.test_top1)),
+        shown(metrics.map(|metrics| metrics.calib_top1)),
+        shown(metrics.map(|metrics| metrics.calib_top1 - metrics.test_top1)),
         format!("{:.1}", record.cost.wall_s),
-    ]
+    ]);
+    values
 }
 
-fn details(run: &Stored) -> Result<Details> {
-    let Record { cost, provenance, hashes, method_revision, .. } = &run.record;
-    let memory =
-        cost.peak_memory_bytes.map_or("unknown".to_string(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0));
-    let lines = vec![
-        format!("{:.1} s wall, {:.1} s processor, peak memory {memory}", cost.wall_s, cost.cpu_s),
-        format!(
-            "harness {} ({}), method revision {method_revision}, {} with {} threads, grid {}",
-            provenance.crate_version, provenance.git_revision, provenance.device, provenance.threads, provenance.grid
-        ),
-        format!(
-            "SHA-256 of weights {}, calibration images {}, test images {}",
-            hashes.weights, hashes.calib, hashes.test
-        ),
-    ];
-    // Losses of a damaged folder are no reason to have no page.
-    let traces = read_traces(&run.folder).unwrap_or_default();
-    let loss = |trace: &UnitTrace| {
-        let ends = [trace.loss.first(), trace.loss.last()].map(|loss| loss.copied().unwrap_or(f64::NAN));
-        format!("{:24} {:12} {:12.6} -> {:12.6}  {:6.1} s", trace.unit, trace.phase, ends[0], ends[1], trace.wall_s)
-    };
-    Ok(Details { lines, losses: traces.iter().map(loss).collect(), cell: run.record.cell.to_toml()? })
+/// Fields in which runs of one method and network differ, without those that have a column anyway.
+fn varying(runs: &[Stored]) -> Vec<String> {
+    let mut groups: BTreeMap<(&str, &str), Vec<BTreeMap<String, String>>> = BTreeMap::new();
+    for run in runs {
+        let cell = &run.record.cell;
+        groups.entry((&cell.method, &cell.arch)).or_default().push(cell.fields());
+    }
+    let mut varying = BTreeSet::new();
+    for group in groups.values() {
+        let keys: BTreeSet<&String> = group.iter().flat_map(BTreeMap::keys).collect();
+        let differs = |key: &&&String| group.iter().any(|fields| fields.get(**key) != group[0].get(**key));
+        varying.extend(keys.iter().filter(differs).map(|key| key.to_string()));
+    }
+    let has_column = |key: &String| matches!(key.as_str(), "arch" | "bits" | "method" | "variant" | "seed");
+    varying.into_iter().filter(|key| !has_column(key)).take(VARYING).collect()
 }
 
-/// `text` as the data of a URL: all but letters and digits as percent signs and hexadecimal digits.
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(2 * text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' => encoded.push(char::from(byte)),
-            _ => encoded.push_str(&format!("%{byte:02X}")),
+#[cfg(test)]
+mod tests {
+    use super::super::render as render_tables;
+    use super::*;
+    use crate::store::record::UnitTrace;
+    use crate::store::{Artefacts, Store};
+
+    const EVIL: &str = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'";
+
+    fn stored(results: &std::path::Path, records: Vec<Record>) -> Vec<Stored> {
+        let store = Store::new(results, "x");
+        let _lock = store.lock().unwrap();
+        let mut trace = UnitTrace::new(EVIL, "weights");
+        (trace.iterations, trace.loss) = (vec![1, 2], vec![2.0, 1.0]);
+        records
+            .into_iter()
+            .map(|record| {
+                let artefacts = Artefacts { traces: &[trace.clone()], log: Some(EVIL), ..Artefacts::default() };
+                store.write_run(&record, "", &artefacts).unwrap();
+                Stored::read("x", store.run_folder(&record.run_id), record)
+            })
+            .collect()
+    }
+
+    fn made(runs: &[Stored], damaged: &[(PathBuf, String)], missing: &[String]) -> String {
+        let source = Source { title: EVIL, grid: EVIL };
+        let records: Vec<Record> = runs.iter().map(|run| run.record.clone()).collect();
+        let rendered = render_tables(&records, &source).unwrap();
+        let figures = [Figure { caption: EVIL.into(), file: "x.svg", image: Image::Svg(&rendered.svg) }];
+        page(&Page {
+            source,
+            about: EVIL,
+            rendered: &rendered,
+            declared: &[],
+            figures: &figures,
+            runs,
+            damaged,
+            missing,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn whatever_records_say_stays_text() {
+        let results = tempfile::tempdir().unwrap();
+        let mut record = Record::sample("run-1", "qdrop", "W2A2", 0);
+        record.cell.variant = Some(EVIL.into());
+        record.provenance.grid = EVIL.into();
+        let mut failed = Record::sample("run-2", "rtn", "W2A2", 0).failed(EVIL);
+        failed.cell.arch = EVIL.into();
+        let runs = stored(results.path(), vec![record, failed]);
+        let page = made(&runs, &[(EVIL.into(), EVIL.into())], &[EVIL.into()]);
+        assert_eq!(page.matches("<script>").count(), 1, "only the page's own");
+        assert!(!page.contains("<img src=x") && !page.contains(EVIL));
+        assert!(page.matches("&lt;script&gt;alert(1)").count() > 10);
+        // Nothing is loaded from elsewhere: every address is a place in the page or data.
+        for attribute in ["src=\"", "href=\""] {
+            let addresses = page.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap());
+            for address in addresses {
+                assert!(address.starts_with("data:") || address.starts_with('#'), "{address}");
+            }
         }
     }
-    encoded
+
+    #[test]
+    fn runs_have_their_losses_log_and_configuration_and_what_failed_is_said() {
+        let results = tempfile::tempdir().unwrap();
+        let runs =
+            [Record::sample("run-1", "qdrop", "W2A2", 0), Record::sample("run-2", "rtn", "W2A2", 0).failed("why")];
+        let runs = stored(results.path(), runs.to_vec());
+        std::fs::write(runs[1].folder.join("trace.json"), "[{").unwrap();
+        let page = made(&runs, &[("results/x/runs/half".into(), "not a complete record".into())], &["run-3".into()]);
+        for part in [
+            "1 done, 1 failed, 1 not run yet, 1 damaged and skipped",
+            "d=\"M75 0L150 40\"",
+            "drop-inside",
+            "href=\"#run-run-2\"",
+            "half",
+            "not a complete record",
+            "run-3<br>",
+            "trace.json: ",
+        ] {
+            assert!(page.contains(part), "{part:?} is missing");
+        }
+        let large = vec![0; LARGEST_FIGURE + 1];
+        let figure = |image| Figure { caption: String::new(), file: "f.png", image };
+        assert!(drawn(&figure(Image::Png(&large))).source.is_none());
+        assert_eq!(drawn(&figure(Image::Png(&[0]))).source.as_deref(), Some("data:image/png;base64,AA=="));
+        let without: Vec<Stored> = (0..=DETAILED).map(|_| runs[0].clone()).collect();
+        let page = made(&without, &[], &[]);
+        assert!(page.contains("too many runs") && !page.contains("drop-inside"));
+    }
+
+    #[test]
+    fn fields_that_vary_within_a_method_are_columns() {
+        let run = |method: &str, drop_input: f64, seed: u64| {
+            let mut record = Record::sample("run", method, "W2A2", seed);
+            record.cell.recipe.drop_input = drop_input;
+            Stored::read("x", PathBuf::new(), record)
+        };
+        let titles = |runs: &[Stored]| run_table(runs).0.into_iter().map(|column| column.title).collect::<Vec<_>>();
+        let fixed = titles(&[run("qdrop", 0.5, 0), run("genie-m", 0.5, 1)]);
+        assert!(!fixed.contains(&"recipe.drop-input".to_string()) && fixed.len() == 11, "{fixed:?}");
+        let runs = [run("qdrop", 0.5, 0), run("qdrop", 0.25, 0)];
+        assert_eq!(titles(&runs)[5], "recipe.drop-input");
+        assert_eq!(run_table(&runs).1[1][4], "0.25");
+        assert_eq!(run_table(&[]).1.len(), 0);
+    }
 }

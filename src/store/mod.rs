@@ -3,7 +3,9 @@
 pub mod annotations;
 pub mod atomic;
 mod collection;
+pub mod live;
 mod migrate;
+mod pixels;
 pub mod processor;
 mod provenance;
 mod query;
@@ -12,6 +14,7 @@ pub mod removal;
 
 pub use annotations::Annotations;
 pub use collection::{Collection, Stored, check_name, scan_all, utc};
+pub use pixels::Pixels;
 pub use query::{Query, select_one};
 
 use crate::error::{Error, Result};
@@ -23,6 +26,7 @@ use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Names of the files of a run.
 const RECORD: &str = "record.json";
@@ -31,7 +35,11 @@ const TRACE: &str = "trace.json";
 const PREDICTIONS: &str = "predictions.safetensors";
 const PICTURES: &str = "pictures.safetensors";
 const NOTES: &str = "notes.jsonl";
+const LOG: &str = "log.txt";
 const LOCK: &str = ".lock";
+/// How often, and how long apart, a lock is asked for before it counts as held by another harness.
+const LOCK_TRIES: usize = 4;
+const LOCK_PAUSE: Duration = Duration::from_millis(25);
 /// Prefix of folders that are being written; what a killed process left of them is ignored.
 const TEMPORARY: &str = ".writing-";
 
@@ -90,6 +98,8 @@ pub struct Artefacts<'a> {
     pub predictions: Option<&'a Predictions>,
     /// `None` without a transform network.
     pub pictures: Option<&'a Pictures>,
+    /// What happened when, as text.
+    pub log: Option<&'a str>,
 }
 
 /// The runs of one experiment.
@@ -125,7 +135,16 @@ impl Store {
         std::fs::create_dir_all(&self.runs).map_err(Error::io("cannot make folder", &self.runs))?;
         let path = self.runs.join(LOCK);
         let file = File::create(&path).map_err(Error::io("cannot write", &path))?;
-        match file.try_lock() {
+        let mut locked = file.try_lock();
+        for _ in 0..LOCK_TRIES {
+            if !matches!(locked, Err(std::fs::TryLockError::WouldBlock)) {
+                break;
+            }
+            // Whoever asks `is_locked` holds it for a moment.
+            std::thread::sleep(LOCK_PAUSE);
+            locked = file.try_lock();
+        }
+        match locked {
             Ok(()) => Ok(file),
             Err(std::fs::TryLockError::WouldBlock) => Err(Error::Usage(format!(
                 "another harness is running this experiment ({} is locked); wait for it, or give the grid another name",
@@ -142,6 +161,7 @@ impl Store {
     }
 
     /// Stores a run, replacing one of the same id but for its notes and tags: all its files appear at once, or none.
+    /// Stores a run, replacing one of the same id: all its files appear at once, or none.
     pub fn write_run(&self, record: &Record, cell: &str, artefacts: &Artefacts) -> Result<()> {
         let target = self.runs.join(&record.run_id);
         let folder = tempfile::Builder::new()
@@ -156,6 +176,9 @@ impl Store {
         }
         if let Some(pictures) = artefacts.pictures {
             write(PICTURES, &pictures.to_safetensors(&target)?)?;
+        }
+        if let Some(log) = artefacts.log {
+            write(LOG, log.as_bytes())?;
         }
         write(RECORD, &json(&target, record)?)?;
         let notes = target.join(NOTES);
@@ -222,6 +245,11 @@ pub fn read_traces(folder: &Path) -> Result<Vec<UnitTrace>> {
     let path = folder.join(TRACE);
     let bytes = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
     serde_json::from_slice(&bytes).map_err(|error| Error::content(&path, error.to_string()))
+}
+
+/// The log of the run in `folder`; `None` if it left none that can be read.
+pub fn read_log(folder: &Path) -> Option<String> {
+    std::fs::read_to_string(folder.join(LOG)).ok()
 }
 
 /// Names of the experiments under `results`, sorted.

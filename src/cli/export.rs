@@ -1,0 +1,143 @@
+//! `harness export`.
+
+use super::Exit;
+use super::report::scan;
+use super::session::{GridArgs, ResultsArgs, Session};
+use crate::error::{Error, Result};
+use crate::export::mlflow::{FileStore, Written};
+use crate::export::{Run, tensorboard};
+use crate::report::frame::{frame, to_csv};
+use crate::store::record::Record;
+use crate::store::{Query, Stored, atomic, scan_all};
+use candle_core::Device;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+#[command(after_help = DETAILS)]
+pub struct Args {
+    /// Grid file (its stored runs), filter, run id or the beginning of one; all stored runs without it.
+    #[arg(value_name = "GRID.toml|FILTER|RUN")]
+    what: Option<String>,
+    #[command(flatten)]
+    to: Targets,
+    #[command(flatten)]
+    results: ResultsArgs,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = true)]
+struct Targets {
+    /// Write to MLflow's file store in this folder (made if missing): params, metrics with steps, tags, artefacts.
+    #[arg(long, value_name = "DIR")]
+    mlflow: Option<PathBuf>,
+    /// Write TensorBoard event files below this folder: scalars, images, the configuration as text.
+    #[arg(long, value_name = "DIR")]
+    tensorboard: Option<PathBuf>,
+    /// Write a line per run, accuracies as fractions.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Write the records as they are stored.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+const DETAILS: &str = "\
+Examples:
+  harness export --mlflow mlruns
+  harness export experiments/quickstart.toml --tensorboard logs --csv quickstart.csv
+  harness export 'method(qdrop | genie-*) & bits(w2a2)' --json runs.json
+
+Exporting again changes nothing unless a run changed. MLflow 3.7 and newer read file stores with \
+MLFLOW_ALLOW_FILE_STORE=true set, as in: MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri mlruns";
+
+/// How many runs became what.
+#[derive(Default)]
+struct Count {
+    written: usize,
+    unchanged: usize,
+    skipped: usize,
+}
+
+/// Writes the selected runs.
+pub fn export(args: &Args) -> Result<Exit> {
+    let stored = selected(args)?;
+    let records: Vec<Record> = stored.iter().map(|run| run.record.clone()).collect();
+    if let Some(path) = &args.to.csv {
+        atomic::write(path, &to_csv(frame(&records)?)?)?;
+        say!("{} runs written to {}", records.len(), path.display());
+    }
+    if let Some(path) = &args.to.json {
+        let mut json = serde_json::to_vec_pretty(&records)
+            .map_err(|error| Error::Report(format!("cannot write records as JSON: {error}")))?;
+        json.push(b'\n');
+        atomic::write(path, &json)?;
+        say!("{} runs written to {}", records.len(), path.display());
+    }
+    let mut skipped = 0;
+    if let Some(folder) = &args.to.mlflow {
+        let mut store = FileStore::open(folder)?;
+        let count = each(&stored, |run| Ok(store.write(run)? != Written::Unchanged))?;
+        say!("MLflow: {} runs written to {}, {} unchanged", count.written, folder.display(), count.unchanged);
+        skipped += count.skipped;
+    }
+    if let Some(folder) = &args.to.tensorboard {
+        let count = each(&stored, |run| tensorboard::write(folder, run).map(|_| true))?;
+        say!("TensorBoard: {} runs written to {}", count.written, folder.display());
+        skipped += count.skipped;
+    }
+    Ok(if skipped > 0 { Exit::SomeFailed } else { Exit::Done })
+}
+
+/// The stored runs that the command line means.
+fn selected(args: &Args) -> Result<Vec<Stored>> {
+    if let Some(grid) = args.what.as_ref().filter(|what| what.ends_with(".toml")) {
+        let grid = GridArgs {
+            grid: PathBuf::from(grid),
+            filter: None,
+            set: Vec::new(),
+            smoke: false,
+            results: args.results.clone(),
+        };
+        let session = Session::open(&grid, &Device::Cpu)?;
+        let runs = scan(&session)?
+            .records
+            .into_iter()
+            .map(|record| Stored::read(&session.experiment.name, session.store.run_folder(&record.run_id), record));
+        let runs: Vec<Stored> = runs.collect();
+        return match runs.is_empty() {
+            true => Err(Error::NothingMatched(format!(
+                "no run of {} is stored; `harness run` runs it",
+                session.experiment.path.display()
+            ))),
+            false => Ok(runs),
+        };
+    }
+    let collection = scan_all(&args.results.results)?;
+    collection.warn_of_broken();
+    if collection.runs.is_empty() {
+        let results = args.results.results.display();
+        return Err(Error::NothingMatched(format!(
+            "no runs are stored under {results}; --results names another folder"
+        )));
+    }
+    match &args.what {
+        Some(query) => Query::parse(query)?.select(collection.runs),
+        None => Ok(collection.runs),
+    }
+}
+
+/// Calls `write` (which tells whether it wrote anything) for each run; runs that cannot be read are named and skipped.
+fn each(stored: &[Stored], mut write: impl FnMut(&Run) -> Result<bool>) -> Result<Count> {
+    let mut count = Count::default();
+    for stored in stored {
+        match Run::read(stored) {
+            Ok(run) if write(&run)? => count.written += 1,
+            Ok(_) => count.unchanged += 1,
+            Err(error) => {
+                eprintln!("warning: skipping {}: {error}", stored.record.run_id);
+                count.skipped += 1;
+            }
+        }
+    }
+    Ok(count)
+}

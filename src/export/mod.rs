@@ -1,0 +1,52 @@
+//! Stored runs in the formats of other tools: MLflow's file store, TensorBoard's event files.
+//!
+//! An export is a function of the stored runs: the same run gets the same name and content each time, files and folders
+//! are either whole or absent, and nothing is written outside the folder that was given.
+
+pub mod mlflow;
+mod proto;
+mod series;
+pub mod tensorboard;
+mod tfrecord;
+
+use crate::error::Result;
+use crate::store::record::UnitTrace;
+use crate::store::{Pixels, Stored, read_log, read_traces};
+
+/// A run with everything of it that is exported.
+pub struct Run<'a> {
+    pub stored: &'a Stored,
+    pub traces: Vec<UnitTrace>,
+    /// `None` without a transform network.
+    pub pictures: Option<Pixels>,
+    pub log: Option<String>,
+}
+
+impl<'a> Run<'a> {
+    /// Errors: a file of the run's folder that cannot be read.
+    pub fn read(stored: &'a Stored) -> Result<Self> {
+        let traces = read_traces(&stored.folder)?;
+        Ok(Self { stored, traces, pictures: Pixels::read(stored)?, log: read_log(&stored.folder) })
+    }
+}
+
+/// `name` as a part of a path and a key that both tools take: letters, digits, `_`, `.`, `-`, and neither `.` nor `..`.
+fn part(name: &str) -> String {
+    let kept = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c } else { '_' };
+    let part: String = name.chars().map(kept).collect();
+    match part.chars().all(|c| c == '.') {
+        true => part.replace('.', "_") + "_",
+        false => part,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part;
+
+    #[test]
+    fn names_become_one_part_of_a_path() {
+        let parts = ["layer1.0", "../x", "..", ".", "", "a b/ü"].map(part);
+        assert_eq!(parts, ["layer1.0", ".._x", "___", "__", "_", "a_b__"]);
+    }
+}

@@ -1,0 +1,175 @@
+//! From a request to its answer, without sockets.
+
+use super::site::Site;
+use crate::error::Result;
+use crate::report::templates::{REFRESH, STYLE, TABLES};
+use percent_encoding::percent_decode_str;
+
+/// What of a request matters.
+pub struct Asked<'a> {
+    /// Whether its method only reads: GET or HEAD.
+    pub reads: bool,
+    pub host: Option<&'a str>,
+    /// Path and query.
+    pub url: &'a str,
+}
+
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub content_type: &'static str,
+    /// Content security policy.
+    pub policy: &'static str,
+    pub body: Vec<u8>,
+}
+
+/// Pages load their style and scripts from here, and nothing from elsewhere.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; \
+                           base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+/// A stored report has its scripts within it; in a sandbox they are of no origin.
+const REPORT_POLICY: &str = "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; \
+                             style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; \
+                             frame-ancestors 'none'";
+const HTML: &str = "text/html; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+impl Answer {
+    fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, content_type, policy: PAGE_POLICY, body: body.into() }
+    }
+
+    fn html(body: impl Into<Vec<u8>>) -> Self {
+        Self::new(200, HTML, body)
+    }
+}
+
+/// The answer to a request.
+pub fn answer(site: &Site, asked: &Asked) -> Answer {
+    if !asked.host.is_some_and(is_loopback) {
+        return Answer::new(421, TEXT, "this server answers for localhost and 127.0.0.1 alone\n");
+    }
+    if !asked.reads {
+        return Answer::new(405, TEXT, "this server only reads: GET or HEAD\n");
+    }
+    match page(site, asked.url) {
+        Ok(Some(answer)) => answer,
+        Ok(None) => Answer::new(404, TEXT, "there is no such page, experiment or run; / lists what there is\n"),
+        Err(error) => Answer::new(500, TEXT, format!("{error}\n")),
+    }
+}
+
+/// Whether a Host header names this machine as seen from itself, at any port (a tunnel may have another one).
+fn is_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    matches!(name.to_ascii_lowercase().as_str(), "localhost" | "127.0.0.1" | "::1")
+}
+
+/// `None` where there is no such page.
+fn page(site: &Site, url: &str) -> Result<Option<Answer>> {
+    let path = url.split(['?', '#']).next().unwrap_or_default();
+    let Some(path) = path.strip_prefix('/') else { return Ok(None) };
+    let decoded = path.split('/').map(|part| percent_decode_str(part).decode_utf8().ok());
+    let Some(parts) = decoded.collect::<Option<Vec<_>>>() else { return Ok(None) };
+    let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
+    Ok(match parts[..] {
+        [""] => Some(Answer::html(site.overview()?)),
+        ["style.css"] => Some(Answer::new(200, "text/css; charset=utf-8", STYLE)),
+        ["tables.js"] => Some(Answer::new(200, "text/javascript; charset=utf-8", TABLES)),
+        ["refresh.js"] => Some(Answer::new(200, "text/javascript; charset=utf-8", REFRESH)),
+        ["state.json"] => Some(Answer::new(200, "application/json", site.state()?)),
+        ["experiments", name] => site.experiment(name)?.map(Answer::html),
+        ["experiments", name, "report"] => {
+            site.report(name)?.map(|report| Answer { policy: REPORT_POLICY, ..Answer::html(report) })
+        }
+        ["experiments", name, "runs", id] => site.run(name, id)?.map(Answer::html),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::record::Record;
+    use crate::store::{Artefacts, Store};
+
+    /// Experiment `x` with a run, and a file beside the results.
+    fn results() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let results = folder.path().join("results");
+        for experiment in ["x", "a b"] {
+            let store = Store::new(&results, experiment);
+            let _lock = store.lock().unwrap();
+            store.write_run(&Record::sample("run-1", "qdrop", "W2A4", 1), "", &Artefacts::default()).unwrap();
+        }
+        std::fs::write(folder.path().join("report.html"), "secret").unwrap();
+        std::fs::write(folder.path().join("secret"), "secret").unwrap();
+        folder
+    }
+
+    fn get(site: &Site, url: &str) -> (u16, String) {
+        let answer = answer(site, &Asked { reads: true, host: Some("localhost:1"), url });
+        (answer.status, String::from_utf8(answer.body).unwrap())
+    }
+
+    #[test]
+    fn stored_experiments_and_runs_have_pages_and_nothing_else_has() {
+        let folder = results();
+        let site = Site::new(&folder.path().join("results"));
+        let pages = ["/", "/?x=1", "/experiments/x", "/experiments/a%20b", "/experiments/x/runs/run-1", "/style.css"];
+        for url in pages {
+            assert_eq!(get(&site, url).0, 200, "{url}");
+        }
+        assert!(get(&site, "/").1.contains("/experiments/a%20b"));
+        for url in [
+            "",
+            "//",
+            "/experiments",
+            "/experiments/",
+            "/experiments/y",
+            "/experiments/../x",
+            "/experiments/x/",
+            "/experiments/x/report",
+            "/experiments/../report",
+            "/experiments/%2e%2e/report",
+            "/experiments/..%2f..%2fx",
+            "/experiments/x%2f../report",
+            "/experiments/x/runs/",
+            "/experiments/x/runs/.",
+            "/experiments/x/runs/..",
+            "/experiments/x/runs/run-1%2f..",
+            "/experiments/x/runs/..%2f..%2f..%2fsecret",
+            "/experiments/x/runs/.lock",
+            "/experiments/%ff",
+            "/../secret",
+            "/%2e%2e/secret",
+            "/results/x/runs/run-1/record.json",
+            "http://localhost/",
+        ] {
+            let (status, body) = get(&site, url);
+            assert_eq!(status, 404, "{url}");
+            assert!(!body.contains("secret"), "{url}");
+        }
+        std::fs::write(folder.path().join("results/x/report.html"), "the report").unwrap();
+        assert_eq!(get(&site, "/experiments/x/report"), (200, "the report".to_string()));
+    }
+
+    #[test]
+    fn other_hosts_and_methods_that_write_are_refused() {
+        let folder = results();
+        let site = Site::new(&folder.path().join("results"));
+        let status = |reads, host| answer(&site, &Asked { reads, host, url: "/" }).status;
+        for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:80", "[::1]"] {
+            assert_eq!(status(true, Some(host)), 200, "{host}");
+        }
+        for host in
+            ["", "evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.nip.io", "[::2]", "10.0.0.1"]
+        {
+            assert_eq!(status(true, Some(host)), 421, "{host}");
+        }
+        assert_eq!(status(true, None), 421);
+        assert_eq!(status(false, Some("localhost")), 405);
+    }
+}
