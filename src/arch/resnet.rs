@@ -5,10 +5,13 @@ use crate::ops::conv::Geometry;
 
 const EPS: f64 = 1e-5;
 
-/// CIFAR-style ResNet-20 (section 4.2 there) for grey images: 3 stages of 3 blocks, 16, 32 and 64 channels.
+/// CIFAR-style ResNet-20 (section 4.2 there): 3 stages of 3 blocks, 16, 32 and 64 channels; for as many image channels
+/// and classes as its weights have (1 and 10 without any).
 pub fn resnet20(weights: &mut StateDict) -> Vec<Unit> {
     let widths = [16, 32, 64];
-    let mut units = vec![cifar_stem(weights, 1, widths[0])];
+    let image_channels = weights.size("conv1.weight", 1).unwrap_or(1);
+    let classes = weights.size("fc.weight", 0).unwrap_or(10);
+    let mut units = vec![cifar_stem(weights, image_channels, widths[0])];
     let mut channels = widths[0];
     for (stage, width) in widths.into_iter().enumerate() {
         for index in 0..3 {
@@ -17,7 +20,7 @@ pub fn resnet20(weights: &mut StateDict) -> Vec<Unit> {
             channels = width;
         }
     }
-    units.push(classifier(weights, channels, 10));
+    units.push(classifier(weights, channels, classes));
     units
 }
 

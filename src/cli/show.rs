@@ -31,6 +31,10 @@ pub fn show(args: &Args) -> Result<Exit> {
     }
     if let Some(metrics) = &record.metrics {
         say!("test top-1         {:6.2} %  ({} images)", 100.0 * metrics.test_top1, metrics.test_images);
+        if metrics.skipped_images + metrics.skipped_calib_images > 0 {
+            let (test, calib) = (metrics.skipped_images, metrics.skipped_calib_images);
+            say!("unreadable images  {test} of the test split left out, {calib} replaced in the calibration sample");
+        }
         say!("calibration top-1  {:6.2} %", 100.0 * metrics.calib_top1);
         say!("full precision     {:6.2} %", 100.0 * metrics.fp_test_top1);
     }
@@ -46,6 +50,9 @@ pub fn show(args: &Args) -> Result<Exit> {
         provenance.threads,
         provenance.grid
     );
+    if let Some(preprocess) = &record.preprocess {
+        say!("preprocessing      {}", preprocess.identity());
+    }
     say!("method revision    {}", record.method_revision);
     say!(
         "SHA-256            weights {}\n                   calibration {}\n                   test {}",

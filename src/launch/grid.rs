@@ -80,6 +80,7 @@ pub fn run_grid(cells: &[(RunId, Cell, Hashes)], loader: &mut Loader, launch: &L
             metrics: result.as_ref().map(|result| result.metrics.clone()),
             cost: watch.cost(),
             provenance,
+            preprocess: result.as_ref().map(|result| result.preprocess.clone()),
         };
         let artefacts = Artefacts {
             traces: &traces,

@@ -6,6 +6,7 @@ mod cli;
 mod compare;
 mod end_to_end;
 mod golden;
+mod images;
 mod list;
 mod metaaug;
 mod stored;
