@@ -34,7 +34,10 @@ static RESULTS: LazyLock<TempDir> = LazyLock::new(|| {
             hashes: Hashes { weights: "aa".repeat(32), calib: "bb".repeat(32), test: "cc".repeat(32) },
             status: Status::Done,
             error: None,
+            preprocess: None,
             metrics: Some(Metrics {
+                skipped_images: 0,
+                skipped_calib_images: 0,
                 fp_test_top1: 0.9276,
                 test_top1: (seed * 7919 % RUNS) as f64 / RUNS as f64,
                 calib_top1: 0.9,

@@ -212,8 +212,8 @@ def save(folder, arch, network, test_top1):
         f'arch = "{arch}"\n'
         'dataset = "fashion-mnist"\n'
         f"test-top1 = {test_top1:.4f}\n"
-        f"mean = {MEAN:.4f}\n"
-        f"std = {STD:.4f}\n"
+        f"mean = [{MEAN:.4f}]\n"
+        f"std = [{STD:.4f}]\n"
     )
 
 

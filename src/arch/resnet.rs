@@ -5,10 +5,13 @@ use crate::ops::conv::Geometry;
 
 const EPS: f64 = 1e-5;
 
-/// CIFAR-style ResNet-20 (section 4.2 there) for grey images: 3 stages of 3 blocks, 16, 32 and 64 channels.
+/// CIFAR-style ResNet-20 (section 4.2 there): 3 stages of 3 blocks, 16, 32 and 64 channels; for as many image channels
+/// and classes as its weights have (1 and 10 without any).
 pub fn resnet20(weights: &mut StateDict) -> Vec<Unit> {
-    let stem = cifar_stem(weights, 1, 16);
-    network(weights, stem, &[(16, 3), (32, 3), (64, 3)], 16, basic_block, 10)
+    let image_channels = weights.size("conv1.weight", 1).unwrap_or(1);
+    let classes = weights.size("fc.weight", 0).unwrap_or(10);
+    let stem = cifar_stem(weights, image_channels, 16);
+    network(weights, stem, &[(16, 3), (32, 3), (64, 3)], 16, basic_block, classes)
 }
 
 /// ResNet-18 for ImageNet (table 1 there).

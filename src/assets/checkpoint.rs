@@ -4,6 +4,7 @@ use super::embedded::{self, sha256};
 use super::pickle;
 use crate::arch::ArchSpec;
 use crate::data;
+use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use serde::Deserialize;
@@ -30,6 +31,8 @@ pub struct Checkpoint {
     pub source: String,
     /// `None` for files: nobody vouches for them.
     pub card: Option<Card>,
+    /// Text of the `config.json` that came with the weights: how they want their images preprocessed.
+    pub config: Option<String>,
 }
 
 /// What the makers of a checkpoint say of it.
@@ -40,9 +43,9 @@ pub struct Card {
     pub dataset: String,
     /// Full-precision top-1 on the test set, a fraction.
     pub test_top1: f64,
-    /// Mean and standard deviation that inputs are normalised with, in grey levels / 255.
-    pub mean: f64,
-    pub std: f64,
+    /// Mean and standard deviation of each channel that inputs are normalised with, in levels / 255.
+    pub mean: Vec<f64>,
+    pub std: Vec<f64>,
 }
 
 impl Card {
@@ -52,16 +55,20 @@ impl Card {
     fn parse(path: &str, text: &[u8]) -> Result<Card> {
         let card: Card =
             toml::from_slice(text).map_err(|error| Error::content(path, error.to_string().trim_end().to_string()))?;
-        match data::find(&card.dataset) {
-            None => Err(Error::content(path, format!("there is no data set {:?}", card.dataset))),
-            Some(dataset) if (dataset.mean, dataset.std) != (card.mean, card.std) => Err(Error::content(
+        let Some(dataset) = data::find(&card.dataset) else {
+            return Err(Error::content(path, format!("there is no data set {:?}", card.dataset)));
+        };
+        let Preprocess { mean, std, .. } = (dataset.preprocess)();
+        match (&mean, &std) == (&card.mean, &card.std) {
+            true => Ok(card),
+            false => Err(Error::content(
                 path,
                 format!(
-                    "the network expects mean {} and standard deviation {}, but {} is normalised with {} and {}",
-                    card.mean, card.std, dataset.name, dataset.mean, dataset.std
+                    "the network expects mean {:?} and standard deviation {:?}, but {} is normalised with {mean:?} and \
+                     {std:?}",
+                    card.mean, card.std, dataset.name
                 ),
             )),
-            Some(_) => Ok(card),
         }
     }
 }
@@ -79,7 +86,21 @@ pub fn load_weights(spec: &str, arch: &ArchSpec, dataset: &str, device: &Device)
     };
     let bytes = std::fs::read(path).map_err(Error::io("cannot read weights", Path::new(path)))?;
     let tensors = parse(path, &bytes, device)?;
-    Ok(Checkpoint { tensors, sha256: sha256(&[&bytes]), source: path.to_string(), card: None })
+    let config = config_beside(Path::new(path))?;
+    Ok(Checkpoint { tensors, sha256: sha256(&[&bytes]), source: path.to_string(), card: None, config })
+}
+
+/// The text of the `config.json` in the folder of a `model.safetensors`, as a copy of a Hub repository has it.
+fn config_beside(weights: &Path) -> Result<Option<String>> {
+    if weights.file_name().is_none_or(|name| name != "model.safetensors") {
+        return Ok(None);
+    }
+    let path = weights.with_file_name("config.json");
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("cannot read", &path)(error)),
+    }
 }
 
 fn load_embedded(arch: &str, dataset: &str, device: &Device) -> Result<Checkpoint> {
@@ -91,7 +112,7 @@ fn load_embedded(arch: &str, dataset: &str, device: &Device) -> Result<Checkpoin
     }
     let card = Card::parse(&card, embedded::read(&card)?.0)?;
     let (bytes, sha256) = embedded::read(&model)?;
-    Ok(Checkpoint { tensors: parse(&model, bytes, device)?, sha256, source: model, card: Some(card) })
+    Ok(Checkpoint { tensors: parse(&model, bytes, device)?, sha256, source: model, card: Some(card), config: None })
 }
 
 fn parse(path: &str, bytes: &[u8], device: &Device) -> Result<HashMap<String, Tensor>> {
@@ -144,6 +165,17 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_beside_a_copy_of_a_repository_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["model.safetensors", "other.safetensors"].map(|name| folder.path().join(name));
+        paths.iter().for_each(|path| std::fs::write(path, embedded::read(RESNET20).unwrap().0).unwrap());
+        let config = |path: &Path| load(&format!("file:{}", path.display())).unwrap().config;
+        assert_eq!(config(&paths[0]), None);
+        std::fs::write(folder.path().join("config.json"), "{}").unwrap();
+        assert_eq!(paths.each_ref().map(|path| config(path)), [Some("{}".to_string()), None]);
+    }
+
+    #[test]
     fn a_broken_file_is_one_error_with_its_path() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.safetensors");
@@ -183,12 +215,12 @@ mod tests {
     #[test]
     fn a_card_must_be_complete_and_match_its_data_set() {
         let text = |dataset: &str, mean: f64, more: &str| {
-            format!("arch = \"a\"\ndataset = \"{dataset}\"\ntest-top1 = 0.5\nmean = {mean}\nstd = 0.353\n{more}")
+            format!("arch = \"a\"\ndataset = \"{dataset}\"\ntest-top1 = 0.5\nmean = [{mean}]\nstd = [0.353]\n{more}")
         };
         let card = Card::parse("card.toml", text("fashion-mnist", 0.286, "").as_bytes()).unwrap();
-        assert_eq!((card.test_top1, card.mean, card.std), (0.5, 0.286, 0.353));
+        assert_eq!((card.test_top1, card.mean, card.std), (0.5, vec![0.286], vec![0.353]));
         for (text, problem) in [
-            (text("fashion-mnist", 0.5, ""), "expects mean 0.5"),
+            (text("fashion-mnist", 0.5, ""), "expects mean [0.5]"),
             (text("elsewhere", 0.286, ""), "there is no data set \"elsewhere\""),
             (text("fashion-mnist", 0.286, "accuracy = 1"), "unknown field `accuracy`"),
             ("arch = \"a\"".to_string(), "missing field"),

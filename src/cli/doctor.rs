@@ -4,6 +4,8 @@ use super::Exit;
 use super::session::cache_folder;
 use crate::arch::ARCHS;
 use crate::assets::embedded;
+use crate::data::DATASETS;
+use crate::data::location::{self, locate};
 use crate::error::Result;
 use crate::methods::METHODS;
 use crate::store::processor;
@@ -16,6 +18,18 @@ pub fn doctor() -> Result<Exit> {
     say!("processor      {}", processor::describe());
     say!("cache          {}", cache_folder()?.display());
     let architectures: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
+    let root = location::root();
+    let shown = root.as_ref().map_or("unset".to_string(), |root| root.display().to_string());
+    say!("data           {} ({} is where data sets lie, one folder each)", shown, location::ROOT);
+    for dataset in DATASETS {
+        // What a cell would be told is what there is to know.
+        let found = match locate(dataset, None, root.as_deref()) {
+            Ok(location) => location.to_string(),
+            Err(_) if root.is_none() => format!("not found: {} is unset", location::ROOT),
+            Err(error) => format!("not found: {error}"),
+        };
+        say!("  {:<13}{found}", dataset.name);
+    }
     let methods: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
     say!("architectures  {}", architectures.join(", "));
     say!("methods        {}", methods.join(", "));

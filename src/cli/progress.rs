@@ -78,6 +78,7 @@ impl Progress {
                 self.cell.set_prefix(format!("loss {loss:.4}"));
                 self.cell.set_position(iteration as u64);
             }
+            Event::Skipped { problem } => self.line(format!("skipped: {problem}")),
             Event::Evaluated { images, of } => {
                 self.cell.set_length(of as u64);
                 self.cell.set_position(images as u64);

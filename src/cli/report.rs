@@ -110,8 +110,11 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
 fn transform_runs(stored: &[Stored]) -> Vec<TransformRun> {
     let runs = stored.iter().filter(|run| run.record.cell.transform.as_ref().is_some_and(|t| t.net.0.is_trainable));
     let read = |run: &Stored| -> Result<TransformRun> {
-        let grey = data::find(&run.record.cell.dataset).map_or((0.0, 1.0), |dataset| (dataset.mean, dataset.std));
-        let pictures = Pictures::read(&run.folder)?.map(|pictures| pictures.strip(grey.0, grey.1)).transpose()?;
+        let of_data_set = || data::find(&run.record.cell.dataset).map(|dataset| (dataset.preprocess)());
+        let pictures = match (Pictures::read(&run.folder)?, run.record.preprocess.clone().or_else(of_data_set)) {
+            (Some(pictures), Some(preprocess)) => Some(pictures.strip(&preprocess.mean, &preprocess.std)?),
+            _ => None,
+        };
         Ok(TransformRun { title: run.record.run_id.clone(), pictures, traces: read_traces(&run.folder)? })
     };
     let or_warn = |error| eprintln!("warning: left out of the pictures: {error}");

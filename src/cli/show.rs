@@ -57,6 +57,10 @@ fn print(run: &Stored) -> Result<()> {
     }
     if let Some(metrics) = &record.metrics {
         say!("test top-1         {:6.2} %  ({} images)", 100.0 * metrics.test_top1, metrics.test_images);
+        if metrics.skipped_images + metrics.skipped_calib_images > 0 {
+            let (test, calib) = (metrics.skipped_images, metrics.skipped_calib_images);
+            say!("unreadable images  {test} of the test split left out, {calib} replaced in the calibration sample");
+        }
         say!("calibration top-1  {:6.2} %", 100.0 * metrics.calib_top1);
         say!("full precision     {:6.2} %", 100.0 * metrics.fp_test_top1);
     }
@@ -76,6 +80,9 @@ fn print(run: &Stored) -> Result<()> {
     say!("started            {}, grid {}", run.started(), provenance.grid);
     let outdated = if run.is_outdated() { ", which this harness does not have" } else { "" };
     say!("method revision    {}{outdated}", record.method_revision);
+    if let Some(preprocess) = &record.preprocess {
+        say!("preprocessing      {}", preprocess.identity());
+    }
     say!(
         "SHA-256            weights {}\n                   calibration {}\n                   test {}",
         hashes.weights,

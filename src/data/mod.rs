@@ -1,55 +1,129 @@
-//! Data sets: a calibration pool and a test split, as normalised images.
+//! Data sets: a pool that calibration samples are drawn from, and a test split.
+//!
+//! [`DATASETS`] names them, [`location`] says where their images lie, a [`Source`](source) reads them, and an [`ImageSet`]
+//! decodes and preprocesses them. A calibration sample is put into memory; a test split is streamed in batches, since
+//! ImageNet's would take 30 GB.
+//!
+//! | format | read by |
+//! |---|---|
+//! | embedded Fashion-MNIST, MNIST's IDX files | [`idx`] |
+//! | CIFAR's binary files | [`cifar`] |
+//! | folders of JPEG or PNG files | [`folder`] |
+//! | the Hub's Parquet shards | [`shards`] |
 
 pub mod augment;
+mod cifar;
+mod decode;
 mod fashion_mnist;
+mod folder;
 mod idx;
+mod images;
+pub mod location;
+pub mod preprocess;
+mod resize;
+mod shards;
+mod source;
 
-use crate::assets::embedded::sha256;
+pub use images::{Batch, Batches, Corrupt, ImageSet, Split};
+pub use resize::Interpolation;
+
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
-use candle_core::{Device, Tensor};
-
-/// Images with their labels.
-#[derive(Clone, Debug)]
-pub struct Split {
-    /// `(N, C, H, W)`, f32, normalised as the network expects.
-    pub images: Tensor,
-    /// Class of each image.
-    pub labels: Vec<u32>,
-    /// SHA-256 of what determines the split, in lower-case hexadecimal.
-    pub sha256: String,
-}
+use candle_core::Device;
+use location::{Location, locate};
+use preprocess::Preprocess;
+use shards::{Labels, Shards};
+use source::{Source, Stored};
+use std::path::Path;
 
 /// A data set ready for use.
 #[derive(Clone, Debug)]
 pub struct Data {
     /// Training images that calibration samples are drawn from.
-    pub pool: Split,
-    pub test: Split,
+    pub pool: ImageSet,
+    pub test: ImageSet,
+    pub preprocess: Preprocess,
+    /// Where it was found.
+    pub location: Location,
+    /// Number of classes; `None` where nothing says it.
+    classes: Option<usize>,
+    /// Whether the pool is in random order already.
+    is_shuffled: bool,
+}
+
+/// Which images of the pool a cell calibrates on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Positions in the pool, in the order of the images.
+    pub indices: Vec<u32>,
+    /// SHA-256 of the pool, of the indices, and of the images where the pool's does not cover them.
+    pub sha256: String,
+    /// What is wrong with the images that others took the place of.
+    pub skipped: Vec<String>,
 }
 
 impl Data {
-    /// Calibration sample of `n` images: the first `n` of the pool for seed 0, of a permutation of it for other seeds.
+    /// Which `n` images `seed` draws: the first of a permutation of the pool (of the pool itself for seed 0, where it is
+    /// in random order already); unreadable ones are left out where that is asked for.
     ///
-    /// Its SHA-256 covers the pool and the chosen indices.  Errors: `n` is 0 or larger than the pool.
-    pub fn calibration(&self, n: usize, seed: u64) -> Result<Split> {
-        let pool = self.pool.labels.len();
+    /// Errors: `n` is 0 or larger than the pool; files that cannot be read.
+    pub fn sample(&self, n: usize, seed: u64) -> Result<Sample> {
+        let pool = self.pool.len();
         if n == 0 || n > pool {
             return Err(Error::Usage(format!("calib-images = {n}: must be 1 to {pool}, the size of the pool")));
         }
-        let mut indices: Vec<u32> = match seed {
-            0 => (0..pool as u32).collect(),
+        let order: Vec<u32> = match seed {
+            0 if self.is_shuffled => (0..pool as u32).collect(),
             _ => Stream::new(seed).purpose(Purpose::Calibration).permutation(pool),
         };
-        indices.truncate(n);
-        let bytes: Vec<u8> = indices.iter().flat_map(|index| index.to_le_bytes()).collect();
-        Ok(Split {
-            labels: indices.iter().map(|&index| self.pool.labels[index as usize]).collect(),
-            sha256: sha256(&[self.pool.sha256.as_bytes(), &bytes]),
-            images: self.pool.images.index_select(&Tensor::from_vec(indices, n, self.pool.images.device())?, 0)?,
-        })
+        let (indices, sha256, skipped) = self.pool.choose(&order, n)?;
+        Ok(Sample { indices, sha256, skipped })
+    }
+
+    /// The images of `sample`, in memory.
+    pub fn materialise(&self, sample: &Sample) -> Result<Split> {
+        self.pool.select(&sample.indices, sample.sha256.clone())
+    }
+
+    /// The calibration sample of `n` images that `seed` draws, in memory.
+    pub fn calibration(&self, n: usize, seed: u64) -> Result<Split> {
+        self.materialise(&self.sample(n, seed)?)
+    }
+
+    /// Refuses a network that takes images of other channels or tells other classes apart.
+    pub fn check_fit(&self, network: &str, (channels, classes): (usize, usize)) -> Result<()> {
+        let own = self.preprocess.channels();
+        if channels != own {
+            return Err(Error::Sanity(format!("{network} takes images of {channels} channels, these have {own}")));
+        }
+        let mismatch = match (self.classes, self.test.largest_label()) {
+            (Some(known), _) => (known != classes).then(|| format!("the data have {known}")),
+            (None, Some(largest)) => (largest as usize >= classes).then(|| format!("the data have a label {largest}")),
+            (None, None) => None,
+        };
+        match mismatch {
+            None => Ok(()),
+            Some(data) => Err(Error::Sanity(format!(
+                "{network} tells {classes} classes apart, {data} ({}); usual suspects: a part of the data set, the \
+                 checkpoint",
+                self.location
+            ))),
+        }
     }
 }
+
+/// What a cell says about its data, beside their name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Request<'a> {
+    /// Where they lie, as the cell has it.
+    pub data: Option<&'a str>,
+    /// Text of the checkpoint's `config.json`, which says how it wants its images.
+    pub config: Option<&'a str>,
+    pub corrupt: Corrupt,
+}
+
+/// Pool and test images in memory.
+type InMemory = (Stored, Stored);
 
 /// One data set.
 pub struct DatasetSpec {
@@ -57,103 +131,147 @@ pub struct DatasetSpec {
     pub name: &'static str,
     /// As printed in captions.
     pub title: &'static str,
-    /// Number of images calibration samples are drawn from.
-    pub pool_images: usize,
-    /// Height and width of its images, in pixels.
-    pub size: (usize, usize),
-    /// Mean and standard deviation that its images are normalised with, in grey levels / 255.
-    pub mean: f64,
-    pub std: f64,
-    pub load: fn(&Device) -> Result<Data>,
+    /// Number of classes; `None` where the data say it.
+    pub classes: Option<usize>,
+    /// How its images are preprocessed unless the checkpoint says otherwise.
+    pub preprocess: fn() -> Preprocess,
+    /// Number of pool images and reader, if it is compiled in.
+    embedded: Option<(usize, fn() -> Result<InMemory>)>,
+    /// Reader of a folder of files in the set's original format.
+    binary: Option<fn(&Path) -> Result<InMemory>>,
+    idx: Option<fn(&Path) -> Result<InMemory>>,
+    /// Names of the label's column in Parquet shards.
+    labels: &'static [&'static str],
 }
 
 /// Every known data set.
-pub const DATASETS: &[DatasetSpec] = &[DatasetSpec {
-    name: "fashion-mnist",
-    title: "Fashion-MNIST",
-    pool_images: 4096,
-    size: (fashion_mnist::SIZE[0], fashion_mnist::SIZE[1]),
-    mean: fashion_mnist::MEAN,
-    std: fashion_mnist::STD,
-    load: fashion_mnist::load,
-}];
+pub const DATASETS: &[DatasetSpec] = &[
+    DatasetSpec {
+        name: "fashion-mnist",
+        title: "Fashion-MNIST",
+        classes: Some(10),
+        preprocess: || Preprocess::unresized(idx::SIZE[0], &fashion_mnist::MEAN, &fashion_mnist::STD),
+        embedded: Some((fashion_mnist::POOL, fashion_mnist::embedded)),
+        idx: Some(idx::folder),
+        ..PLAIN
+    },
+    DatasetSpec {
+        name: "mnist",
+        title: "MNIST",
+        classes: Some(10),
+        preprocess: || Preprocess::unresized(idx::SIZE[0], &[0.1307], &[0.3081]),
+        idx: Some(idx::folder),
+        ..PLAIN
+    },
+    DatasetSpec {
+        name: "cifar-10",
+        title: "CIFAR-10",
+        classes: Some(10),
+        preprocess: || Preprocess::unresized(32, &cifar::MEAN_10, &cifar::STD_10),
+        binary: Some(cifar::cifar10),
+        ..PLAIN
+    },
+    DatasetSpec {
+        name: "cifar-100",
+        title: "CIFAR-100",
+        classes: Some(100),
+        preprocess: || Preprocess::unresized(32, &cifar::MEAN_100, &cifar::STD_100),
+        binary: Some(cifar::cifar100),
+        labels: &["fine_label"],
+        ..PLAIN
+    },
+    DatasetSpec { name: "imagenet", title: "ImageNet", classes: Some(1000), ..PLAIN },
+    PLAIN,
+];
+
+/// Any images in folders or shards; what the other data sets have in common with them.
+const PLAIN: DatasetSpec = DatasetSpec {
+    name: "image-folder",
+    title: "Images",
+    classes: None,
+    preprocess: Preprocess::imagenet,
+    embedded: None,
+    binary: None,
+    idx: None,
+    labels: &["label"],
+};
 
 /// The data set called `name`.
 pub fn find(name: &str) -> Option<&'static DatasetSpec> {
     DATASETS.iter().find(|dataset| dataset.name == name)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fashion_mnist_is_complete_and_normalised() {
-        let data = fashion_mnist::load(&Device::Cpu).unwrap();
-        assert_eq!(data.pool.images.dims(), [find("fashion-mnist").unwrap().pool_images, 1, 28, 28]);
-        assert_eq!(data.test.images.dims(), [10_000, 1, 28, 28]);
-        let mean = data.pool.images.mean_all().unwrap().to_scalar::<f32>().unwrap();
-        assert!(mean.abs() < 0.02, "{mean}");
-        // The first test image is an ankle boot, the first of the pool is training image 18597.
-        assert_eq!((data.test.labels[0], data.pool.labels[..4].to_vec()), (9, vec![2, 7, 6, 0]));
-        for class in 0..10 {
-            assert_eq!(data.test.labels.iter().filter(|label| **label == class).count(), 1000);
-        }
+impl DatasetSpec {
+    /// Number of pool images where they are compiled in and a cell names no other place.
+    pub fn embedded_pool(&self) -> Option<usize> {
+        self.embedded.map(|(images, _)| images)
     }
 
-    /// Bits of each image, which tell images apart and order them.
-    fn rows(images: &Tensor) -> Vec<Vec<u32>> {
-        let rows = images.flatten_from(1).unwrap().to_vec2::<f32>().unwrap();
-        rows.into_iter().map(|row| row.into_iter().map(f32::to_bits).collect()).collect()
-    }
-
-    #[test]
-    fn seed_0_keeps_the_order_of_the_pool_and_other_seeds_permute_it() {
-        let data = fashion_mnist::load(&Device::Cpu).unwrap();
-        let pool = data.pool.labels.len();
-        let [zero, one, two] = [0, 1, 2].map(|seed| data.calibration(pool, seed).unwrap());
-        assert_eq!((rows(&zero.images), &zero.labels), (rows(&data.pool.images), &data.pool.labels));
-        assert!(zero.sha256 != one.sha256 && one.sha256 != two.sha256);
-        // Images keep their labels, none is lost or drawn twice.
-        let sorted = |split: &Split| {
-            let mut pairs: Vec<_> = rows(&split.images).into_iter().zip(split.labels.clone()).collect();
-            pairs.sort_unstable();
-            pairs
+    /// The data set from where `request` or `HARNESS_DATA` says, ready to be decoded on `device`.
+    ///
+    /// Nothing is decoded yet, but all that can be wrong without that is found: missing splits, classes, images, shards and
+    /// columns, labels out of range, a number of classes that is not the data set's. Errors: each of these, with the path.
+    pub fn load(&self, request: &Request, device: &Device) -> Result<Data> {
+        let default = (self.preprocess)();
+        let preprocess = match request.config {
+            Some(config) => Preprocess::from_timm_config(config)?,
+            None => default.clone(),
         };
-        for permuted in [&one, &two] {
-            assert_ne!(permuted.labels, zero.labels);
-            assert_eq!(sorted(permuted), sorted(&zero));
+        if preprocess.channels() != default.channels() {
+            let problem = format!("{} channels, but {} has {}", preprocess.channels(), self.name, default.channels());
+            return Err(Error::content("config.json", problem));
         }
+        let location = locate(self, request.data, location::root().as_deref())?;
+        let (pool, test, classes) = self.sources(&location)?;
+        let is_default = preprocess == default;
+        let set = |source| ImageSet::new(source, preprocess.clone(), is_default, request.corrupt, device);
+        let is_shuffled = location == Location::Embedded;
+        Ok(Data { pool: set(pool), test: set(test), preprocess, location, classes, is_shuffled })
     }
 
-    #[test]
-    fn a_smaller_sample_is_the_beginning_of_a_larger_one() {
-        let data = fashion_mnist::load(&Device::Cpu).unwrap();
-        for seed in [0, 1] {
-            let [small, large] = [255, 256].map(|n| data.calibration(n, seed).unwrap());
-            assert_eq!(small.images.dims(), [255, 1, 28, 28]);
-            assert_eq!(
-                (rows(&small.images), &small.labels[..]),
-                (rows(&large.images)[..255].to_vec(), &large.labels[..255])
-            );
-            assert_ne!(small.sha256, large.sha256);
-            assert_eq!(small.sha256, data.calibration(255, seed).unwrap().sha256);
-        }
-    }
-
-    #[test]
-    fn the_hash_of_a_sample_covers_the_images_of_the_pool() {
-        let data = fashion_mnist::load(&Device::Cpu).unwrap();
-        let other = Data { pool: data.test.clone(), ..data.clone() };
-        assert_ne!(data.calibration(16, 0).unwrap().sha256, other.calibration(16, 0).unwrap().sha256);
-    }
-
-    #[test]
-    fn a_sample_of_no_image_or_of_more_than_there_are_is_refused() {
-        let data = fashion_mnist::load(&Device::Cpu).unwrap();
-        for n in [0, 4097] {
-            let error = data.calibration(n, 0).unwrap_err().to_string();
-            assert!(error.contains(&format!("calib-images = {n}: must be 1 to 4096")), "{error}");
+    /// Pool, test split and number of classes at `location`.
+    fn sources(&self, location: &Location) -> Result<(Source, Source, Option<usize>)> {
+        let stored = |(pool, test): InMemory| (Source::Memory(pool), Source::Memory(test), self.classes);
+        let missing = |format: &str| {
+            let problem = format!("{} is not read from {format}: data = \"{location}\"", self.name);
+            Error::Usage(problem)
+        };
+        match location {
+            Location::Embedded => match self.embedded {
+                Some((_, read)) => Ok(stored(read()?)),
+                None => Err(missing("the binary")),
+            },
+            Location::Binary(path) => Ok(stored(self.binary.ok_or_else(|| missing("binary files"))?(path)?)),
+            Location::Idx(path) => Ok(stored(self.idx.ok_or_else(|| missing("IDX files"))?(path)?)),
+            Location::Folder(path) => {
+                let classes = folder::classes(&path.join(VAL))?;
+                if let Some(known) = self.classes.filter(|known| *known != classes.len()) {
+                    let problem = format!(
+                        "{} classes, but {} has {known}: with other folders class indices would be others (dataset = \
+                         \"{}\" takes any number)",
+                        classes.len(),
+                        self.name,
+                        PLAIN.name
+                    );
+                    return Err(Error::content(path.join(VAL), problem));
+                }
+                let test = folder::Files::open(path, VAL, &classes)?;
+                let pool = folder::Files::open(path, TRAIN, &classes)?;
+                Ok((Source::Files(pool), Source::Files(test), Some(classes.len())))
+            }
+            Location::Parquet(path) => {
+                let labels = Labels { columns: self.labels, classes: self.classes };
+                let test = Shards::open(path, &shards::TEST, labels, true)?;
+                let pool = Shards::open(path, &shards::POOL, labels, false)?;
+                Ok((Source::Shards(pool), Source::Shards(test), self.classes))
+            }
         }
     }
 }
+
+/// Folders of an image folder's splits.
+const TRAIN: &str = "train";
+const VAL: &str = "val";
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! A cell: one configuration of a grid, with nothing left to default.
 
+use crate::data::Corrupt;
 use crate::data::augment::Augmentation;
 use crate::error::{Error, Result as LibraryResult};
 use crate::meta::config::{Meta, Terms, Transform};
@@ -90,6 +91,12 @@ pub struct Cell {
     pub weights: String,
     /// Name in [`crate::data::DATASETS`].
     pub dataset: String,
+    /// Where the images lie ([`crate::data::location::Location`]); not part of the run's identity, their hashes are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// What becomes of images that cannot be decoded.
+    #[serde(default, skip_serializing_if = "Corrupt::is_error")]
+    pub corrupt: Corrupt,
     pub bits: Bits,
     /// Name in [`crate::methods::METHODS`].
     pub method: String,

@@ -8,12 +8,17 @@ use crate::recon::recipe::{Granularity, Recipe};
 
 /// The first value of `cell` that is out of range: its key and what is wrong.
 pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
-    let pool = data::find(&cell.dataset).map_or(usize::MAX, |dataset| dataset.pool_images);
-    if cell.calib_images == 0 || cell.calib_images > pool {
-        return Err((
-            "calib-images",
-            format!("{} is not 1 to {pool}, the size of the pool of {}", cell.calib_images, cell.dataset),
-        ));
+    let dataset = data::find(&cell.dataset);
+    let pool = dataset.filter(|_| cell.data.is_none()).and_then(|dataset| dataset.embedded_pool());
+    match pool {
+        Some(pool) if cell.calib_images == 0 || cell.calib_images > pool => {
+            return Err((
+                "calib-images",
+                format!("{} is not 1 to {pool}, the size of the pool of {}", cell.calib_images, cell.dataset),
+            ));
+        }
+        None if cell.calib_images == 0 => return Err(("calib-images", "0 is not allowed".to_string())),
+        _ => {}
     }
     if i64::try_from(cell.seed).is_err() {
         return Err(("seed", format!("{} is more than {}, the largest integer of TOML", cell.seed, i64::MAX)));
@@ -91,9 +96,9 @@ pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
     }
 }
 
-/// Height and width of the images, where the data set has one size.
+/// Height and width of the images, unless the checkpoint wants another size.
 fn calib_side(cell: &Cell) -> Option<(usize, usize)> {
-    data::find(&cell.dataset).map(|dataset| dataset.size)
+    data::find(&cell.dataset).map(|dataset| (dataset.preprocess)().crop)
 }
 
 /// What the prediction difference and the distribution correction need where they are on.
@@ -207,6 +212,8 @@ mod tests {
             arch: "resnet20".into(),
             weights: "embedded".into(),
             dataset: "fashion-mnist".into(),
+            data: None,
+            corrupt: data::Corrupt::Error,
             bits: Bits { w: 2, a: 2 },
             method: method.name.into(),
             variant: None,

@@ -313,6 +313,8 @@ impl<'a> Expansion<'a> {
             arch: arch_name,
             weights: over.weights.unwrap_or_else(|| EMBEDDED.to_string()),
             dataset: over.dataset.unwrap_or_else(|| "fashion-mnist".to_string()),
+            data: over.data,
+            corrupt: over.corrupt.unwrap_or_default(),
             bits,
             method: method_name,
             variant: variant.cloned().or(over.variant),

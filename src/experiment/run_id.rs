@@ -10,7 +10,7 @@ use std::fmt;
 pub struct RunId(String);
 
 impl RunId {
-    /// Hash of every field of the cell but its variant's name, of weights, calibration sample and test set, and of the
+    /// Hash of every field of the cell but its variant's name and where its data lie, of weights, calibration sample and test set, and of the
     /// method's revision. Devices, threads, paths and git revisions are recorded instead.
     pub fn new(cell: &Cell, hashes: &Hashes, method_revision: u32) -> Self {
         let mut text = String::new();
@@ -26,6 +26,7 @@ pub fn identity(cell: &Cell, hashes: &Hashes, method_revision: u32) -> Vec<(Stri
     let mut fields = cell.fields();
     fields.remove("variant");
     // Of a file the content counts, which is hashed below, not where it lies.
+    fields.remove("data");
     if let Some(weights) = fields.get_mut("weights") {
         weights.truncate(weights.find(':').unwrap_or(weights.len()));
     }

@@ -7,6 +7,9 @@
 //!
 //! [base]                            # what all cells share: any field of a cell
 //! arch = "resnet20"
+//! dataset = "cifar-10"              # optional: fashion-mnist (the default), mnist, cifar-10, cifar-100, imagenet, image-folder
+//! data = "binary:cifar-10"          # optional: where it lies, by default under $HARNESS_DATA; folder:, parquet:, binary:, idx:
+//! corrupt = "skip"                  # optional: leave out images that cannot be decoded; by default they are errors
 //! calib-images = 1024
 //! augment = ["mixup"]               # optional: images added to the calibration images (see [`crate::data::augment`])
 //! [base.recipe]                     # any field of a recipe
@@ -52,7 +55,9 @@
 
 use super::cell::{Bits, Setting};
 use super::table::WireTable;
+use crate::data::Corrupt;
 use crate::data::augment::Augmentation;
+use crate::data::location::Location;
 use crate::meta::config::{MetaOverride, TermsOverride, TransformOverride};
 use crate::recon::recipe::RecipeOverride;
 use crate::{arch, assets, data, methods};
@@ -103,6 +108,9 @@ pub struct CellOverride {
     pub weights: Option<String>,
     #[serde(deserialize_with = "known_dataset")]
     pub dataset: Option<String>,
+    #[serde(deserialize_with = "known_location")]
+    pub data: Option<String>,
+    pub corrupt: Option<Corrupt>,
     pub bits: Option<Bits>,
     #[serde(deserialize_with = "known_method")]
     pub method: Option<String>,
@@ -129,6 +137,8 @@ impl CellOverride {
         take(&mut self.arch, &over.arch);
         take(&mut self.weights, &over.weights);
         take(&mut self.dataset, &over.dataset);
+        take(&mut self.data, &over.data);
+        take(&mut self.corrupt, &over.corrupt);
         take(&mut self.bits, &over.bits);
         take(&mut self.method, &over.method);
         take(&mut self.variant, &over.variant);
@@ -185,6 +195,12 @@ fn known_arch<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
 
 fn known_dataset<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     one_of(deserializer, "data set", data::DATASETS.iter().map(|dataset| dataset.name))
+}
+
+fn known_location<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let location: Location = text.parse().map_err(serde::de::Error::custom)?;
+    Ok(Some(location.to_string()))
 }
 
 fn known_method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -50,6 +50,11 @@ impl StateDict {
         self.asked
     }
 
+    /// Size of tensor `name`, not yet taken, in dimension `dim`.
+    pub fn size(&self, name: &str, dim: usize) -> Option<usize> {
+        self.tensors.get(name).and_then(|tensor| tensor.dims().get(dim).copied())
+    }
+
     /// Ends the building of `arch` from the weights in `origin`: an error that lists everything missing, misshapen,
     /// unusable or left over.
     pub fn finish(mut self, arch: &str, origin: &str) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Checks before a cell is quantized: a wrong checkpoint or preprocessing must not become a number in a table.
 
-use super::evaluate::{predict, top1};
+use super::evaluate::evaluate;
 use super::inputs::Inputs;
 use crate::error::{Error, Result};
 use crate::graph::Network;
@@ -30,6 +30,8 @@ pub struct FullPrecisionCache {
 struct Remembered {
     test_top1: f64,
     images: usize,
+    #[serde(default)]
+    skipped: usize,
 }
 
 impl FullPrecisionCache {
@@ -45,16 +47,20 @@ impl FullPrecisionCache {
             .join(format!("{}-{:.16}-{:.16}-r{REVISION}.json", inputs.network.arch, hashes.weights, hashes.test));
         // A file that cannot be read or parsed only costs a measurement.
         let remembered = std::fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Remembered>(&json).ok());
-        let images = inputs.test.labels.len();
-        let measured = match remembered.filter(|remembered| remembered.images == images) {
+        let images = inputs.test.len();
+        // What was measured without the unreadable images says nothing where these are errors.
+        let counts = |remembered: &Remembered| {
+            remembered.images == images && (remembered.skipped == 0 || !inputs.test.corrupt.is_error())
+        };
+        let measured = match remembered.filter(counts) {
             Some(remembered) => {
                 mark_used(&path);
                 remembered.test_top1
             }
             None => {
-                let predictions = predict(&inputs.test, control, |x| logits(&inputs.network, x))?;
-                let test_top1 = top1(&predictions, &inputs.test.labels);
-                let json = serde_json::to_vec(&Remembered { test_top1, images })
+                let evaluation = evaluate(&inputs.test, control, |x| logits(&inputs.network, x))?;
+                let (test_top1, skipped) = (evaluation.top1(), evaluation.skipped);
+                let json = serde_json::to_vec(&Remembered { test_top1, images, skipped })
                     .map_err(|error| Error::content(&path, error.to_string()))?;
                 atomic::write(&path, &json)?;
                 test_top1
@@ -117,8 +123,7 @@ mod tests {
         let cache = FullPrecisionCache::new(folder.path());
         let mut inputs = inputs();
         // 500 images of 10,000: fast, and not the accuracy of the card.
-        inputs.test.images = inputs.test.images.narrow(0, 0, 500).unwrap();
-        inputs.test.labels.truncate(500);
+        inputs.test = inputs.test.truncated(500);
         let error = cache.accuracy(&inputs, &CONTROL).unwrap_err().to_string();
         assert!(error.contains("its card says 92.76 %") && error.contains("preprocessing"), "{error}");
         let card = inputs.card.take();
@@ -126,8 +131,8 @@ mod tests {
         assert!((0.88..0.97).contains(&measured), "{measured}");
         inputs.card = card.map(|card| Card { test_top1: measured + 0.0001, ..card });
         assert_eq!(cache.accuracy(&inputs, &CONTROL).unwrap(), measured);
-        // Remembered: shuffled labels are not measured again until something hashed changes.
-        inputs.test.labels.rotate_left(1);
+        // Remembered: another network is not measured as long as nothing hashed changes.
+        inputs.network.units.truncate(1);
         assert_eq!(cache.accuracy(&inputs, &CONTROL).unwrap(), measured);
     }
 

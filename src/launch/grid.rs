@@ -85,6 +85,7 @@ pub fn run_grid(cells: &[(RunId, Cell, Hashes)], loader: &mut Loader, launch: &L
             metrics: result.as_ref().map(|result| result.metrics.clone()),
             cost: watch.cost(),
             provenance,
+            preprocess: result.as_ref().map(|result| result.preprocess.clone()),
         };
         let log = log.finish(&record);
         let artefacts = Artefacts {

@@ -2,10 +2,11 @@
 
 use crate::arch::{self, ArchSpec};
 use crate::assets::checkpoint::{Card, Checkpoint, load_weights};
-use crate::data::{self, Data, Split};
+use crate::data::preprocess::Preprocess;
+use crate::data::{self, Corrupt, Data, ImageSet, Request, Sample, Split};
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
-use crate::graph::Network;
+use crate::graph::{Network, Op};
 use crate::store::record::Hashes;
 use candle_core::Device;
 use std::collections::HashMap;
@@ -15,7 +16,10 @@ pub struct Inputs {
     /// As pretrained, BatchNorm not folded.
     pub network: Network,
     pub calib: Split,
-    pub test: Split,
+    /// Where the calibration images come from.
+    pub sample: Sample,
+    pub test: ImageSet,
+    pub preprocess: Preprocess,
     pub hashes: Hashes,
     /// What the checkpoint's card promises.
     pub card: Option<Card>,
@@ -24,34 +28,60 @@ pub struct Inputs {
 /// Loads inputs and remembers them.
 pub struct Loader {
     device: Device,
-    checkpoints: HashMap<(String, String, String), Checkpoint>,
-    data: HashMap<String, Data>,
-    calibrations: HashMap<(String, usize, u64), Split>,
+    checkpoints: HashMap<CheckpointKey, Checkpoint>,
+    data: HashMap<DataKey, Data>,
+    samples: HashMap<SampleKey, Sample>,
+    /// The images of the last sample: those of ImageNet take 600 MB.
+    calib: Option<(SampleKey, Split)>,
 }
+
+type CheckpointKey = (String, String, String);
+
+/// What determines a cell's data: name, place, how unreadable images are treated, the checkpoint's `config.json`.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct DataKey {
+    dataset: String,
+    data: Option<String>,
+    skip: bool,
+    config: Option<String>,
+}
+
+type SampleKey = (DataKey, usize, u64);
 
 impl Loader {
     pub fn new(device: &Device) -> Self {
-        Self { device: device.clone(), checkpoints: HashMap::new(), data: HashMap::new(), calibrations: HashMap::new() }
+        Self {
+            device: device.clone(),
+            checkpoints: HashMap::new(),
+            data: HashMap::new(),
+            samples: HashMap::new(),
+            calib: None,
+        }
     }
 
     /// Everything that determines the result of `cell` beside itself.
     pub fn hashes(&mut self, cell: &Cell) -> Result<Hashes> {
         let weights = self.checkpoint(cell)?.sha256.clone();
-        let calib = self.calibration(cell)?.sha256;
+        let calib = self.sample(cell)?.sha256;
         let test = self.data(cell)?.test.sha256.clone();
         Ok(Hashes { weights, calib, test })
     }
 
+    /// Errors: anything that cannot be read; a network that does not fit the data.
     pub fn inputs(&mut self, cell: &Cell) -> Result<Inputs> {
         let hashes = self.hashes(cell)?;
         let checkpoint = self.checkpoint(cell)?.clone();
         let card = checkpoint.card.clone();
         let network = arch::load(arch_of(cell)?, checkpoint, &self.device)?;
-        Ok(Inputs { network, calib: self.calibration(cell)?, test: self.data(cell)?.test.clone(), hashes, card })
+        let data = self.data(cell)?;
+        data.check_fit(network.arch, takes_and_tells(&network)?)?;
+        let (test, preprocess) = (data.test.clone(), data.preprocess.clone());
+        let (sample, calib) = (self.sample(cell)?, self.calibration(cell)?);
+        Ok(Inputs { network, calib, sample, test, preprocess, hashes, card })
     }
 
     fn checkpoint(&mut self, cell: &Cell) -> Result<&Checkpoint> {
-        let key = (cell.arch.clone(), cell.weights.clone(), cell.dataset.clone());
+        let key = checkpoint_key(cell);
         if !self.checkpoints.contains_key(&key) {
             let checkpoint = load_weights(&cell.weights, arch_of(cell)?, &cell.dataset, &self.device)?;
             self.checkpoints.insert(key.clone(), checkpoint);
@@ -59,28 +89,100 @@ impl Loader {
         Ok(&self.checkpoints[&key])
     }
 
+    fn data_key(&mut self, cell: &Cell) -> Result<DataKey> {
+        let config = self.checkpoint(cell)?.config.clone();
+        let (dataset, data) = (cell.dataset.clone(), cell.data.clone());
+        Ok(DataKey { dataset, data, skip: cell.corrupt == Corrupt::Skip, config })
+    }
+
     fn data(&mut self, cell: &Cell) -> Result<&Data> {
-        if !self.data.contains_key(&cell.dataset) {
+        let key = self.data_key(cell)?;
+        if !self.data.contains_key(&key) {
             let Some(dataset) = data::find(&cell.dataset) else {
                 return Err(Error::Usage(format!("there is no data set {:?}", cell.dataset)));
             };
-            self.data.insert(cell.dataset.clone(), (dataset.load)(&self.device)?);
+            let request = Request { data: cell.data.as_deref(), config: key.config.as_deref(), corrupt: cell.corrupt };
+            let data = dataset.load(&request, &self.device)?;
+            self.data.insert(key.clone(), data);
         }
-        Ok(&self.data[&cell.dataset])
+        Ok(&self.data[&key])
+    }
+
+    fn sample(&mut self, cell: &Cell) -> Result<Sample> {
+        let key = (self.data_key(cell)?, cell.calib_images, cell.seed);
+        if let Some(sample) = self.samples.get(&key) {
+            return Ok(sample.clone());
+        }
+        let sample = self.data(cell)?.sample(cell.calib_images, cell.seed)?;
+        self.samples.insert(key, sample.clone());
+        Ok(sample)
     }
 
     fn calibration(&mut self, cell: &Cell) -> Result<Split> {
-        let key = (cell.dataset.clone(), cell.calib_images, cell.seed);
-        if let Some(split) = self.calibrations.get(&key) {
+        let key = (self.data_key(cell)?, cell.calib_images, cell.seed);
+        if let Some((_, split)) = self.calib.as_ref().filter(|(of, _)| *of == key) {
             return Ok(split.clone());
         }
-        let split = self.data(cell)?.calibration(cell.calib_images, cell.seed)?;
-        self.calibrations.insert(key, split.clone());
+        let sample = self.sample(cell)?;
+        self.calib = None;
+        let split = self.data(cell)?.materialise(&sample)?;
+        self.calib = Some((key, split.clone()));
         Ok(split)
+    }
+}
+
+fn checkpoint_key(cell: &Cell) -> CheckpointKey {
+    (cell.arch.clone(), cell.weights.clone(), cell.dataset.clone())
+}
+
+/// The number of channels that `network` takes and of classes that it tells apart.
+fn takes_and_tells(network: &Network) -> Result<(usize, usize)> {
+    let mut weighted = network.units.iter().flat_map(|unit| &unit.nodes).filter_map(|node| {
+        let groups = if let Op::Conv(conv) = &node.op { conv.geometry.groups } else { 1 };
+        node.op.weight().map(|weight| (weight, groups))
+    });
+    let first = weighted.next();
+    let last = weighted.last().or(first);
+    match (first, last) {
+        (Some((first, groups)), Some((last, _))) => Ok((first.dim(1)? * groups, last.dim(0)?)),
+        _ => Err(Error::Sanity(format!("{} has no layer with weights", network.arch))),
     }
 }
 
 /// Grids are checked when they are read; a cell from elsewhere may name anything.
 pub(super) fn arch_of(cell: &Cell) -> Result<&'static ArchSpec> {
     arch::find(&cell.arch).ok_or_else(|| Error::Usage(format!("there is no architecture {:?}", cell.arch)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experiment::RunId;
+    use crate::store::record::Record;
+
+    /// Ids of stored runs: another way to read, normalise or hash the embedded images would orphan them.
+    #[test]
+    fn the_ids_of_cells_on_fashion_mnist_stay_as_they_were() {
+        let mut loader = Loader::new(&Device::Cpu);
+        for (seed, id) in [(0, "resnet20-w2a2-qdrop-s0-55d8fd564c"), (2, "resnet20-w2a2-qdrop-s2-65a9731b09")] {
+            let cell = Cell { calib_images: 256, ..Record::sample("x", "qdrop", "W2A2", seed).cell };
+            let hashes = loader.hashes(&cell).unwrap();
+            assert_eq!(RunId::new(&cell, &hashes, 1).to_string(), id);
+        }
+    }
+
+    #[test]
+    fn a_network_for_other_images_or_classes_is_refused() {
+        let mut loader = Loader::new(&Device::Cpu);
+        let cell = Record::sample("x", "qdrop", "W2A2", 0).cell;
+        let network = loader.inputs(&cell).unwrap().network;
+        assert_eq!(takes_and_tells(&network).unwrap(), (1, 10));
+        let data = loader.data(&cell).unwrap();
+        for (fit, problem) in [((3, 10), "takes images of 3 channels, these have 1"), ((1, 1000), "tells 1000 classes")]
+        {
+            let error = data.check_fit("net", fit).unwrap_err().to_string();
+            assert!(error.contains(problem), "{error}");
+        }
+        data.check_fit("net", (1, 10)).unwrap();
+    }
 }

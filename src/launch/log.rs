@@ -42,6 +42,7 @@ impl CellLog {
                     line(lines, at, format_args!("  {phase} {iteration}/{iterations}, loss {loss:.6}"));
                 }
             }
+            Event::Skipped { problem } => line(lines, at, format_args!("skipped: {problem}")),
             Event::Evaluated { of, .. } => {
                 if !lines.evaluating {
                     (lines.phase, lines.evaluating) = ("", true);

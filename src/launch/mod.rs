@@ -10,7 +10,7 @@ mod run_cell;
 mod transform;
 mod usage;
 
-pub use evaluate::{EVAL_BATCH, predict, top1};
+pub use evaluate::{EVAL_BATCH, Evaluation, evaluate, predict, top1};
 pub use gate::{FullPrecisionCache, check_folding};
 pub use grid::{GridEvent, Launch, Outcome, run_grid};
 pub use inputs::{Inputs, Loader};

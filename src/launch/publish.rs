@@ -148,6 +148,7 @@ impl Current {
                 }
             }
             Event::Evaluated { images, of } => self.evaluated = Some((images, of)),
+            Event::Skipped { .. } => {}
         }
     }
 

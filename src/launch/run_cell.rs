@@ -1,11 +1,11 @@
 //! One cell, from its inputs to its metrics.
 
-use super::evaluate::{predict, top1};
+use super::evaluate::{evaluate, predict, top1};
 use super::gate::{FullPrecisionCache, check_folding};
 use super::inputs::Inputs;
 use super::transform::TransformCache;
-use crate::data;
 use crate::data::augment::Normalisation;
+use crate::data::preprocess::Preprocess;
 use crate::error::Result;
 use crate::experiment::Cell;
 use crate::graph::fold_bn::fold_bn;
@@ -14,7 +14,7 @@ use crate::meta::nets::TransformNet;
 use crate::meta::train::Trainable;
 use crate::quant::model::Mode;
 use crate::recon::added::{Added, transformed};
-use crate::recon::event::Control;
+use crate::recon::event::{Control, Event};
 use crate::recon::{Calibration, quantize};
 use crate::store::record::{Metrics, UnitTrace};
 use crate::store::{Pictures, Predictions};
@@ -39,6 +39,7 @@ impl Caches {
 pub struct CellResult {
     pub metrics: Metrics,
     pub predictions: Predictions,
+    pub preprocess: Preprocess,
     /// Of the transform network, if there is one.
     pub pictures: Option<Pictures>,
 }
@@ -52,18 +53,18 @@ pub fn run_cell(
     control: &Control,
     traces: &mut Vec<UnitTrace>,
 ) -> Result<CellResult> {
+    inputs.sample.skipped.iter().for_each(|problem| (control.observe)(Event::Skipped { problem }));
     let fp_test_top1 = caches.full_precision.accuracy(inputs, control)?;
     let network = fold_bn(&inputs.network, cell.recipe.batch_norm)?;
     check_folding(&inputs.network, &network, &inputs.calib.images, control)?;
     let net = caches.transforms.network(cell, inputs, control)?;
-    let normalisation =
-        data::find(&cell.dataset).map(|dataset| Normalisation { mean: vec![dataset.mean], std: vec![dataset.std] });
+    let normalisation = Normalisation { mean: inputs.preprocess.mean.clone(), std: inputs.preprocess.std.clone() };
     let calib = Calibration {
         images: &inputs.calib.images,
         trained: &inputs.network,
         added: Added {
             augment: &cell.augment,
-            normalisation: normalisation.as_ref(),
+            normalisation: Some(&normalisation),
             transform: trainable(cell, net.as_ref()),
             labels: &inputs.calib.labels,
         },
@@ -71,12 +72,14 @@ pub fn run_cell(
     let model = quantize(&network, &calib, (cell.bits, cell.setting), &cell.recipe, cell.seed, control, traces)?;
     let quantized = |x: &_| model.units.iter().try_fold(Clone::clone(x), |x, unit| unit.forward(&x, Mode::HARD));
     let calib_classes = predict(&inputs.calib, control, quantized)?;
-    let test = predict(&inputs.test, control, quantized)?;
+    let test = evaluate(&inputs.test, control, quantized)?;
     let metrics = Metrics {
         fp_test_top1,
-        test_top1: top1(&test, &inputs.test.labels),
+        test_top1: test.top1(),
         calib_top1: top1(&calib_classes, &inputs.calib.labels),
-        test_images: test.len(),
+        test_images: test.classes.len(),
+        skipped_images: test.skipped,
+        skipped_calib_images: inputs.sample.skipped.len(),
     };
     let pictures = calib.added.transform.as_ref().map(|transform| -> Result<Pictures> {
         // A whole batch goes through the network, whose BatchNorm layers see batches.
@@ -86,12 +89,13 @@ pub fn run_cell(
         Ok(Pictures { x: calib.images.narrow(0, 0, shown)?, t_x: t_x.narrow(0, 0, shown)? })
     });
     let predictions = Predictions {
-        test,
+        test: test.classes,
         calib: calib_classes,
-        test_labels: inputs.test.labels.clone(),
+        test_labels: test.labels,
         calib_labels: inputs.calib.labels.clone(),
+        calib_indices: inputs.sample.indices.clone(),
     };
-    Ok(CellResult { metrics, predictions, pictures: pictures.transpose()? })
+    Ok(CellResult { metrics, predictions, preprocess: inputs.preprocess.clone(), pictures: pictures.transpose()? })
 }
 
 /// The transform network of `cell` with its training.

@@ -158,8 +158,8 @@ fn fill(mut block: Block, members: &[&Record]) -> Block {
 /// variant differ (`drop-input 0.5`), since an entry is a mean over seeds and never over configurations.
 fn variants(members: &[&Record]) -> Vec<Option<String>> {
     // Told apart by blocks, rows and columns already, or averaged over.
-    const KNOWN: [&str; 9] =
-        ["arch", "weights", "dataset", "bits", "method", "variant", "setting", "calib-images", "seed"];
+    const KNOWN: [&str; 10] =
+        ["arch", "weights", "dataset", "data", "bits", "method", "variant", "setting", "calib-images", "seed"];
     let fields: Vec<BTreeMap<String, String>> = members
         .iter()
         .map(|record| {

@@ -16,7 +16,7 @@ pub fn png(width: usize, height: usize, channels: usize, pixels: &[u8]) -> Resul
     let mut encoder = png::Encoder::new(&mut bytes, side(width)?, side(height)?);
     encoder.set_depth(png::BitDepth::Eight);
     encoder.set_color(if channels == 1 { png::ColorType::Grayscale } else { png::ColorType::Rgb });
-    encoder.set_compression(png::Compression::Best);
+    encoder.set_compression(png::Compression::High);
     let written = encoder.write_header().and_then(|mut writer| writer.write_image_data(pixels));
     written.map_err(|error| refused(error.to_string()))?;
     Ok(bytes)
@@ -60,8 +60,8 @@ mod tests {
     use super::*;
 
     fn decoded(bytes: &[u8]) -> (u32, u32, Vec<u8>) {
-        let mut reader = png::Decoder::new(bytes).read_info().unwrap();
-        let mut buffer = vec![0; reader.output_buffer_size()];
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+        let mut buffer = vec![0; reader.output_buffer_size().unwrap()];
         let info = reader.next_frame(&mut buffer).unwrap();
         buffer.truncate(info.buffer_size());
         (info.width, info.height, buffer)

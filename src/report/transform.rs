@@ -24,12 +24,33 @@ pub struct TransformRun {
     pub traces: Vec<UnitTrace>,
 }
 
-/// Images beside their transforms: grey levels (of the first channel) from 0 to 1, rows one after the other.
+/// Red, green and blue from 0 to 1.
+pub type Colour = [f32; 3];
+
+/// Images beside their transforms, rows one after the other.
 pub struct Strip {
     pub height: usize,
     pub width: usize,
-    pub x: Vec<Vec<f32>>,
-    pub t_x: Vec<Vec<f32>>,
+    pub x: Vec<Vec<Colour>>,
+    pub t_x: Vec<Vec<Colour>>,
+}
+
+impl Strip {
+    /// Reduced in both directions by a whole `factor`, each pixel the mean of those that it replaces.
+    fn reduced(&self, factor: usize) -> Strip {
+        let (height, width) = ((self.height / factor).max(1), (self.width / factor).max(1));
+        let mean = |image: &Vec<Colour>, y: usize, x: usize| {
+            let (rows, columns) = (factor.min(self.height), factor.min(self.width));
+            let block =
+                (0..rows * columns).map(|i| image[(y * rows + i / columns) * self.width + x * columns + i % columns]);
+            block.fold([0.0; 3], |sum, colour| [0, 1, 2].map(|c| sum[c] + colour[c] / (rows * columns) as f32))
+        };
+        let reduce = |images: &[Vec<Colour>]| {
+            let image = |image| (0..height * width).map(|at| mean(image, at / width, at % width)).collect();
+            images.iter().map(image).collect()
+        };
+        Strip { height, width, x: reduce(&self.x), t_x: reduce(&self.t_x) }
+    }
 }
 
 /// PNG of all `runs`, one below the other; `None` if there are none.
@@ -58,14 +79,17 @@ type Panel<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 
 /// Rows: images, transforms, differences (grey where nothing changed).
 fn draw_pictures(area: &Panel, strip: &Strip) -> Result<()> {
-    let difference: Vec<Vec<f32>> = strip
+    let columns = strip.x.len().max(1) as i32;
+    let (width, height) = area.dim_in_pixel();
+    let (across, down) = ((width as i32 - ROW_NAMES) / columns - 1, (height as i32 - TITLE) / 3 - 1);
+    let factor = (strip.width.div_ceil(across.max(1) as usize)).max(strip.height.div_ceil(down.max(1) as usize));
+    let strip = strip.reduced(factor);
+    let difference: Vec<Vec<Colour>> = strip
         .x
         .iter()
         .zip(&strip.t_x)
-        .map(|(x, t_x)| x.iter().zip(t_x).map(|(x, t)| 0.5 + (t - x) / 2.0).collect())
+        .map(|(x, t_x)| x.iter().zip(t_x).map(|(x, t)| [0, 1, 2].map(|c| 0.5 + (t[c] - x[c]) / 2.0)).collect())
         .collect();
-    let columns = strip.x.len().max(1) as i32;
-    let (width, height) = area.dim_in_pixel();
     let across = (width as i32 - ROW_NAMES) / (columns * (strip.width as i32 + 1));
     let down = (height as i32 - TITLE) / (3 * (strip.height as i32 + 1));
     let zoom = across.min(down).max(1);
@@ -75,14 +99,12 @@ fn draw_pictures(area: &Panel, strip: &Strip) -> Result<()> {
         area.draw(&Text::new(*name, (10, middle), ("sans-serif", TEXT - 2).into_font())).map_err(failed)?;
         for (column, image) in images.iter().enumerate() {
             let left = ROW_NAMES + column as i32 * zoom * (strip.width as i32 + 1);
-            for (index, grey) in image.iter().enumerate() {
+            for (index, colour) in image.iter().enumerate() {
                 let (y, x) = ((index / strip.width) as i32, (index % strip.width) as i32);
                 let corner = (left + x * zoom, top + y * zoom);
-                let level = (grey.clamp(0.0, 1.0) * 255.0).round() as u8;
-                let pixel = Rectangle::new(
-                    [corner, (corner.0 + zoom, corner.1 + zoom)],
-                    RGBColor(level, level, level).filled(),
-                );
+                let [red, green, blue] = colour.map(|level| (level.clamp(0.0, 1.0) * 255.0).round() as u8);
+                let corners = [corner, (corner.0 + zoom, corner.1 + zoom)];
+                let pixel = Rectangle::new(corners, RGBColor(red, green, blue).filled());
                 area.draw(&pixel).map_err(failed)?;
             }
         }
@@ -157,6 +179,23 @@ mod tests {
     use crate::store::record::TermTrace;
 
     #[test]
+    fn a_reduced_picture_is_made_of_means_and_keeps_its_colours() {
+        let x = vec![
+            [0.0, 0.5, 1.0],
+            [1.0, 0.5, 0.0],
+            [0.2; 3],
+            [0.4; 3],
+            [0.0, 0.5, 1.0],
+            [1.0, 0.5, 0.0],
+            [0.6; 3],
+            [0.8; 3],
+        ];
+        let reduced = Strip { height: 2, width: 4, x: vec![x], t_x: Vec::new() }.reduced(2);
+        assert_eq!((reduced.height, reduced.width), (1, 2));
+        assert_eq!(reduced.x, [[[0.5; 3], [0.5; 3]]]);
+    }
+
+    #[test]
     fn runs_with_and_without_pictures_are_drawn() {
         let mut trace = UnitTrace::new("layer1.0", "meta");
         (trace.iterations, trace.loss) = (vec![1, 2], vec![2.0, 1.0]);
@@ -166,9 +205,12 @@ mod tests {
             loss: vec![0.1, 0.2],
             gradient_norm: vec![0.0, f64::NAN],
         }];
-        let strip = Strip { height: 2, width: 3, x: vec![vec![0.0; 6]], t_x: vec![vec![2.0; 6]] };
+        let strip = Strip { height: 2, width: 3, x: vec![vec![[0.0; 3]; 6]], t_x: vec![vec![[2.0; 3]; 6]] };
         let run = |pictures| TransformRun { title: "run".into(), pictures, traces: vec![trace.clone()] };
-        let both = draw(&[run(Some(strip)), run(None)]).unwrap().unwrap();
+        // Larger than the panel.
+        let large =
+            Strip { height: 500, width: 300, x: vec![vec![[0.5; 3]; 150_000]], t_x: vec![vec![[0.0; 3]; 150_000]] };
+        let both = draw(&[run(Some(strip)), run(Some(large)), run(None)]).unwrap().unwrap();
         assert!(both.starts_with(b"\x89PNG"));
         assert!(draw(&[]).unwrap().is_none());
     }

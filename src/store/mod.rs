@@ -18,7 +18,7 @@ pub use pixels::Pixels;
 pub use query::{Query, select_one};
 
 use crate::error::{Error, Result};
-use crate::report::transform::Strip;
+use crate::report::transform::{Colour, Strip};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use record::{Record, UnitTrace};
@@ -50,6 +50,8 @@ pub struct Predictions {
     pub calib: Vec<u32>,
     pub test_labels: Vec<u32>,
     pub calib_labels: Vec<u32>,
+    /// Positions of the calibration images in the pool; empty in files from before this was kept.
+    pub calib_indices: Vec<u32>,
 }
 
 /// Some calibration images beside what a transform network made of them, `(N, C, H, W)`, normalised.
@@ -75,13 +77,26 @@ impl Pictures {
         }
     }
 
-    /// Grey levels of the first channel, with `grey = mean + std * pixel`.
-    pub fn strip(&self, mean: f64, std: f64) -> Result<Strip> {
-        let (_, _, height, width) = self.x.dims4()?;
-        let grey = |images: &Tensor| -> Result<Vec<Vec<f32>>> {
-            Ok(images.narrow(1, 0, 1)?.affine(std, mean)?.flatten_from(1)?.to_vec2::<f32>()?)
+    /// Levels from 0 to 1, with `level = mean + std * pixel` of each channel.
+    ///
+    /// Errors: other than one or three channels, or another number of them than of means.
+    pub fn strip(&self, mean: &[f64], std: &[f64]) -> Result<Strip> {
+        let (_, channels, height, width) = self.x.dims4()?;
+        if !matches!(channels, 1 | 3) || (mean.len(), std.len()) != (channels, channels) {
+            let problem = format!("pictures of {channels} channels with {} means", mean.len());
+            return Err(Error::Shape { op: "strip", problem });
+        }
+        let colours = |images: &Tensor| -> Result<Vec<Vec<Colour>>> {
+            let planes = (0..3).map(|colour| -> Result<_> {
+                let channel = colour.min(channels - 1);
+                let plane = images.narrow(1, channel, 1)?.affine(std[channel], mean[channel])?;
+                Ok(plane.flatten_from(1)?.to_vec2::<f32>()?)
+            });
+            let planes: Vec<Vec<Vec<f32>>> = planes.collect::<Result<_>>()?;
+            let pixel = |image: usize, at: usize| [0, 1, 2].map(|colour| planes[colour][image][at]);
+            Ok((0..images.dim(0)?).map(|image| (0..height * width).map(|at| pixel(image, at)).collect()).collect())
         };
-        Ok(Strip { height, width, x: grey(&self.x)?, t_x: grey(&self.t_x)? })
+        Ok(Strip { height, width, x: colours(&self.x)?, t_x: colours(&self.t_x)? })
     }
 
     fn to_safetensors(&self, run: &Path) -> Result<Vec<u8>> {
@@ -300,7 +315,7 @@ fn readable_by_all(_folder: &Path) -> std::io::Result<()> {
 }
 
 impl Predictions {
-    /// U32 tensors `test`, `calib`, `test_labels`, `calib_labels`.
+    /// U32 tensors `test`, `calib`, `test_labels`, `calib_labels`, `calib_indices`.
     fn to_safetensors(&self, path: &Path) -> Result<Vec<u8>> {
         let tensor = |classes: &[u32]| Tensor::from_slice(classes, classes.len(), &Device::Cpu);
         let tensors = HashMap::from([
@@ -308,6 +323,7 @@ impl Predictions {
             ("calib", tensor(&self.calib)?),
             ("test_labels", tensor(&self.test_labels)?),
             ("calib_labels", tensor(&self.calib_labels)?),
+            ("calib_indices", tensor(&self.calib_indices)?),
         ]);
         safetensors::serialize(&tensors, None).map_err(|error| Error::content(path, error.to_string()))
     }
@@ -317,6 +333,10 @@ impl Predictions {
         let path = folder.join(PREDICTIONS);
         let bytes = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
         let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        let calib_indices = match tensors.remove("calib_indices") {
+            Some(tensor) => tensor.to_vec1::<u32>()?,
+            None => Vec::new(),
+        };
         let mut take = |name: &str| match tensors.remove(name) {
             Some(tensor) => Ok(tensor.to_vec1::<u32>()?),
             None => Err(Error::content(&path, format!("no tensor {name}"))),
@@ -326,6 +346,7 @@ impl Predictions {
             calib: take("calib")?,
             test_labels: take("test_labels")?,
             calib_labels: take("calib_labels")?,
+            calib_indices,
         })
     }
 }

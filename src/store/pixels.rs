@@ -47,9 +47,10 @@ impl Pixels {
     /// The pictures that `run` left, if any.
     pub fn read(run: &Stored) -> Result<Option<Self>> {
         let Some(pictures) = Pictures::read(&run.folder)? else { return Ok(None) };
-        let normalisation = data::find(&run.record.cell.dataset).map_or_else(
+        let of_data_set = || data::find(&run.record.cell.dataset).map(|dataset| (dataset.preprocess)());
+        let normalisation = run.record.preprocess.clone().or_else(of_data_set).map_or_else(
             || Normalisation { mean: vec![0.0; 3], std: vec![1.0; 3] },
-            |dataset| Normalisation { mean: vec![dataset.mean], std: vec![dataset.std] },
+            |preprocess| Normalisation { mean: preprocess.mean, std: preprocess.std },
         );
         pictures.pixels(&normalisation).map(Some)
     }

@@ -1,5 +1,6 @@
 //! What is kept of one run.
 
+use crate::data::preprocess::Preprocess;
 use crate::experiment::Cell;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -43,6 +44,17 @@ pub struct Metrics {
     /// Quantized top-1 on the calibration images.
     pub calib_top1: f64,
     pub test_images: usize,
+    /// Test images left out because they cannot be decoded.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_images: usize,
+    /// Unreadable training images that others took the place of in the calibration sample.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub skipped_calib_images: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What a run cost.
@@ -88,6 +100,9 @@ pub struct Record {
     pub metrics: Option<Metrics>,
     pub cost: Cost,
     pub provenance: Provenance,
+    /// How the images were preprocessed; `None` in records from before this was kept, and if none were loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<Preprocess>,
 }
 
 /// The losses of one unit while it was reconstructed, sampled every few iterations.
@@ -177,6 +192,8 @@ impl Record {
                 arch: "resnet20".into(),
                 weights: "embedded".into(),
                 dataset: "fashion-mnist".into(),
+                data: None,
+                corrupt: crate::data::Corrupt::Error,
                 bits: bits.parse().unwrap(),
                 method: method.into(),
                 variant: None,
@@ -193,7 +210,14 @@ impl Record {
             hashes: Hashes { weights: "aa".into(), calib: "bb".into(), test: "cc".into() },
             status: Status::Done,
             error: None,
-            metrics: Some(Metrics { fp_test_top1: 0.9276, test_top1: 0.8, calib_top1: 0.85, test_images: 2 }),
+            metrics: Some(Metrics {
+                fp_test_top1: 0.9276,
+                test_top1: 0.8,
+                calib_top1: 0.85,
+                test_images: 2,
+                skipped_images: 0,
+                skipped_calib_images: 0,
+            }),
             cost: Cost { wall_s: 1.0, cpu_s: 2.0, peak_memory_bytes: Some(3) },
             provenance: Provenance {
                 device: "cpu".into(),
@@ -205,6 +229,7 @@ impl Record {
                 git_revision: "0123456789".into(),
                 started_unix_s: 0,
             },
+            preprocess: None,
         }
     }
 
@@ -216,7 +241,7 @@ impl Record {
 
     /// The same with these accuracies.
     pub fn with_top1(mut self, test_top1: f64, calib_top1: f64) -> Self {
-        self.metrics = Some(Metrics { fp_test_top1: 0.9276, test_top1, calib_top1, test_images: 2 });
+        self.metrics = self.metrics.map(|metrics| Metrics { test_top1, calib_top1, ..metrics });
         self
     }
 }

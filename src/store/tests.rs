@@ -6,7 +6,13 @@ fn record(id: &str) -> Record {
 }
 
 fn predictions() -> Predictions {
-    Predictions { test: vec![1, 2], calib: vec![3], test_labels: vec![1, 0], calib_labels: vec![3] }
+    Predictions {
+        test: vec![1, 2],
+        calib: vec![3],
+        test_labels: vec![1, 0],
+        calib_labels: vec![3],
+        calib_indices: vec![7],
+    }
 }
 
 #[test]

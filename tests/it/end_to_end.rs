@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use metaaug::arch::ARCHS;
 use metaaug::assets::checkpoint::{EMBEDDED, load_weights};
-use metaaug::data::{self, Split};
+use metaaug::data::{self, Request, Split};
 use metaaug::experiment::{Bits, Setting};
 use metaaug::graph::Network;
 use metaaug::graph::fold_bn::fold_bn;
@@ -32,8 +32,7 @@ fn network(arch: &'static metaaug::arch::ArchSpec) -> Network {
 
 /// The first `n` test images.
 fn test_split(n: usize) -> Split {
-    let test = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().test;
-    Split { images: test.images.narrow(0, 0, n).unwrap(), labels: test.labels[..n].to_vec(), sha256: String::new() }
+    data::find("fashion-mnist").unwrap().load(&Request::default(), &Device::Cpu).unwrap().test.first(n).unwrap()
 }
 
 fn accuracy(model: &QuantModel, test: &Split) -> f64 {
@@ -56,7 +55,12 @@ fn quantized(
 
 #[test]
 fn every_method_keeps_four_bits_close_to_full_precision() {
-    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(64, 0).unwrap();
+    let calib = data::find("fashion-mnist")
+        .unwrap()
+        .load(&Request::default(), &Device::Cpu)
+        .unwrap()
+        .calibration(64, 0)
+        .unwrap();
     let test = test_split(500);
     for arch in ARCHS.iter().filter(|arch| arch.classes == 10) {
         let network = network(arch);
@@ -77,7 +81,12 @@ fn every_method_keeps_four_bits_close_to_full_precision() {
 
 #[test]
 fn reconstruction_repairs_two_bits() {
-    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(128, 0).unwrap();
+    let calib = data::find("fashion-mnist")
+        .unwrap()
+        .load(&Request::default(), &Device::Cpu)
+        .unwrap()
+        .calibration(128, 0)
+        .unwrap();
     let test = test_split(1000);
     let arch = metaaug::arch::find("resnet20").unwrap();
     let network = network(arch);
@@ -96,7 +105,12 @@ fn reconstruction_repairs_two_bits() {
 
 #[test]
 fn thirty_two_bits_change_nothing() {
-    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(32, 0).unwrap();
+    let calib = data::find("fashion-mnist")
+        .unwrap()
+        .load(&Request::default(), &Device::Cpu)
+        .unwrap()
+        .calibration(32, 0)
+        .unwrap();
     let test = test_split(250);
     let arch = metaaug::arch::find("mobilenetv2-tiny").unwrap();
     let recipe = Recipe { iterations: 2, ..(metaaug::methods::find("qdrop").unwrap().recipe)(arch) };
@@ -114,7 +128,12 @@ fn thirty_two_bits_change_nothing() {
 
 #[test]
 fn the_identity_transform_is_genie_m_on_duplicated_images() {
-    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(32, 0).unwrap();
+    let calib = data::find("fashion-mnist")
+        .unwrap()
+        .load(&Request::default(), &Device::Cpu)
+        .unwrap()
+        .calibration(32, 0)
+        .unwrap();
     let arch = metaaug::arch::find("resnet20").unwrap();
     let recipe = |method: &str, batch: usize| Recipe {
         iterations: 6,
@@ -146,7 +165,12 @@ fn the_identity_transform_is_genie_m_on_duplicated_images() {
 
 #[test]
 fn a_trained_transform_leaves_its_losses_and_does_not_depend_on_threads_or_time() {
-    let calib = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap().calibration(32, 0).unwrap();
+    let calib = data::find("fashion-mnist")
+        .unwrap()
+        .load(&Request::default(), &Device::Cpu)
+        .unwrap()
+        .calibration(32, 0)
+        .unwrap();
     let arch = metaaug::arch::find("resnet20").unwrap();
     let recipe = Recipe { iterations: 4, ..(metaaug::methods::find("metaaug").unwrap().recipe)(arch) };
     let network = network(arch);

@@ -8,6 +8,7 @@ mod compare;
 mod end_to_end;
 mod export;
 mod golden;
+mod images;
 mod list;
 mod metaaug;
 mod removal;

@@ -60,7 +60,14 @@ impl Results {
             hashes,
             status: Status::Done,
             error: None,
-            metrics: Some(Metrics { fp_test_top1: 0.9276, test_top1: top1, calib_top1: 1.0, test_images: right.len() }),
+            metrics: Some(Metrics {
+                fp_test_top1: 0.9276,
+                test_top1: top1,
+                calib_top1: 1.0,
+                test_images: right.len(),
+                skipped_images: 0,
+                skipped_calib_images: 0,
+            }),
             cost: Cost { wall_s: 1.5, cpu_s: 3.0, peak_memory_bytes: None },
             provenance: Provenance {
                 device: "cpu".into(),
@@ -72,6 +79,7 @@ impl Results {
                 git_revision: "0123456789".into(),
                 started_unix_s: 0,
             },
+            preprocess: None,
         }
     }
 
@@ -84,6 +92,7 @@ impl Results {
             calib: vec![0],
             test_labels: vec![0; right.len()],
             calib_labels: vec![0],
+            calib_indices: vec![0],
         };
         let artefacts = Artefacts { predictions: Some(&predictions), ..Artefacts::default() };
         store.write_run(record, &record.cell.to_toml().unwrap(), &artefacts).unwrap();
