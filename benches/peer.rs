@@ -143,7 +143,7 @@ fn structure(network: &Network) -> Value {
 }
 
 fn images(n: usize) -> Tensor {
-    let data = (data::find("fashion-mnist").unwrap().load)(&Device::Cpu).unwrap();
+    let data = data::find("fashion-mnist").unwrap().load(&data::Request::default(), &Device::Cpu).unwrap();
     data.calibration(n, 0).unwrap().images
 }
 

@@ -14,7 +14,8 @@ fn image() -> Tensor {
 }
 
 fn logits(arch: &'static ArchSpec, tensors: HashMap<String, Tensor>) -> Vec<f32> {
-    let checkpoint = Checkpoint { tensors, sha256: String::new(), source: "made up".to_string(), card: None };
+    let checkpoint =
+        Checkpoint { tensors, sha256: String::new(), source: "made up".to_string(), card: None, config: None };
     let network = arch::load(arch, checkpoint, &Device::Cpu).unwrap();
     values(&through(network.units.iter(), &image()).unwrap())
 }
