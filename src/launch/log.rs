@@ -18,7 +18,8 @@ struct Lines {
     text: String,
     /// Phase of the step before; empty where a unit or the evaluation has just begun.
     phase: &'static str,
-    evaluating: bool,
+    /// Number of images of the evaluation that is going on; 0 where there is none.
+    evaluating: usize,
 }
 
 impl CellLog {
@@ -32,11 +33,11 @@ impl CellLog {
     pub fn note(&self, event: &Event) {
         self.with(|lines, at| match *event {
             Event::Unit { index, count, name } => {
-                (lines.phase, lines.evaluating) = ("", false);
+                (lines.phase, lines.evaluating) = ("", 0);
                 line(lines, at, format_args!("unit {}/{count} {name}", index + 1));
             }
             Event::Step { phase, iteration, iterations, loss } => {
-                lines.evaluating = false;
+                lines.evaluating = 0;
                 if lines.phase != phase || iteration == 1 || iteration == iterations {
                     lines.phase = phase;
                     line(lines, at, format_args!("  {phase} {iteration}/{iterations}, loss {loss:.6}"));
@@ -44,8 +45,8 @@ impl CellLog {
             }
             Event::Skipped { problem } => line(lines, at, format_args!("skipped: {problem}")),
             Event::Evaluated { of, .. } => {
-                if !lines.evaluating {
-                    (lines.phase, lines.evaluating) = ("", true);
+                if lines.evaluating != of {
+                    (lines.phase, lines.evaluating) = ("", of);
                     line(lines, at, format_args!("evaluation of {of} images"));
                 }
             }
@@ -97,6 +98,7 @@ mod tests {
             log.note(&Event::Step { phase: "weights", iteration, iterations: 10, loss: iteration as f64 });
         });
         [10, 20].iter().for_each(|images| log.note(&Event::Evaluated { images: *images, of: 20 }));
+        log.note(&Event::Evaluated { images: 10, of: 40 });
         let text = log.finish(&record);
         let said: Vec<&str> = text.lines().map(|line| line.split_once("s  ").unwrap().1).collect();
         let expected = [
@@ -105,6 +107,7 @@ mod tests {
             "  weights 1/10, loss 1.000000",
             "  weights 10/10, loss 10.000000",
             "evaluation of 20 images",
+            "evaluation of 40 images",
             "failed: diverged",
         ];
         assert_eq!(said, expected);

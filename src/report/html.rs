@@ -162,7 +162,8 @@ fn summary(page: &Page) -> String {
 
 /// The columns of a table of `runs`, the id first, and the values of all columns but the id.
 ///
-/// Beside what every run has, there is a column for each field in which runs of one method and network differ.
+/// Beside what every run has, there is a column for each field in which runs of one method, network and
+/// variant differ.
 pub fn run_table(runs: &[Stored]) -> (Vec<Column>, Vec<Vec<String>>) {
     const TEXTS: [&str; 4] = ["arch", "bits", "method", "variant"];
     const NUMBERS: [&str; 6] = ["seed", "status", "test %", "calib. %", "gap", "seconds"];
@@ -195,12 +196,12 @@ fn values(record: &Record, varying: &[String]) -> Vec<String> {
     values
 }
 
-/// Fields in which runs of one method and network differ, without those that have a column anyway.
+/// Fields in which runs of one method, network and variant differ, without those that have a column anyway.
 fn varying(runs: &[Stored]) -> Vec<String> {
-    let mut groups: BTreeMap<(&str, &str), Vec<BTreeMap<String, String>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str, Option<&str>), Vec<BTreeMap<String, String>>> = BTreeMap::new();
     for run in runs {
         let cell = &run.record.cell;
-        groups.entry((&cell.method, &cell.arch)).or_default().push(cell.fields());
+        groups.entry((&cell.method, &cell.arch, cell.variant.as_deref())).or_default().push(cell.fields());
     }
     let mut varying = BTreeSet::new();
     for group in groups.values() {

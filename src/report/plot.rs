@@ -110,6 +110,10 @@ fn y_range(block: &Block) -> (f64, f64) {
     let (low, high) = ends
         .chain(block.fp_test_top1.map(|fp| 100.0 * fp))
         .fold((f64::MAX, f64::MIN), |(low, high), y| (low.min(y), high.max(y)));
+    if low > high {
+        // Nothing finished and nothing to compare with: plotters never ends on an empty range.
+        return (0.0, 100.0);
+    }
     let margin = (0.06 * (high - low)).max(0.2);
     ((low - margin).max(0.0), (high + margin).min(100.5))
 }
