@@ -1,15 +1,15 @@
 //! Data sets: a pool that calibration samples are drawn from, and a test split.
 //!
-//! [`DATASETS`] names them, [`location`] says where their images lie, a [`Source`](source) reads them, and an [`ImageSet`]
+//! [`DATASETS`] names them, [`location`] says where their images lie, a source reads them, and an [`ImageSet`]
 //! decodes and preprocesses them. A calibration sample is put into memory; a test split is streamed in batches, since
 //! ImageNet's would take 30 GB.
 //!
 //! | format | read by |
 //! |---|---|
-//! | embedded Fashion-MNIST, MNIST's IDX files | [`idx`] |
-//! | CIFAR's binary files | [`cifar`] |
-//! | folders of JPEG or PNG files | [`folder`] |
-//! | the Hub's Parquet shards | [`shards`] |
+//! | embedded Fashion-MNIST, MNIST's IDX files | `idx` |
+//! | CIFAR's binary files | `cifar` |
+//! | folders of JPEG or PNG files | `folder` |
+//! | the Hub's Parquet shards | `shards` |
 
 pub mod augment;
 mod cifar;
