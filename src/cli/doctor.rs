@@ -28,7 +28,7 @@ pub fn doctor() -> Result<Exit> {
             Err(_) if root.is_none() => format!("not found: {} is unset", location::ROOT),
             Err(error) => format!("not found: {error}"),
         };
-        say!("  {:<13}{found}", dataset.name);
+        say!("  {:<14}{found}", dataset.name);
     }
     let methods: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
     say!("architectures  {}", architectures.join(", "));

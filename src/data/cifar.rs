@@ -94,7 +94,7 @@ mod tests {
             (Format { images: 3, ..format }, "6148 bytes are not 3 images of CIFAR-100"),
             (Format { classes: 91, ..format }, "label 91 of image 1 is not 0 to 90"),
         ] {
-            let error = read(&[path.clone()], format).unwrap_err().to_string();
+            let error = read(std::slice::from_ref(&path), format).unwrap_err().to_string();
             assert!(error.contains("train.bin") && error.contains(problem), "{error}");
         }
         let error = cifar10(folder.path()).unwrap_err().to_string();

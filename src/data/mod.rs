@@ -1,15 +1,15 @@
 //! Data sets: a pool that calibration samples are drawn from, and a test split.
 //!
-//! [`DATASETS`] names them, [`location`] says where their images lie, a [`Source`](source) reads them, and an [`ImageSet`]
+//! [`DATASETS`] names them, [`location`] says where their images lie, a source reads them, and an [`ImageSet`]
 //! decodes and preprocesses them. A calibration sample is put into memory; a test split is streamed in batches, since
 //! ImageNet's would take 30 GB.
 //!
 //! | format | read by |
 //! |---|---|
-//! | embedded Fashion-MNIST, MNIST's IDX files | [`idx`] |
-//! | CIFAR's binary files | [`cifar`] |
-//! | folders of JPEG or PNG files | [`folder`] |
-//! | the Hub's Parquet shards | [`shards`] |
+//! | embedded Fashion-MNIST, MNIST's IDX files | `idx` |
+//! | CIFAR's binary files | `cifar` |
+//! | folders of JPEG or PNG files | `folder` |
+//! | the Hub's Parquet shards | `shards` |
 
 pub mod augment;
 mod cifar;
@@ -124,6 +124,10 @@ pub struct Request<'a> {
 
 /// Pool and test images in memory.
 type InMemory = (Stored, Stored);
+/// Reads what is compiled in.
+type Embedded = fn() -> Result<InMemory>;
+/// Reads files of an original format from a folder.
+type Original = fn(&Path) -> Result<InMemory>;
 
 /// One data set.
 pub struct DatasetSpec {
@@ -136,10 +140,10 @@ pub struct DatasetSpec {
     /// How its images are preprocessed unless the checkpoint says otherwise.
     pub preprocess: fn() -> Preprocess,
     /// Number of pool images and reader, if it is compiled in.
-    embedded: Option<(usize, fn() -> Result<InMemory>)>,
+    embedded: Option<(usize, Embedded)>,
     /// Reader of a folder of files in the set's original format.
-    binary: Option<fn(&Path) -> Result<InMemory>>,
-    idx: Option<fn(&Path) -> Result<InMemory>>,
+    binary: Option<Original>,
+    idx: Option<Original>,
     /// Names of the label's column in Parquet shards.
     labels: &'static [&'static str],
 }

@@ -142,7 +142,7 @@ fn takes_and_tells(network: &Network) -> Result<(usize, usize)> {
         node.op.weight().map(|weight| (weight, groups))
     });
     let first = weighted.next();
-    let last = weighted.last().or(first);
+    let last = weighted.next_back().or(first);
     match (first, last) {
         (Some((first, groups)), Some((last, _))) => Ok((first.dim(1)? * groups, last.dim(0)?)),
         _ => Err(Error::Sanity(format!("{} has no layer with weights", network.arch))),

@@ -119,7 +119,7 @@ fn data_that_do_not_fit_are_refused_with_what_is_wrong() {
         ("data=folder:nowhere", "nowhere/val: there is no such folder"),
         ("data=parquet:photos", "holds no validation-*.parquet"),
         ("data=photos", "is not embedded, folder:PATH, parquet:PATH"),
-        ("corrupt=ignore", "unknown variant `ignore`"),
+        ("corrupt=ignore", "unknown value `ignore`"),
         ("calib-images=31", "must be 1 to 30, the size of the pool"),
         ("dataset=imagnet", "did you mean imagenet?"),
     ] {
