@@ -198,7 +198,7 @@ fn values(record: &Record, varying: &[String]) -> Vec<String> {
 
 /// Fields in which runs of one method, network and variant differ, without those that have a column anyway.
 fn varying(runs: &[Stored]) -> Vec<String> {
-    let mut groups: BTreeMap<(&str, &str, Option<&str>), Vec<BTreeMap<String, String>>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, &str, Option<&str>), Vec<_>> = BTreeMap::new();
     for run in runs {
         let cell = &run.record.cell;
         groups.entry((&cell.method, &cell.arch, cell.variant.as_deref())).or_default().push(cell.fields());
