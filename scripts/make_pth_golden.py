@@ -37,6 +37,10 @@ def main():
     torch.save({"plain.weight": base}, path("legacy.pth"), _use_new_zipfile_serialization=False)
     torch.save({"plain.weight": base, "command": Command()}, path("hostile.pth"))
     torch.save({"epoch": 1}, path("empty.pth"))
+    torch.save({"fc.bias": torch.zeros(1).expand(100000, 1000000)}, path("expanded.pth"))
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1, bias=False), torch.nn.BatchNorm2d(2))
+    torch.save(module.state_dict(), path("module.pth"))
     torch.save({"plain.weight": base}, path("outside.pth"))
     with zipfile.ZipFile(path("outside.pth"), "a") as archive:
         archive.writestr("outside/../../written-by-archive", "x")

@@ -175,6 +175,13 @@ impl Described {
         positions
     }
 
+    /// Whether a storage of `elements` has room for the tensor. One that repeats elements (a stride of 0) has not: written
+    /// out, a small file could ask for any amount of memory.
+    fn fits(&self, elements: usize) -> bool {
+        let wanted = self.shape.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
+        wanted.is_some_and(|wanted| wanted <= elements) && self.last().is_some_and(|last| last < elements)
+    }
+
     /// Position of the last element in the storage; `None` if there is none, or it is beyond any storage.
     fn last(&self) -> Option<usize> {
         let steps = self.shape.iter().zip(&self.stride);
@@ -211,7 +218,7 @@ impl<'a> Archive<'a> {
         if described.shape.contains(&0) {
             return Tensor::zeros(described.shape.as_slice(), dtype, device).map_err(|error| error.to_string());
         }
-        if described.last().is_none_or(|last| last >= elements) {
+        if !described.fits(elements) {
             return Err(format!("its storage has {elements} elements, too few for shape {:?}", described.shape));
         }
         let gathered = || {
@@ -257,6 +264,18 @@ mod tests {
         }
     }
 
+    /// An `OrderedDict` that carries `_metadata`, as `state_dict()` returns it, is a table of tensors like any other.
+    #[test]
+    fn the_state_of_a_module_is_its_tensors() {
+        let tensors = parsed("module.pth").unwrap();
+        let mut names: Vec<&str> = tensors.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        let norm = ["bias", "num_batches_tracked", "running_mean", "running_var", "weight"];
+        assert_eq!(names, [vec!["0.weight".to_string()], norm.map(|tensor| format!("1.{tensor}")).to_vec()].concat());
+        assert_eq!(tensors["0.weight"].dims(), [2, 1, 1, 1]);
+        assert_eq!(tensors["1.running_var"].to_vec1::<f32>().unwrap(), [1.0, 1.0]);
+    }
+
     #[test]
     fn nothing_is_executed_and_nothing_written() {
         for (name, parts) in [
@@ -264,6 +283,7 @@ mod tests {
             ("outside.pth", ["written-by-archive", "nothing was written"]),
             ("legacy.pth", ["before version 1.6", "torch.save"]),
             ("empty.pth", ["holds no tensors", "state_dict"]),
+            ("expanded.pth", ["fc.bias: its storage has 1 elements", "too few for shape [100000, 1000000]"]),
         ] {
             let error = parsed(name).unwrap_err().to_string();
             assert!(error.starts_with(name) && parts.iter().all(|part| error.contains(part)), "{error}");
