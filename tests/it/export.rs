@@ -149,7 +149,7 @@ fn tensorboard_gets_records_that_are_whole() {
     let results = results();
     let end = results.harness(&["export", "made", "--tensorboard", "logs"]);
     assert_eq!(end.code, 4, "{}", end.stderr);
-    let end = results.harness(&["export", "experiment=made", "--tensorboard", "logs"]);
+    let end = results.harness(&["export", "experiment(made)", "--tensorboard", "logs"]);
     assert_eq!((end.code, end.stderr.as_str()), (0, ""));
     let files = files(&results.path().parent().unwrap().join("logs"));
     let [(path, file)] = &files.iter().collect::<Vec<_>>()[..] else { panic!("{:?}", files.keys()) };
@@ -182,7 +182,7 @@ fn tables_are_written_and_mistakes_said() {
         assert_contains(&end.stderr, parts);
     };
     fails(&[], 2, &["--mlflow <DIR>", "--tensorboard <DIR>"]);
-    fails(&["methd=qdrop", "--csv", "x.csv"], 2, &["did you mean method?"]);
+    fails(&["methd(qdrop)", "--csv", "x.csv"], 2, &["did you mean method"]);
     fails(&["nothing", "--csv", "x.csv"], 4, &["no stored run begins with \"nothing\""]);
     fails(&["grid.toml", "--csv", "x.csv"], 4, &["no run of grid.toml is stored"]);
     fails(&["--mlflow", "grid.toml"], 96, &["cannot make folder grid.toml"]);

@@ -129,7 +129,7 @@ fn data_that_do_not_fit_are_refused_with_what_is_wrong() {
     // A part of the classes would be other classes.
     std::fs::remove_dir_all(bench.path().join("photos/val/class9")).unwrap();
     std::fs::remove_dir_all(bench.path().join("photos/train/class9")).unwrap();
-    let run = bench.harness(&["run", "grid.toml", "--filter", "method=rtn"]);
+    let run = bench.harness(&["run", "grid.toml", "--filter", "method(rtn)"]);
     assert!(run.code == 100 && run.stderr.contains("tells 10 classes apart, the data have 9"), "{}", run.stderr);
     let doctor = bench.harness(&["doctor"]);
     assert!(doctor.stdout.contains("fashion-mnist embedded"), "{}", doctor.stdout);
