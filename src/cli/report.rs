@@ -2,14 +2,14 @@
 
 use super::Exit;
 use super::session::{GridArgs, Session};
-use crate::data;
 use crate::error::Result;
+use crate::report::figures::{render_figures, transform_runs};
 use crate::report::html::{self, Page};
-use crate::report::transform::{self, TransformRun};
-use crate::report::{Source, render, render_declared};
-use crate::store::{Pictures, Scan, Stored, atomic, read_traces};
+use crate::report::{Source, render, render_declared, transform};
+use crate::store::{Scan, Stored, atomic};
 use candle_core::Device;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -61,14 +61,18 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
             record,
         })
         .collect();
-    let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source);
+    let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source)?;
     for table in &declared {
-        let formats = [("md", &table.markdown), ("tex", &table.latex), ("csv", &table.csv)];
-        for (extension, content) in formats {
-            atomic::write(&folder.join("tables").join(format!("{}.{extension}", table.name)), content.as_bytes())?;
-        }
+        let formats: [(&str, &[u8]); 3] =
+            [("md", table.markdown.as_bytes()), ("tex", table.latex.as_bytes()), ("csv", &table.csv)];
+        write_all(&folder.join("tables"), &table.name, &formats)?;
     }
-    let transforms = transform::draw(&transform_runs(&stored)?)?;
+    let figures = render_figures(&session.experiment.figures, &session.plan, &stored)?;
+    for figure in &figures {
+        let formats: [(&str, &[u8]); 3] = [("svg", figure.svg.as_bytes()), ("png", &figure.png), ("csv", &figure.csv)];
+        write_all(&folder.join("figures"), &figure.name, &formats)?;
+    }
+    let transforms = transform::draw(&transform_runs(&stored.iter().collect::<Vec<_>>())?)?;
     if let Some(png) = &transforms {
         atomic::write(&folder.join("transforms.png"), png)?;
     }
@@ -77,6 +81,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         about: &session.experiment.about,
         rendered: &rendered,
         declared: &declared,
+        figures: &figures,
         runs: &stored,
         damaged: &broken,
     };
@@ -85,19 +90,18 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         say!("{}", rendered.terminal);
         declared.iter().for_each(|table| say!("table {}\n{}", table.name, table.terminal));
         let also = if transforms.is_some() { ", transforms.png" } else { "" };
+        figures.iter().for_each(|figure| {
+            say!("figure {}: {}", figure.name, folder.join("figures").join(&figure.name).display());
+        });
         let written = folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.csv");
         say!("written: {}{also}", written.display());
     }
     Ok(())
 }
 
-/// The runs that trained a transform network, with their pictures.
-fn transform_runs(stored: &[Stored]) -> Result<Vec<TransformRun>> {
-    let runs = stored.iter().filter(|run| run.record.cell.transform.as_ref().is_some_and(|t| t.net.0.is_trainable));
-    runs.map(|run| {
-        let grey = data::find(&run.record.cell.dataset).map_or((0.0, 1.0), |dataset| (dataset.mean, dataset.std));
-        let pictures = Pictures::read(&run.folder)?.map(|pictures| pictures.strip(grey.0, grey.1)).transpose()?;
-        Ok(TransformRun { title: run.record.run_id.clone(), pictures, traces: read_traces(&run.folder)? })
-    })
-    .collect()
+/// Writes `folder/name.EXTENSION` for each format.
+fn write_all(folder: &Path, name: &str, formats: &[(&str, &[u8])]) -> Result<()> {
+    formats
+        .iter()
+        .try_for_each(|(extension, content)| atomic::write(&folder.join(format!("{name}.{extension}")), content))
 }

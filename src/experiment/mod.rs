@@ -4,7 +4,9 @@
 
 mod cell;
 mod check;
+mod declaration;
 mod diagnostic;
+pub mod figure;
 mod filter;
 mod grid;
 mod layer;
@@ -17,6 +19,7 @@ pub mod wire;
 pub use cell::{Bits, Cell, Setting};
 pub use diagnostic::GridError;
 pub(crate) use diagnostic::suggest;
+pub use figure::{FigureKind, FigureSpec};
 pub use filter::Filter;
 pub use grid::{Experiment, Options};
 pub(crate) use overridable::overridable;

@@ -56,6 +56,6 @@ pub fn to_csv(mut frame: DataFrame) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn failed(error: PolarsError) -> Error {
+pub(super) fn failed(error: PolarsError) -> Error {
     Error::Report(format!("cannot make a data frame: {error}"))
 }

@@ -3,6 +3,7 @@
 //! The template escapes whatever comes from records; nothing is loaded from elsewhere, which the page's own content
 //! security policy enforces.
 
+use super::figures::Figure;
 use super::table::Tables;
 use super::{Declared, Rendered, Source};
 use crate::error::{Error, Result};
@@ -25,6 +26,7 @@ pub struct Page<'a> {
     pub about: &'a str,
     pub rendered: &'a Rendered,
     pub declared: &'a [Declared],
+    pub figures: &'a [Figure],
     pub runs: &'a [Stored],
     /// Folders without a readable record, and why.
     pub damaged: &'a [(PathBuf, String)],
@@ -38,6 +40,7 @@ struct Context<'a> {
     tables: &'a Tables,
     figure: String,
     declared: Vec<Named<'a>>,
+    figures: Vec<Drawn<'a>>,
     failed: Vec<Failed<'a>>,
     damaged: Vec<Damaged<'a>>,
     columns: [&'static str; 11],
@@ -49,6 +52,14 @@ struct Context<'a> {
 struct Named<'a> {
     name: &'a str,
     tables: &'a Tables,
+}
+
+#[derive(Serialize)]
+struct Drawn<'a> {
+    name: &'a str,
+    caption: &'a str,
+    /// URL of its data.
+    image: String,
 }
 
 #[derive(Serialize)]
@@ -95,6 +106,7 @@ pub fn page(page: &Page) -> Result<String> {
         tables: &page.rendered.tables,
         figure: format!("data:image/svg+xml,{}", percent_encoded(&page.rendered.svg)),
         declared: page.declared.iter().map(|table| Named { name: &table.name, tables: &table.tables }).collect(),
+        figures: page.figures.iter().map(drawn).collect(),
         failed: failed.collect(),
         damaged: page
             .damaged
@@ -112,6 +124,11 @@ pub fn page(page: &Page) -> Result<String> {
         .add_template("report.html", include_str!("report.html"))
         .and_then(|()| environment.get_template("report.html")?.render(Serde(&context)));
     rendered.map_err(|error| Error::Report(format!("cannot make report.html: {error:#}")))
+}
+
+fn drawn(figure: &Figure) -> Drawn<'_> {
+    let image = format!("data:image/svg+xml,{}", percent_encoded(&figure.svg));
+    Drawn { name: &figure.name, caption: &figure.caption, image }
 }
 
 fn values(record: &Record) -> Vec<String> {

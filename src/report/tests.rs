@@ -233,6 +233,19 @@ fn nothing_published_changes_nothing() {
 }
 
 #[test]
+fn departures_and_the_noise_of_unpaired_accuracies_are_said() {
+    let text = render(&imagenet(), &SOURCE).unwrap().markdown;
+    // Around 50 % the 95 % interval of a difference of two accuracies on 50,000 images is 0.62 points.
+    assert!(text.contains("On 50000 test images, two accuracies that are compared without pairing"), "{text}");
+    assert!(text.contains("differ by up to 0.6 points by chance (95 %)"), "{text}");
+    assert!(!text.contains("Not the published recipe"), "{text}");
+    let mut records = imagenet();
+    records[0].cell.recipe.iterations = 10;
+    let text = render(&records, &SOURCE).unwrap().markdown;
+    assert!(text.contains("Not the published recipe: QDrop: iterations."), "{text}");
+}
+
+#[test]
 fn latex_has_the_same_numbers_and_escapes_what_runs_say() {
     let mut records = records();
     records[1] = records[1].clone().failed("100 % of x_i & \\y");

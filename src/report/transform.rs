@@ -1,20 +1,21 @@
 //! What transform networks did: pictures of the images beside their transforms, and how strongly each term of the
 //! meta-loss pulled.
 
-use super::plot::{COLOURS, TEXT, failed, png};
+use super::canvas::{COLOURS, Drawing, GRID_LINE, Panel, TEXT, failed, png, segments, write};
 use crate::error::Result;
-use crate::store::record::UnitTrace;
-use plotters::coord::Shift;
+use crate::store::record::{TermTrace, UnitTrace};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
 
-/// Pixels of one run's panel: pictures on the left, norms on the right.
-const PANEL: (u32, u32) = (1640, 400);
-const PICTURES: u32 = 840;
-/// Height of the run's name above the pictures.
+/// Height of one run.
+const HEIGHT: u32 = 400;
+/// Runs after these are not drawn: a figure is looked at.
+const SHOWN: usize = 12;
+/// Height of the run's name.
 const TITLE: i32 = 44;
 /// Room for the names of the rows of pictures.
 const ROW_NAMES: i32 = 110;
-/// Norms below this are not drawn: the term does not reach the transform there.
+/// Values below this are not drawn: the term does not reach the transform there.
 const SMALLEST: f64 = 1e-9;
 
 /// One run with a transform network.
@@ -32,32 +33,91 @@ pub struct Strip {
     pub t_x: Vec<Vec<f32>>,
 }
 
-/// PNG of all `runs`, one below the other; `None` if there are none.
+/// What is drawn of each run, from left to right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Pictures,
+    /// The terms of the meta-loss, weighted.
+    Losses,
+    /// The norms of their gradients, weighted.
+    Norms,
+}
+
+impl Part {
+    fn width(self) -> u32 {
+        match self {
+            Part::Pictures => 840,
+            Part::Losses | Part::Norms => 800,
+        }
+    }
+}
+
+/// Runs below each other.
+pub struct Transforms<'a> {
+    pub runs: &'a [TransformRun],
+    pub parts: &'a [Part],
+}
+
+impl Transforms<'_> {
+    fn shown(&self) -> &[TransformRun] {
+        &self.runs[..self.runs.len().min(SHOWN)]
+    }
+}
+
+impl Drawing for Transforms<'_> {
+    fn size(&self) -> (u32, u32) {
+        let more = if self.runs.len() > SHOWN { TITLE as u32 } else { 0 };
+        (self.parts.iter().map(|part| part.width()).sum(), HEIGHT * self.shown().len().max(1) as u32 + more)
+    }
+
+    fn draw<D: DrawingBackend>(&self, area: &Panel<D>) -> Result<()>
+    where
+        D::ErrorType: 'static,
+    {
+        if self.runs.is_empty() {
+            return write(area, "no runs with a transform network", (40, 60), (HPos::Left, VPos::Top));
+        }
+        let height = HEIGHT as i32 * self.shown().len() as i32;
+        let (runs, below) = area.split_vertically(height);
+        for (panel, run) in runs.split_evenly((self.shown().len(), 1)).iter().zip(self.shown()) {
+            write(panel, &run.title, (16, 10), (HPos::Left, VPos::Top))?;
+            let mut rest = panel.clone();
+            for part in self.parts {
+                let (part_area, right) = rest.split_horizontally(part.width());
+                match (part, &run.pictures) {
+                    (Part::Pictures, Some(strip)) => draw_pictures(&part_area, strip)?,
+                    (Part::Pictures, None) => {}
+                    (Part::Losses, _) => {
+                        draw_terms(&part_area, &run.traces, |term| &term.loss, "weighted term")?;
+                    }
+                    (Part::Norms, _) => {
+                        draw_terms(&part_area, &run.traces, |term| &term.gradient_norm, "weighted norm")?;
+                    }
+                }
+                rest = right;
+            }
+        }
+        if self.runs.len() > SHOWN {
+            let left_out = format!("and {} more runs", self.runs.len() - SHOWN);
+            write(&below, &left_out, (16, 10), (HPos::Left, VPos::Top))?;
+        }
+        Ok(())
+    }
+}
+
+/// PNG of pictures and norms of `runs`; `None` if there are none.
 pub fn draw(runs: &[TransformRun]) -> Result<Option<Vec<u8>>> {
     if runs.is_empty() {
         return Ok(None);
     }
-    let size = (PANEL.0, PANEL.1 * runs.len() as u32);
-    let drawn = png(size, |area| {
-        area.fill(&WHITE).map_err(failed)?;
-        for (panel, run) in area.split_evenly((runs.len(), 1)).iter().zip(runs) {
-            let title = Text::new(run.title.clone(), (16, 10), ("sans-serif", TEXT).into_font());
-            panel.draw(&title).map_err(failed)?;
-            let (left, right) = panel.split_horizontally(PICTURES);
-            if let Some(strip) = &run.pictures {
-                draw_pictures(&left, strip)?;
-            }
-            draw_norms(&right, &run.traces)?;
-        }
-        area.present().map_err(failed)
-    })?;
-    Ok(Some(drawn))
+    Ok(Some(png(&Transforms { runs, parts: &[Part::Pictures, Part::Norms] })?))
 }
 
-type Panel<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-
 /// Rows: images, transforms, differences (grey where nothing changed).
-fn draw_pictures(area: &Panel, strip: &Strip) -> Result<()> {
+fn draw_pictures<D: DrawingBackend>(area: &Panel<D>, strip: &Strip) -> Result<()>
+where
+    D::ErrorType: 'static,
+{
     let difference: Vec<Vec<f32>> = strip
         .x
         .iter()
@@ -90,8 +150,16 @@ fn draw_pictures(area: &Panel, strip: &Strip) -> Result<()> {
     Ok(())
 }
 
-/// Norms of the weighted gradients of all terms, over the meta iterations of all units in order.
-fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
+/// What `values` gives of all terms, times their weight, over the meta iterations of all units in order.
+fn draw_terms<D: DrawingBackend>(
+    area: &Panel<D>,
+    traces: &[UnitTrace],
+    values: fn(&TermTrace) -> &Vec<f64>,
+    title: &str,
+) -> Result<()>
+where
+    D::ErrorType: 'static,
+{
     let traces: Vec<&UnitTrace> = traces.iter().filter(|trace| !trace.terms.is_empty()).collect();
     let Some(names) = traces.first().map(|trace| trace.terms.iter().map(|term| term.name.clone())) else {
         return Ok(());
@@ -101,7 +169,7 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
     let (mut start, mut borders) = (0.0, Vec::new());
     for trace in &traces {
         for (points, term) in series.iter_mut().zip(&trace.terms) {
-            for (t, norm) in trace.iterations.iter().zip(&term.gradient_norm) {
+            for (t, norm) in trace.iterations.iter().zip(values(term)) {
                 points.push((start + *t as f64, term.weight * norm));
             }
         }
@@ -112,6 +180,7 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
     let (chart_area, legend) = area.split_horizontally(area.dim_in_pixel().0 - 190);
     let mut chart = ChartBuilder::on(&chart_area)
         .margin(14)
+        .margin_top(TITLE)
         .x_label_area_size(56)
         .y_label_area_size(110)
         .build_cartesian_2d(0.0..start.max(1.0), (SMALLEST..largest * 3.0).log_scale())
@@ -125,25 +194,25 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
         // Adding 0 turns the -0 that rounding leaves into 0.
         .y_label_formatter(&|y| format!("1e{:.0}", y.log10().round() + 0.0))
         .x_desc("meta iterations, all units")
-        .y_desc("weighted norm")
+        .y_desc(title)
         .label_style(("sans-serif", TEXT - 4))
         .light_line_style(WHITE)
-        .bold_line_style(RGBColor(225, 225, 225))
+        .bold_line_style(GRID_LINE)
         .draw()
         .map_err(failed)?;
     for border in borders {
         let line = [(border, SMALLEST), (border, largest * 3.0)];
-        chart.draw_series(LineSeries::new(line, RGBColor(225, 225, 225))).map_err(failed)?;
+        chart.draw_series(LineSeries::new(line, GRID_LINE)).map_err(failed)?;
     }
     for (index, (points, name)) in series.into_iter().zip(&names).enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
         // Separate pieces around what is not drawn; points beside them, for pieces of one point.
         for piece in points.split(|(_, norm)| norm.is_nan() || *norm < SMALLEST) {
-            chart.draw_series(LineSeries::new(piece.iter().copied(), colour.stroke_width(2))).map_err(failed)?;
+            chart.draw_series(segments(piece, colour)).map_err(failed)?;
             let dots = piece.iter().map(|point| Circle::new(*point, 2, colour.filled()));
             chart.draw_series(dots).map_err(failed)?;
         }
-        let y = 30 + 44 * index as i32;
+        let y = TITLE + 16 + 44 * index as i32;
         legend.draw(&PathElement::new(vec![(4, y), (30, y)], colour.stroke_width(4))).map_err(failed)?;
         let text = Text::new(name.clone(), (38, y - TEXT / 3), ("sans-serif", TEXT - 4).into_font());
         legend.draw(&text).map_err(failed)?;
@@ -155,6 +224,17 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
 mod tests {
     use super::*;
     use crate::store::record::TermTrace;
+
+    #[test]
+    fn no_more_runs_are_drawn_than_can_be_looked_at() {
+        let run = || TransformRun { title: "run".into(), pictures: None, traces: Vec::new() };
+        let size = |count: usize| {
+            let runs: Vec<TransformRun> = (0..count).map(|_| run()).collect();
+            Transforms { runs: &runs, parts: &[Part::Norms] }.size()
+        };
+        assert_eq!((size(1), size(SHOWN).1), ((800, HEIGHT), HEIGHT * SHOWN as u32));
+        assert!(size(10_000).1 < HEIGHT * (SHOWN as u32 + 1));
+    }
 
     #[test]
     fn runs_with_and_without_pictures_are_drawn() {

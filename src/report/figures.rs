@@ -1,0 +1,400 @@
+//! Figures that a grid declares, each as SVG, PNG and the data that it shows.
+
+use super::accuracy::Spread;
+use super::bars::{Bar, Bars};
+use super::canvas::{Drawing, png, svg_and_png, svg_of_pixels};
+use super::frame;
+use super::lines::{LinePanel, Lines};
+use super::losses::{Losses, is_reconstruction};
+use super::paired::compare;
+use super::pivot::{At, Cells, Pivot, pivot, title};
+use super::scatter::Scatter;
+use super::side::Side;
+use super::transform::{Part, TransformRun, Transforms};
+use crate::error::Result;
+use crate::experiment::{FigureKind, FigureSpec, Metric, Planned};
+use crate::store::record::UnitTrace;
+use crate::store::{Pictures, Stored, read_traces};
+use crate::{data, experiment::Bits};
+use polars::prelude::{Column, DataFrame};
+
+/// A figure in all its formats.
+pub struct Figure {
+    pub name: String,
+    pub caption: String,
+    pub svg: String,
+    pub png: Vec<u8>,
+    /// Fractions and seconds.
+    pub csv: Vec<u8>,
+}
+
+/// Renders the figures that a grid declares from the runs `stored` of the cells in `plan`.
+///
+/// Errors: what is stored beside records and cannot be read.
+pub fn render_figures(specs: &[FigureSpec], plan: &[Planned], stored: &[Stored]) -> Result<Vec<Figure>> {
+    specs.iter().map(|spec| figure(spec, plan, stored)).collect()
+}
+
+fn figure(spec: &FigureSpec, plan: &[Planned], stored: &[Stored]) -> Result<Figure> {
+    let pivot = ordered(spec, pivot((&spec.series, &spec.x), spec.filter.as_ref(), plan, stored));
+    match spec.kind {
+        FigureKind::Lines => finish(spec, &lines(spec, &pivot), entries_frame(spec, &pivot)?),
+        FigureKind::Bars => finish(spec, &bars(spec, &pivot), entries_frame(spec, &pivot)?),
+        FigureKind::Cost => finish(spec, &cost(spec, &pivot), cost_frame(spec, &pivot)?),
+        FigureKind::Ablation => {
+            let ablation = ablation(spec, &pivot);
+            finish(spec, &ablation_bars(&ablation), ablation_frame(&ablation)?)
+        }
+        FigureKind::Losses => {
+            let (losses, runs) = losses(spec, &pivot)?;
+            finish(spec, &losses, losses_frame(&losses, &runs)?)
+        }
+        FigureKind::MetaTerms => {
+            let runs = transform_runs(&done(&pivot))?;
+            let parts = &[Part::Losses, Part::Norms];
+            finish(spec, &Transforms { runs: &runs, parts }, terms_frame(&runs)?)
+        }
+        FigureKind::Images => {
+            let runs = transform_runs(&done(&pivot))?;
+            let drawing = Transforms { runs: &runs, parts: &[Part::Pictures] };
+            let png = png(&drawing)?;
+            let (svg, csv) = (svg_of_pixels(drawing.size(), &png), frame::to_csv(pictures_frame(&runs)?)?);
+            Ok(Figure { name: spec.name.clone(), caption: spec.caption.clone(), svg, png, csv })
+        }
+    }
+}
+
+fn finish(spec: &FigureSpec, drawing: &impl Drawing, frame: DataFrame) -> Result<Figure> {
+    let (svg, png) = svg_and_png(drawing)?;
+    Ok(Figure { name: spec.name.clone(), caption: spec.caption.clone(), svg, png, csv: frame::to_csv(frame)? })
+}
+
+/// Every finished run, in the order of the figure.
+fn done<'a>(pivot: &Pivot<'a>) -> Vec<&'a Stored> {
+    pivot.entries.values().flat_map(|cells| cells.done.iter().copied()).collect()
+}
+
+/// The pivot with its columns in order of size: bits from many to few, numbers from small to large, others as in the grid.
+fn ordered<'a>(spec: &FigureSpec, pivot: Pivot<'a>) -> Pivot<'a> {
+    let [key] = &spec.x[..] else { return pivot };
+    let size = |values: &Vec<String>| -> Option<f64> {
+        let value = values.first()?;
+        match key.as_str() {
+            "bits" => value.parse::<Bits>().ok().map(|bits| -f64::from(100 * (bits.w + bits.a) + bits.w)),
+            _ => value.parse().ok(),
+        }
+    };
+    let Some(sizes) = pivot.columns.iter().map(size).collect::<Option<Vec<f64>>>() else { return pivot };
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by(|a, b| sizes[*a].total_cmp(&sizes[*b]));
+    let rank = |column: usize| order.iter().position(|old| *old == column).unwrap_or(column);
+    Pivot {
+        columns: order.iter().map(|old| pivot.columns[*old].clone()).collect(),
+        entries: pivot.entries.into_iter().map(|((row, column), cells)| ((row, rank(column)), cells)).collect(),
+        rows: pivot.rows,
+    }
+}
+
+/// Values of keys as a label: `Genie-M (duplicated)`; a cell without variant has none.
+fn label(keys: &[String], values: &[String]) -> String {
+    let mut label = String::new();
+    for (key, value) in keys.iter().zip(values).filter(|(_, value)| !value.is_empty()) {
+        let title = title(key, value);
+        label = match (label.is_empty(), key.as_str()) {
+            (true, _) => title,
+            (false, "variant") => format!("{label} ({title})"),
+            (false, _) => format!("{label}, {title}"),
+        };
+    }
+    if label.is_empty() && !keys.is_empty() { "no variant".to_string() } else { label }
+}
+
+/// Values of an axis: one key is its title, so that only values stand at the ticks.
+fn ticks(spec: &FigureSpec, pivot: &Pivot) -> (String, Vec<String>) {
+    match &spec.x[..] {
+        [key] if !matches!(key.as_str(), "arch" | "method" | "variant" | "bits" | "dataset") => {
+            (key.replace(['.', '-'], " "), pivot.columns.iter().map(|values| values.concat()).collect())
+        }
+        keys => (String::new(), pivot.columns.iter().map(|values| label(keys, values)).collect()),
+    }
+}
+
+fn spread(pivot: &Pivot, at: At, metric: Metric) -> Option<Spread> {
+    Some(pivot.entries.get(&at)?.spread(metric)?.scaled(metric.scale()))
+}
+
+fn series_names(spec: &FigureSpec, pivot: &Pivot) -> Vec<String> {
+    pivot.rows.iter().map(|values| label(&spec.series, values)).collect()
+}
+
+fn lines(spec: &FigureSpec, pivot: &Pivot) -> Lines {
+    let (x_title, x) = ticks(spec, pivot);
+    let columns = pivot.columns.len();
+    let points = |row: usize| (0..columns).map(|column| spread(pivot, (row, column), spec.y)).collect();
+    // One line for full precision where there is one network.
+    let mut precisions: Vec<f64> =
+        done(pivot).iter().filter_map(|run| run.record.metrics.as_ref()).map(|m| 100.0 * m.fp_test_top1).collect();
+    precisions.dedup();
+    let reference = match (spec.y, &precisions[..]) {
+        (Metric::Test, [fp]) => Some(*fp),
+        _ => None,
+    };
+    let points = (0..pivot.rows.len()).map(points).collect();
+    Lines {
+        panels: vec![LinePanel { title: String::new(), x_title, x, points, reference }],
+        series: series_names(spec, pivot),
+        y_title: spec.y.title().to_string(),
+        reference_title: reference.map(|_| "full precision"),
+    }
+}
+
+fn bars(spec: &FigureSpec, pivot: &Pivot) -> Bars {
+    let digits = if spec.y == Metric::Wall { 1 } else { 2 };
+    let bar = |at: At| {
+        let Spread { mean, std } = spread(pivot, at, spec.y)?;
+        let text = match std {
+            Some(std) => format!("{mean:.digits$} ± {std:.digits$}"),
+            None => format!("{mean:.digits$}"),
+        };
+        let std = std.unwrap_or(0.0);
+        Some(Bar { value: mean, low: mean - std, high: mean + std, text })
+    };
+    let rows = pivot.rows.len();
+    Bars {
+        names: pivot.columns.iter().map(|values| label(&spec.x, values)).collect(),
+        series: series_names(spec, pivot),
+        bars: (0..pivot.columns.len()).map(|column| (0..rows).map(|row| bar((row, column))).collect()).collect(),
+        title: spec.y.title().to_string(),
+        from_zero: matches!(spec.y, Metric::Gap | Metric::Wall),
+    }
+}
+
+/// One entry against the first.
+struct Effect {
+    name: String,
+    /// Difference, ends of its interval, corrected p-value and number of pairs; or why there are none.
+    against_first: std::result::Result<(f64, (f64, f64), f64, usize), String>,
+}
+
+/// The first entry and every other one beside it.
+struct Ablation {
+    baseline: String,
+    effects: Vec<Effect>,
+}
+
+fn ablation(spec: &FigureSpec, pivot: &Pivot) -> Ablation {
+    let names: Vec<String> = pivot.columns.iter().map(|values| label(&spec.x, values)).collect();
+    let side = |column: usize| {
+        let cells = pivot.entries.get(&(0, column));
+        let runs = cells.map(|cells| cells.done.as_slice()).unwrap_or_default();
+        let runs = runs.iter().map(|run| (run.record.cell.seed, (*run).clone())).collect();
+        Side { query: names.get(column).cloned().unwrap_or_default(), runs, failed: Vec::new() }
+    };
+    let effects = (1..names.len()).map(|column| {
+        let (first, other) = (side(0), side(column));
+        let missing = [&other, &first].into_iter().find(|side| side.runs.is_empty());
+        let against_first = match missing {
+            Some(side) => Err(format!("no run of {} is finished", side.query)),
+            None => compare(&[other, first]).map_err(|error| error.to_string()).and_then(|comparisons| {
+                let comparison = comparisons.first().ok_or("nothing to compare")?;
+                Ok((comparison.difference, comparison.interval, comparison.p, comparison.seeds.len()))
+            }),
+        };
+        Effect { name: names[column].clone(), against_first }
+    });
+    Ablation { effects: effects.collect(), baseline: names.first().cloned().unwrap_or_default() }
+}
+
+fn ablation_bars(ablation: &Ablation) -> Bars {
+    let bar = |effect: &Effect| {
+        let (difference, (low, high), ..) = effect.against_first.as_ref().ok()?;
+        let text = format!("{:+.2}", 100.0 * difference);
+        Some(Bar { value: 100.0 * difference, low: 100.0 * low, high: 100.0 * high, text })
+    };
+    Bars {
+        names: ablation.effects.iter().map(|effect| effect.name.clone()).collect(),
+        series: vec![String::new()],
+        bars: ablation.effects.iter().map(|effect| vec![bar(effect)]).collect(),
+        title: format!("test top-1 over {} (points)", ablation.baseline),
+        from_zero: true,
+    }
+}
+
+fn ablation_frame(ablation: &Ablation) -> Result<DataFrame> {
+    let effects = &ablation.effects;
+    let number = |name: &str, of: fn(&(f64, (f64, f64), f64, usize)) -> f64| {
+        let values = effects.iter().map(|effect| effect.against_first.as_ref().ok().map(of));
+        Column::new(name.into(), values.collect::<Vec<_>>())
+    };
+    let names: Vec<&str> = effects.iter().map(|effect| effect.name.as_str()).collect();
+    let reasons: Vec<Option<&str>> =
+        effects.iter().map(|effect| effect.against_first.as_ref().err().map(String::as_str)).collect();
+    let columns = vec![
+        Column::new("x".into(), names),
+        Column::new("baseline".into(), vec![ablation.baseline.as_str(); effects.len()]),
+        number("difference", |effect| effect.0),
+        number("low", |effect| effect.1.0),
+        number("high", |effect| effect.1.1),
+        number("p", |effect| effect.2),
+        number("pairs", |effect| effect.3 as f64),
+        Column::new("not_compared".into(), reasons),
+    ];
+    DataFrame::new(effects.len(), columns).map_err(frame::failed)
+}
+
+/// Per series all its finished configurations, each a point.
+fn cost(spec: &FigureSpec, pivot: &Pivot) -> Scatter {
+    let points = pivot.entries.iter().filter_map(|((row, _), cells)| {
+        Some((*row, cells.spread(Metric::Wall)?, cells.spread(spec.y)?.scaled(spec.y.scale())))
+    });
+    Scatter {
+        series: series_names(spec, pivot),
+        points: points.collect(),
+        x_title: Metric::Wall.title().to_string(),
+        y_title: spec.y.title().to_string(),
+    }
+}
+
+/// The keys of each entry, then what `of` gives.
+fn keyed(spec: &FigureSpec, pivot: &Pivot, rest: Vec<Column>) -> Result<DataFrame> {
+    let series = spec.series.iter().enumerate().map(|(index, key)| {
+        let values: Vec<&str> = pivot.entries.keys().map(|(row, _)| pivot.rows[*row][index].as_str()).collect();
+        Column::new(key.as_str().into(), values)
+    });
+    let x = spec.x.iter().enumerate().map(|(index, key)| {
+        let values: Vec<&str> =
+            pivot.entries.keys().map(|(_, column)| pivot.columns[*column][index].as_str()).collect();
+        Column::new(key.as_str().into(), values)
+    });
+    let columns = series.chain(x).chain(rest).collect();
+    DataFrame::new(pivot.entries.len(), columns).map_err(frame::failed)
+}
+
+fn number(name: &str, pivot: &Pivot, of: impl Fn(&Cells) -> Option<f64>) -> Column {
+    Column::new(name.into(), pivot.entries.values().map(of).collect::<Vec<_>>())
+}
+
+fn entries_frame(spec: &FigureSpec, pivot: &Pivot) -> Result<DataFrame> {
+    let rest = vec![
+        Column::new("metric".into(), vec![spec.y.name(); pivot.entries.len()]),
+        Column::new("n".into(), pivot.entries.values().map(|cells| cells.done.len() as u64).collect::<Vec<_>>()),
+        number("mean", pivot, |cells| Some(cells.spread(spec.y)?.mean)),
+        number("std", pivot, |cells| cells.spread(spec.y)?.std),
+    ];
+    keyed(spec, pivot, rest)
+}
+
+fn cost_frame(spec: &FigureSpec, pivot: &Pivot) -> Result<DataFrame> {
+    let rest = vec![
+        number("wall_s_mean", pivot, |cells| Some(cells.spread(Metric::Wall)?.mean)),
+        number("wall_s_std", pivot, |cells| cells.spread(Metric::Wall)?.std),
+        Column::new("metric".into(), vec![spec.y.name(); pivot.entries.len()]),
+        Column::new("n".into(), pivot.entries.values().map(|cells| cells.done.len() as u64).collect::<Vec<_>>()),
+        number("mean", pivot, |cells| Some(cells.spread(spec.y)?.mean)),
+        number("std", pivot, |cells| cells.spread(spec.y)?.std),
+    ];
+    keyed(spec, pivot, rest)
+}
+
+/// Run ids beside the runs of the figure.
+fn losses(spec: &FigureSpec, pivot: &Pivot) -> Result<(Losses, Vec<String>)> {
+    let (mut runs, mut ids) = (Vec::new(), Vec::new());
+    for ((row, _), cells) in &pivot.entries {
+        for run in &cells.done {
+            let traces = read_traces(&run.folder)?.into_iter().filter(is_reconstruction).collect();
+            runs.push((*row, traces));
+            ids.push(run.record.run_id.clone());
+        }
+    }
+    Ok((Losses { series: series_names(spec, pivot), runs }, ids))
+}
+
+/// One row per point of a trace.
+fn losses_frame(losses: &Losses, ids: &[String]) -> Result<DataFrame> {
+    let traces: Vec<(&String, &UnitTrace)> = ids
+        .iter()
+        .zip(&losses.runs)
+        .flat_map(|(id, (_, traces))| traces.iter().map(move |trace| (id, trace)))
+        .collect();
+    let points: Vec<(&String, &UnitTrace, usize)> =
+        traces.iter().flat_map(|(id, trace)| (0..trace.iterations.len()).map(move |at| (*id, *trace, at))).collect();
+    let columns = vec![
+        Column::new("run_id".into(), points.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>()),
+        Column::new("unit".into(), points.iter().map(|(_, trace, _)| trace.unit.as_str()).collect::<Vec<_>>()),
+        Column::new("phase".into(), points.iter().map(|(_, trace, _)| trace.phase.as_str()).collect::<Vec<_>>()),
+        Column::new(
+            "iteration".into(),
+            points.iter().map(|(_, trace, at)| trace.iterations[*at] as u64).collect::<Vec<_>>(),
+        ),
+        Column::new(
+            "loss".into(),
+            points.iter().map(|(_, trace, at)| trace.loss.get(*at).copied()).collect::<Vec<_>>(),
+        ),
+        Column::new(
+            "regulariser".into(),
+            points.iter().map(|(_, trace, at)| trace.regulariser.get(*at).copied()).collect::<Vec<_>>(),
+        ),
+    ];
+    DataFrame::new(points.len(), columns).map_err(frame::failed)
+}
+
+/// Those of `runs` that trained a transform network, with their pictures.
+pub fn transform_runs(runs: &[&Stored]) -> Result<Vec<TransformRun>> {
+    let trained = runs.iter().filter(|run| run.record.cell.transform.as_ref().is_some_and(|t| t.net.0.is_trainable));
+    trained
+        .map(|run| {
+            let grey = data::find(&run.record.cell.dataset).map_or((0.0, 1.0), |dataset| (dataset.mean, dataset.std));
+            let pictures = Pictures::read(&run.folder)?.map(|pictures| pictures.strip(grey.0, grey.1)).transpose()?;
+            Ok(TransformRun { title: run.record.run_id.clone(), pictures, traces: read_traces(&run.folder)? })
+        })
+        .collect()
+}
+
+/// One row per term and point of a trace; losses and norms without their weights.
+fn terms_frame(runs: &[TransformRun]) -> Result<DataFrame> {
+    type Point<'a> = (&'a str, &'a str, &'a str, f64, u64, Option<f64>, Option<f64>);
+    let mut points: Vec<Point> = Vec::new();
+    for run in runs {
+        for trace in &run.traces {
+            for term in &trace.terms {
+                for (at, t) in trace.iterations.iter().enumerate() {
+                    let (loss, norm) = (term.loss.get(at).copied(), term.gradient_norm.get(at).copied());
+                    points.push((&run.title, &trace.unit, &term.name, term.weight, *t as u64, loss, norm));
+                }
+            }
+        }
+    }
+    let columns = vec![
+        Column::new("run_id".into(), points.iter().map(|point| point.0).collect::<Vec<_>>()),
+        Column::new("unit".into(), points.iter().map(|point| point.1).collect::<Vec<_>>()),
+        Column::new("term".into(), points.iter().map(|point| point.2).collect::<Vec<_>>()),
+        Column::new("weight".into(), points.iter().map(|point| point.3).collect::<Vec<_>>()),
+        Column::new("iteration".into(), points.iter().map(|point| point.4).collect::<Vec<_>>()),
+        Column::new("loss".into(), points.iter().map(|point| point.5).collect::<Vec<_>>()),
+        Column::new("gradient_norm".into(), points.iter().map(|point| point.6).collect::<Vec<_>>()),
+    ];
+    DataFrame::new(points.len(), columns).map_err(frame::failed)
+}
+
+/// One row per pixel: grey levels from 0 to 1.
+fn pictures_frame(runs: &[TransformRun]) -> Result<DataFrame> {
+    let mut pixels: Vec<(&str, u64, u64, u64, f32, f32)> = Vec::new();
+    for run in runs {
+        let Some(strip) = &run.pictures else { continue };
+        for (image, (x, t_x)) in strip.x.iter().zip(&strip.t_x).enumerate() {
+            for (at, (grey, transformed)) in x.iter().zip(t_x).enumerate() {
+                let (row, column) = ((at / strip.width) as u64, (at % strip.width) as u64);
+                pixels.push((&run.title, image as u64, row, column, *grey, *transformed));
+            }
+        }
+    }
+    let columns = vec![
+        Column::new("run_id".into(), pixels.iter().map(|pixel| pixel.0).collect::<Vec<_>>()),
+        Column::new("image".into(), pixels.iter().map(|pixel| pixel.1).collect::<Vec<_>>()),
+        Column::new("row".into(), pixels.iter().map(|pixel| pixel.2).collect::<Vec<_>>()),
+        Column::new("column".into(), pixels.iter().map(|pixel| pixel.3).collect::<Vec<_>>()),
+        Column::new("x".into(), pixels.iter().map(|pixel| pixel.4).collect::<Vec<_>>()),
+        Column::new("t_x".into(), pixels.iter().map(|pixel| pixel.5).collect::<Vec<_>>()),
+    ];
+    DataFrame::new(pixels.len(), columns).map_err(frame::failed)
+}
