@@ -3,6 +3,7 @@
 use super::accuracy::Spread;
 use super::bars::{Bar, Bars};
 use super::canvas::{Drawing, png, svg_and_png, svg_of_pixels};
+use super::figure_frames::{losses_frame, pictures_frame, terms_frame};
 use super::frame;
 use super::lines::{LinePanel, Lines};
 use super::losses::{Losses, is_reconstruction};
@@ -13,7 +14,6 @@ use super::side::Side;
 use super::transform::{Part, TransformRun, Transforms};
 use crate::error::Result;
 use crate::experiment::{FigureKind, FigureSpec, Metric, Planned};
-use crate::store::record::UnitTrace;
 use crate::store::{Pictures, Stored, read_traces};
 use crate::{data, experiment::Bits};
 use polars::prelude::{Column, DataFrame};
@@ -172,8 +172,18 @@ fn bars(spec: &FigureSpec, pivot: &Pivot) -> Bars {
 /// One entry against the first.
 struct Effect {
     name: String,
-    /// Difference, ends of its interval, corrected p-value and number of pairs; or why there are none.
-    against_first: std::result::Result<(f64, (f64, f64), f64, usize), String>,
+    /// The entry minus the first; or why they could not be compared.
+    against_first: std::result::Result<Difference, String>,
+}
+
+/// A paired difference, as fractions.
+struct Difference {
+    mean: f64,
+    /// The ends of its interval.
+    interval: (f64, f64),
+    p: f64,
+    /// Pairs of runs.
+    pairs: usize,
 }
 
 /// The first entry and every other one beside it.
@@ -197,7 +207,12 @@ fn ablation(spec: &FigureSpec, pivot: &Pivot) -> Ablation {
             Some(side) => Err(format!("no run of {} is finished", side.query)),
             None => compare(&[other, first]).map_err(|error| error.to_string()).and_then(|comparisons| {
                 let comparison = comparisons.first().ok_or("nothing to compare")?;
-                Ok((comparison.difference, comparison.interval, comparison.p, comparison.seeds.len()))
+                Ok(Difference {
+                    mean: comparison.difference,
+                    interval: comparison.interval,
+                    p: comparison.p,
+                    pairs: comparison.seeds.len(),
+                })
             }),
         };
         Effect { name: names[column].clone(), against_first }
@@ -207,9 +222,9 @@ fn ablation(spec: &FigureSpec, pivot: &Pivot) -> Ablation {
 
 fn ablation_bars(ablation: &Ablation) -> Bars {
     let bar = |effect: &Effect| {
-        let (difference, (low, high), ..) = effect.against_first.as_ref().ok()?;
-        let text = format!("{:+.2}", 100.0 * difference);
-        Some(Bar { value: 100.0 * difference, low: 100.0 * low, high: 100.0 * high, text })
+        let Difference { mean, interval: (low, high), .. } = effect.against_first.as_ref().ok()?;
+        let text = format!("{:+.2}", 100.0 * mean);
+        Some(Bar { value: 100.0 * mean, low: 100.0 * low, high: 100.0 * high, text })
     };
     Bars {
         names: ablation.effects.iter().map(|effect| effect.name.clone()).collect(),
@@ -222,7 +237,7 @@ fn ablation_bars(ablation: &Ablation) -> Bars {
 
 fn ablation_frame(ablation: &Ablation) -> Result<DataFrame> {
     let effects = &ablation.effects;
-    let number = |name: &str, of: fn(&(f64, (f64, f64), f64, usize)) -> f64| {
+    let number = |name: &str, of: fn(&Difference) -> f64| {
         let values = effects.iter().map(|effect| effect.against_first.as_ref().ok().map(of));
         Column::new(name.into(), values.collect::<Vec<_>>())
     };
@@ -232,11 +247,11 @@ fn ablation_frame(ablation: &Ablation) -> Result<DataFrame> {
     let columns = vec![
         Column::new("x".into(), names),
         Column::new("baseline".into(), vec![ablation.baseline.as_str(); effects.len()]),
-        number("difference", |effect| effect.0),
-        number("low", |effect| effect.1.0),
-        number("high", |effect| effect.1.1),
-        number("p", |effect| effect.2),
-        number("pairs", |effect| effect.3 as f64),
+        number("difference", |difference| difference.mean),
+        number("low", |difference| difference.interval.0),
+        number("high", |difference| difference.interval.1),
+        number("p", |difference| difference.p),
+        number("pairs", |difference| difference.pairs as f64),
         Column::new("not_compared".into(), reasons),
     ];
     DataFrame::new(effects.len(), columns).map_err(frame::failed)
@@ -309,35 +324,6 @@ fn losses(spec: &FigureSpec, pivot: &Pivot) -> Result<(Losses, Vec<String>)> {
     Ok((Losses { series: series_names(spec, pivot), runs }, ids))
 }
 
-/// One row per point of a trace.
-fn losses_frame(losses: &Losses, ids: &[String]) -> Result<DataFrame> {
-    let traces: Vec<(&String, &UnitTrace)> = ids
-        .iter()
-        .zip(&losses.runs)
-        .flat_map(|(id, (_, traces))| traces.iter().map(move |trace| (id, trace)))
-        .collect();
-    let points: Vec<(&String, &UnitTrace, usize)> =
-        traces.iter().flat_map(|(id, trace)| (0..trace.iterations.len()).map(move |at| (*id, *trace, at))).collect();
-    let columns = vec![
-        Column::new("run_id".into(), points.iter().map(|(id, ..)| id.as_str()).collect::<Vec<_>>()),
-        Column::new("unit".into(), points.iter().map(|(_, trace, _)| trace.unit.as_str()).collect::<Vec<_>>()),
-        Column::new("phase".into(), points.iter().map(|(_, trace, _)| trace.phase.as_str()).collect::<Vec<_>>()),
-        Column::new(
-            "iteration".into(),
-            points.iter().map(|(_, trace, at)| trace.iterations[*at] as u64).collect::<Vec<_>>(),
-        ),
-        Column::new(
-            "loss".into(),
-            points.iter().map(|(_, trace, at)| trace.loss.get(*at).copied()).collect::<Vec<_>>(),
-        ),
-        Column::new(
-            "regulariser".into(),
-            points.iter().map(|(_, trace, at)| trace.regulariser.get(*at).copied()).collect::<Vec<_>>(),
-        ),
-    ];
-    DataFrame::new(points.len(), columns).map_err(frame::failed)
-}
-
 /// Those of `runs` that trained a transform network, with their pictures.
 pub fn transform_runs(runs: &[&Stored]) -> Result<Vec<TransformRun>> {
     let trained = runs.iter().filter(|run| run.record.cell.transform.as_ref().is_some_and(|t| t.net.0.is_trainable));
@@ -348,53 +334,4 @@ pub fn transform_runs(runs: &[&Stored]) -> Result<Vec<TransformRun>> {
             Ok(TransformRun { title: run.record.run_id.clone(), pictures, traces: read_traces(&run.folder)? })
         })
         .collect()
-}
-
-/// One row per term and point of a trace; losses and norms without their weights.
-fn terms_frame(runs: &[TransformRun]) -> Result<DataFrame> {
-    type Point<'a> = (&'a str, &'a str, &'a str, f64, u64, Option<f64>, Option<f64>);
-    let mut points: Vec<Point> = Vec::new();
-    for run in runs {
-        for trace in &run.traces {
-            for term in &trace.terms {
-                for (at, t) in trace.iterations.iter().enumerate() {
-                    let (loss, norm) = (term.loss.get(at).copied(), term.gradient_norm.get(at).copied());
-                    points.push((&run.title, &trace.unit, &term.name, term.weight, *t as u64, loss, norm));
-                }
-            }
-        }
-    }
-    let columns = vec![
-        Column::new("run_id".into(), points.iter().map(|point| point.0).collect::<Vec<_>>()),
-        Column::new("unit".into(), points.iter().map(|point| point.1).collect::<Vec<_>>()),
-        Column::new("term".into(), points.iter().map(|point| point.2).collect::<Vec<_>>()),
-        Column::new("weight".into(), points.iter().map(|point| point.3).collect::<Vec<_>>()),
-        Column::new("iteration".into(), points.iter().map(|point| point.4).collect::<Vec<_>>()),
-        Column::new("loss".into(), points.iter().map(|point| point.5).collect::<Vec<_>>()),
-        Column::new("gradient_norm".into(), points.iter().map(|point| point.6).collect::<Vec<_>>()),
-    ];
-    DataFrame::new(points.len(), columns).map_err(frame::failed)
-}
-
-/// One row per pixel: grey levels from 0 to 1.
-fn pictures_frame(runs: &[TransformRun]) -> Result<DataFrame> {
-    let mut pixels: Vec<(&str, u64, u64, u64, f32, f32)> = Vec::new();
-    for run in runs {
-        let Some(strip) = &run.pictures else { continue };
-        for (image, (x, t_x)) in strip.x.iter().zip(&strip.t_x).enumerate() {
-            for (at, (grey, transformed)) in x.iter().zip(t_x).enumerate() {
-                let (row, column) = ((at / strip.width) as u64, (at % strip.width) as u64);
-                pixels.push((&run.title, image as u64, row, column, *grey, *transformed));
-            }
-        }
-    }
-    let columns = vec![
-        Column::new("run_id".into(), pixels.iter().map(|pixel| pixel.0).collect::<Vec<_>>()),
-        Column::new("image".into(), pixels.iter().map(|pixel| pixel.1).collect::<Vec<_>>()),
-        Column::new("row".into(), pixels.iter().map(|pixel| pixel.2).collect::<Vec<_>>()),
-        Column::new("column".into(), pixels.iter().map(|pixel| pixel.3).collect::<Vec<_>>()),
-        Column::new("x".into(), pixels.iter().map(|pixel| pixel.4).collect::<Vec<_>>()),
-        Column::new("t_x".into(), pixels.iter().map(|pixel| pixel.5).collect::<Vec<_>>()),
-    ];
-    DataFrame::new(pixels.len(), columns).map_err(frame::failed)
 }

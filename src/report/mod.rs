@@ -8,6 +8,7 @@ pub mod beside_text;
 mod canvas;
 mod caption;
 mod declared;
+mod figure_frames;
 pub mod figures;
 pub mod frame;
 pub mod html;

@@ -28,6 +28,16 @@ fn ends(spread: &Spread) -> (f64, f64) {
     (spread.mean - std, spread.mean + std)
 }
 
+/// 1, 2 and 5 times powers of ten between two positive numbers; where those are many, the powers alone.
+fn ticks(low: f64, high: f64) -> Vec<f64> {
+    const MOST: usize = 8;
+    let powers = (low.log10().floor() as i32)..=(high.log10().ceil() as i32);
+    let is_shown = |tick: &f64| (low..=high).contains(tick);
+    let fine = powers.clone().flat_map(|power| [1.0, 2.0, 5.0].map(|digit| digit * 10f64.powi(power)));
+    let fine: Vec<f64> = fine.filter(is_shown).collect();
+    if fine.len() <= MOST { fine } else { powers.map(|power| 10f64.powi(power)).filter(is_shown).collect() }
+}
+
 impl Drawing for Scatter {
     fn size(&self) -> (u32, u32) {
         (WIDTH, HEIGHT + self.legend().height())
@@ -60,17 +70,25 @@ impl Drawing for Scatter {
         chart
             .configure_mesh()
             .disable_x_mesh()
-            .x_labels(6)
+            .x_labels(0)
+            .x_label_formatter(&|_| String::new())
             .y_labels(8)
-            .x_label_formatter(&|x| if *x < 10.0 { format!("{x:.1}") } else { format!("{x:.0}") })
             .y_label_formatter(&|y| tick(*y, low, high))
-            .x_desc(&self.x_title)
             .y_desc(&self.y_title)
             .label_style(("sans-serif", TEXT))
             .light_line_style(WHITE)
             .bold_line_style(GRID_LINE)
             .draw()
             .map_err(failed)?;
+        // plotters would label powers of ten alone.
+        let bottom = chart.plotting_area().get_pixel_range().1.end;
+        for second in ticks(left, right) {
+            let (x, _) = chart.backend_coord(&(second, low));
+            plot.draw(&PathElement::new(vec![(x, bottom), (x, bottom + 6)], BLACK)).map_err(failed)?;
+            write(&plot, &second.to_string(), (x, bottom + 10), (HPos::Center, VPos::Top))?;
+        }
+        let (middle, _) = chart.backend_coord(&((left * right).sqrt(), low));
+        write(&plot, &self.x_title, (middle, bottom + 48), (HPos::Center, VPos::Top))?;
         for (index, x, y) in points {
             let style = colour(*index).stroke_width(2);
             let (below, above) = ends(y);
@@ -87,5 +105,16 @@ impl Drawing for Scatter {
             marker(&plot, *index, at)?;
         }
         self.legend().draw(&legend)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logarithmic_axis_has_more_ticks_than_powers_of_ten() {
+        assert_eq!(ticks(12.0, 230.0), [20.0, 50.0, 100.0, 200.0]);
+        assert_eq!(ticks(0.3, 5000.0), [1.0, 10.0, 100.0, 1000.0]);
     }
 }
