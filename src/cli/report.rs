@@ -46,6 +46,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         ("accuracy.tex", rendered.latex.as_bytes()),
         ("accuracy.csv", &rendered.accuracy_csv),
         ("runs.csv", &rendered.runs_csv),
+        ("runs.parquet", &rendered.runs_parquet),
         ("accuracy.svg", rendered.svg.as_bytes()),
         ("accuracy.png", &rendered.png),
     ];
@@ -63,8 +64,12 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         .collect();
     let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source)?;
     for table in &declared {
-        let formats: [(&str, &[u8]); 3] =
-            [("md", table.markdown.as_bytes()), ("tex", table.latex.as_bytes()), ("csv", &table.csv)];
+        let formats: [(&str, &[u8]); 4] = [
+            ("md", table.markdown.as_bytes()),
+            ("tex", table.latex.as_bytes()),
+            ("csv", &table.csv),
+            ("parquet", &table.parquet),
+        ];
         write_all(&folder.join("tables"), &table.name, &formats)?;
     }
     let figures = render_figures(&session.experiment.figures, &session.plan, &stored)?;
@@ -93,7 +98,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         figures.iter().for_each(|figure| {
             say!("figure {}: {}", figure.name, folder.join("figures").join(&figure.name).display());
         });
-        let written = folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.csv");
+        let written = folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.{csv,parquet}");
         say!("written: {}{also}", written.display());
     }
     Ok(())

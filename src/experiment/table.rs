@@ -2,7 +2,7 @@
 //!
 //! ```toml
 //! [[table]]
-//! name = "main"                     # goes to results/<grid>/tables/main.{md,tex,csv}
+//! name = "main"                     # goes to results/<grid>/tables/main.{md,tex,csv,parquet}
 //! caption = "All methods."          # optional
 //! rows = ["arch", "method"]         # keys of cells: one row per combination met
 //! columns = "bits"                  # a key of cells: one column per value

@@ -55,6 +55,7 @@ pub struct Rendered {
     pub published_csv: Option<Vec<u8>>,
     /// One line per run.
     pub runs_csv: Vec<u8>,
+    pub runs_parquet: Vec<u8>,
     pub svg: String,
     pub png: Vec<u8>,
     pub terminal: String,
@@ -75,6 +76,7 @@ pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
         published_csv: (!lines.is_empty()).then(|| beside::frame(&lines).and_then(frame::to_csv)).transpose()?,
         accuracy_csv: frame::to_csv(accuracy::long_frame(&blocks)?)?,
         runs_csv: frame::to_csv(frame::frame(records)?)?,
+        runs_parquet: frame::to_parquet(frame::frame(records)?)?,
         svg,
         png,
         terminal: render::terminal(&tables),
@@ -89,6 +91,7 @@ pub struct Declared {
     pub latex: String,
     /// One row per entry, accuracies as fractions.
     pub csv: Vec<u8>,
+    pub parquet: Vec<u8>,
     pub terminal: String,
     tables: Tables,
 }
@@ -107,7 +110,8 @@ pub fn render_declared(
             name: spec.name.clone(),
             markdown: render::markdown(&tables, source),
             latex: latex::latex(&tables, source, &spec.name),
-            csv: frame::to_csv(frame)?,
+            csv: frame::to_csv(frame.clone())?,
+            parquet: frame::to_parquet(frame)?,
             terminal: render::terminal(&tables),
             tables,
         })

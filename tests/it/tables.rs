@@ -55,7 +55,7 @@ fn results() -> Results {
 }
 
 #[test]
-fn declared_tables_are_written_in_three_formats() {
+fn declared_tables_are_written_in_all_formats() {
     let results = results();
     let end = results.harness(&["report", "tables.toml"]);
     assert_eq!((end.code, end.stderr.as_str()), (0, ""));
@@ -81,6 +81,8 @@ fn declared_tables_are_written_in_three_formats() {
         &read("main.tex"),
         &["\\label{tab:tables-main-1}", "Everything at 5 \\% \\& more.", "\\textbf{90.50 $\\pm$ 0.71}"],
     );
+    let parquet = std::fs::read(results.path().join("declared/tables/main.parquet")).unwrap();
+    assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
     let csv = read("main.csv");
     assert_eq!(csv.lines().next(), Some("method,bits,metric,n,mean,std,mark,failed,missing"));
     let qdrop = csv.lines().find(|line| line.starts_with("qdrop,W2A2,")).unwrap();
