@@ -206,10 +206,10 @@ where
     }
     for (index, (points, name)) in series.into_iter().zip(&names).enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        // Separate pieces around what is not drawn; points beside them, for pieces of one point.
+        // Separate pieces around what is not drawn; one of a single point is a dot.
         for piece in points.split(|(_, norm)| norm.is_nan() || *norm < SMALLEST) {
             chart.draw_series(segments(piece, colour)).map_err(failed)?;
-            let dots = piece.iter().map(|point| Circle::new(*point, 2, colour.filled()));
+            let dots = piece.iter().filter(|_| piece.len() == 1).map(|point| Circle::new(*point, 2, colour.filled()));
             chart.draw_series(dots).map_err(failed)?;
         }
         let y = TITLE + 16 + 44 * index as i32;
