@@ -87,7 +87,7 @@ def make_results(harness, folder, count):
     seeds = ", ".join(str(seed) for seed in range(max(2, count // 2)))
     grid = GRID.format(seeds=seeds).replace("[[exclude]]\n", "")
     (folder / "grid.toml").write_text(grid)
-    run([harness, "run", "grid.toml", "--filter", "seed=0", "--quiet"], folder)
+    run([harness, "run", "grid.toml", "--filter", "seed(0)", "--quiet"], folder)
     runs = folder / "results/made/runs"
     templates = {path.name.rsplit("-s0-", 1)[0]: path for path in runs.iterdir() if (path / "record.json").exists()}
     ids = re.findall(r"^\S+\s+(resnet20-\S+)", run([harness, "plan", "grid.toml"], folder), flags=re.M)

@@ -2,14 +2,14 @@
 
 use super::Exit;
 use super::session::{GridArgs, Session};
-use crate::data;
 use crate::error::Result;
-use crate::report::html::{self, Figure, Image, Page};
-use crate::report::transform::{self, TransformRun};
-use crate::report::{Source, render, render_declared};
-use crate::store::{Pictures, Scan, Stored, atomic, read_traces};
+use crate::report::figures::render_figures;
+use crate::report::html::{self, Illustration, Image, Page};
+use crate::report::{Source, render, render_declared, transform};
+use crate::store::{Scan, Stored, atomic};
 use candle_core::Device;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -38,7 +38,7 @@ pub(super) fn scan(session: &Session) -> Result<Scan> {
 
 /// Renders the runs of the grid's cells.
 pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
-    let Scan { records, broken } = scan(session)?;
+    let Scan { records, mut broken } = scan(session)?;
     let grid = session.experiment.path.display().to_string();
     let source = Source { title: &session.experiment.title, grid: &grid };
     let rendered = render(&records, &source)?;
@@ -48,6 +48,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         ("accuracy.tex", rendered.latex.as_bytes()),
         ("accuracy.csv", &rendered.accuracy_csv),
         ("runs.csv", &rendered.runs_csv),
+        ("runs.parquet", &rendered.runs_parquet),
         ("accuracy.svg", rendered.svg.as_bytes()),
         ("accuracy.png", &rendered.png),
     ];
@@ -59,29 +60,47 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         .into_iter()
         .map(|record| Stored::read(&session.experiment.name, session.store.run_folder(&record.run_id), record))
         .collect();
-    let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source);
+    let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source)?;
     for table in &declared {
-        let formats = [("md", &table.markdown), ("tex", &table.latex), ("csv", &table.csv)];
-        for (extension, content) in formats {
-            atomic::write(&folder.join("tables").join(format!("{}.{extension}", table.name)), content.as_bytes())?;
-        }
+        let formats: [(&str, &[u8]); 4] = [
+            ("md", table.markdown.as_bytes()),
+            ("tex", table.latex.as_bytes()),
+            ("csv", &table.csv),
+            ("parquet", &table.parquet),
+        ];
+        write_all(&folder.join("tables"), &table.name, &formats)?;
     }
-    let transforms = transform::draw(&transform_runs(&stored))?;
+    let (figures, mut unreadable) = render_figures(&session.experiment.figures, &session.plan, &stored)?;
+    for figure in &figures {
+        let formats: [(&str, &[u8]); 3] = [("svg", figure.svg.as_bytes()), ("png", &figure.png), ("csv", &figure.csv)];
+        write_all(&folder.join("figures"), &figure.name, &formats)?;
+    }
+    let all: Vec<&Stored> = stored.iter().collect();
+    let transforms = transform::draw(&transform::read_runs(&all, &mut unreadable))?;
     if let Some(png) = &transforms {
         atomic::write(&folder.join("transforms.png"), png)?;
     }
-    let accuracy = Figure {
-        caption: "Accuracy against bits of each method".into(),
-        file: "accuracy.svg",
+    let accuracy = Illustration {
+        caption: "Accuracy against bits of each method",
+        file: "accuracy.svg".into(),
         image: Image::Svg(&rendered.svg),
     };
-    let transforms_figure = transforms.as_deref().map(|png| Figure {
-        caption: "Images, their transforms and differences; weighted gradient norms of the terms of the meta-loss"
-            .into(),
-        file: "transforms.png",
+    let declared_figures = figures.iter().map(|figure| Illustration {
+        caption: if figure.caption.is_empty() { &figure.name } else { &figure.caption },
+        file: format!("figures/{}.svg", figure.name),
+        image: Image::Svg(&figure.svg),
+    });
+    let transforms_figure = transforms.as_deref().map(|png| Illustration {
+        caption: "Images, their transforms and differences; weighted gradient norms of the terms of the meta-loss",
+        file: "transforms.png".into(),
         image: Image::Png(png),
     });
-    let figures: Vec<Figure> = [accuracy].into_iter().chain(transforms_figure).collect();
+    let illustrations: Vec<Illustration> =
+        [accuracy].into_iter().chain(declared_figures).chain(transforms_figure).collect();
+    for (path, problem) in &unreadable {
+        eprintln!("warning: left out of figures: {}: {problem}", path.display());
+    }
+    broken.extend(unreadable);
     let present: BTreeSet<&str> = stored.iter().map(|run| run.record.run_id.as_str()).collect();
     let planned = session.plan.iter().map(|planned| planned.id.to_string());
     let missing: Vec<String> = planned.filter(|id| !present.contains(id.as_str())).collect();
@@ -90,7 +109,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         about: &session.experiment.about,
         rendered: &rendered,
         declared: &declared,
-        figures: &figures,
+        illustrations: &illustrations,
         runs: &stored,
         damaged: &broken,
         missing: &missing,
@@ -100,23 +119,18 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         say!("{}", rendered.terminal);
         declared.iter().for_each(|table| say!("table {}\n{}", table.name, table.terminal));
         let also = if transforms.is_some() { ", transforms.png" } else { "" };
-        let written = folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.csv");
+        figures.iter().for_each(|figure| {
+            say!("figure {}: {}", figure.name, folder.join("figures").join(&figure.name).display());
+        });
+        let written = folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.{csv,parquet}");
         say!("written: {}{also}", written.display());
     }
     Ok(())
 }
 
-/// The runs that trained a transform network, with their pictures. Damaged files are named on stderr and skipped.
-fn transform_runs(stored: &[Stored]) -> Vec<TransformRun> {
-    let runs = stored.iter().filter(|run| run.record.cell.transform.as_ref().is_some_and(|t| t.net.0.is_trainable));
-    let read = |run: &Stored| -> Result<TransformRun> {
-        let of_data_set = || data::find(&run.record.cell.dataset).map(|dataset| (dataset.preprocess)());
-        let pictures = match (Pictures::read(&run.folder)?, run.record.preprocess.clone().or_else(of_data_set)) {
-            (Some(pictures), Some(preprocess)) => Some(pictures.strip(&preprocess.mean, &preprocess.std)?),
-            _ => None,
-        };
-        Ok(TransformRun { title: run.record.run_id.clone(), pictures, traces: read_traces(&run.folder)? })
-    };
-    let or_warn = |error| eprintln!("warning: left out of the pictures: {error}");
-    runs.filter_map(|run| read(run).map_err(or_warn).ok()).collect()
+/// Writes `folder/name.EXTENSION` for each format.
+fn write_all(folder: &Path, name: &str, formats: &[(&str, &[u8])]) -> Result<()> {
+    formats
+        .iter()
+        .try_for_each(|(extension, content)| atomic::write(&folder.join(format!("{name}.{extension}")), content))
 }

@@ -6,10 +6,8 @@ use super::session::{GridArgs, Session, cache_folder, device};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
 use crate::launch::{Caches, EVAL_BATCH, GridEvent, Launch, Publisher, run_grid};
-use crate::meta::config::{Meta, Terms, Transform};
-use crate::recon::recipe::Granularity;
+use crate::methods;
 use crate::store::record::{Hashes, Provenance};
-use crate::{arch, methods};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,29 +105,14 @@ pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
 /// Says once per method which fields of its recipe differ from the published ones: a table must not surprise.
 fn warn_of_departures(session: &Session) {
     let mut lines = BTreeSet::new();
-    // A method that optimises nothing has no recipe to depart from.
-    let optimising = session.plan.iter().filter(|planned| planned.cell.recipe.granularity != Granularity::None);
-    for planned in optimising {
-        let cell = &planned.cell;
-        if let (Some(arch), Some(method)) = (arch::find(&cell.arch), methods::find(&cell.method)) {
-            let mut published = (method.recipe)(arch);
-            published.act_search_images = published.act_search_images.min(cell.calib_images);
-            let mut departures = cell.recipe.departures(&published);
-            if let (Some(transform), Some(meta), Some(terms)) = (&cell.transform, &cell.meta, &cell.terms) {
-                let mut named = |table: &str, names: Vec<String>| {
-                    departures.extend(names.into_iter().map(|name| format!("{table}.{name}")));
-                };
-                named("transform", transform.departures(&Transform::published()));
-                named("meta", meta.departures(&Meta::published(arch)));
-                named("terms", terms.departures(&Terms::published()));
-            }
-            if !departures.is_empty() {
-                lines.insert(format!(
-                    "note: {} differs from its published recipe in {}",
-                    method.title,
-                    departures.join(", ")
-                ));
-            }
+    for cell in session.plan.iter().map(|planned| &planned.cell) {
+        let departures = methods::departures(cell);
+        if let (Some(method), false) = (methods::find(&cell.method), departures.is_empty()) {
+            lines.insert(format!(
+                "note: {} differs from its published recipe in {}",
+                method.title,
+                departures.join(", ")
+            ));
         }
     }
     lines.iter().for_each(|line| eprintln!("{line}"));

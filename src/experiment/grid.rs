@@ -2,7 +2,9 @@
 
 use super::cell::{Cell, Setting};
 use super::check::check;
+use super::declaration::Declarations;
 use super::diagnostic::{GridError, SourceText};
+use super::figure::{FigureSpec, check_figures};
 use super::filter::Filter;
 use super::layer::{Layer, Place};
 use super::table::{TableSpec, check_tables};
@@ -29,6 +31,7 @@ pub struct Experiment {
     /// In the order of the axes as written, the last varying fastest; then included cells.
     pub cells: Vec<Cell>,
     pub tables: Vec<TableSpec>,
+    pub figures: Vec<FigureSpec>,
 }
 
 /// What the command line changes.
@@ -77,13 +80,16 @@ impl Experiment {
         }
         let name = grid.name.get_ref();
         let cells: Vec<Cell> = cells.into_iter().map(|origin| origin.cell).collect();
+        let needed = !grid.table.is_empty() || !grid.figure.is_empty();
+        let declarations = Declarations::new(source, &cells, expansion.is_changed, needed);
         Ok(Self {
             name: format!("{name}{suffix}"),
             title: grid.title.clone().unwrap_or_else(|| name.clone()),
             about: grid.about.clone().unwrap_or_default(),
             path: PathBuf::from(source.name),
-            tables: check_tables(source, &grid.table, &cells, expansion.is_changed)?,
-            cells,
+            tables: check_tables(&declarations, &grid.table)?,
+            figures: check_figures(&declarations, &grid.figure)?,
+            cells: cells.clone(),
         })
     }
 }

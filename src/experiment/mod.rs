@@ -4,7 +4,9 @@
 
 mod cell;
 mod check;
+mod declaration;
 mod diagnostic;
+pub mod figure;
 pub mod filter;
 mod grid;
 mod layer;
@@ -16,6 +18,7 @@ pub mod wire;
 
 pub use cell::{Bits, Cell, Setting};
 pub use diagnostic::GridError;
+pub use figure::{FigureKind, FigureSpec};
 pub use filter::Filter;
 pub use grid::{Experiment, Options, SMOKE_SUFFIX};
 pub(crate) use overridable::overridable;

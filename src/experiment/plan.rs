@@ -5,7 +5,7 @@ use super::run_id::{RunId, identity};
 use crate::error::Result;
 use crate::methods;
 use crate::store::record::{Hashes, Record, Status};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 /// A cell with its identity and what is known of it.
 #[derive(Clone, Debug)]
@@ -61,26 +61,32 @@ pub fn plan(
     let current: BTreeSet<String> = planned.iter().map(|planned| planned.id.to_string()).collect();
     let (current, old): (Vec<&Record>, Vec<&Record>) =
         stored.iter().partition(|record| current.contains(&record.run_id));
+    let current: HashMap<&str, &Record> = current.into_iter().map(|record| (record.run_id.as_str(), record)).collect();
+    let mut outdated: HashMap<String, Vec<&Record>> = HashMap::new();
+    for record in old {
+        outdated.entry(record.cell.slug()).or_default().push(record);
+    }
     for planned in &mut planned {
-        planned.state = state(planned, &current, &old);
+        planned.state = state(planned, &current, &outdated);
     }
     Ok(planned)
 }
 
-fn state(planned: &Planned, current: &[&Record], old: &[&Record]) -> State {
+/// `current` by run id, `outdated` by slug.
+fn state(planned: &Planned, current: &HashMap<&str, &Record>, outdated: &HashMap<String, Vec<&Record>>) -> State {
     let Planned { id, cell, hashes, method_revision, .. } = planned;
     let name = id.to_string();
-    if let Some(record) = current.iter().find(|record| record.run_id == name) {
+    if let Some(record) = current.get(name.as_str()) {
         return match record.status {
             Status::Done => State::Done,
             Status::Failed => State::Failed(record.error.clone().unwrap_or_default()),
         };
     }
     let now = identity(cell, hashes, *method_revision);
-    let slug = cell.slug();
-    let nearest = old
-        .iter()
-        .filter(|record| record.cell.slug() == slug)
+    let nearest = outdated
+        .get(&cell.slug())
+        .into_iter()
+        .flatten()
         .map(|record| (record, differences(&identity(&record.cell, &record.hashes, record.method_revision), &now)))
         .min_by_key(|(_, differs)| differs.len());
     match nearest {

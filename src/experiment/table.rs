@@ -2,23 +2,24 @@
 //!
 //! ```toml
 //! [[table]]
-//! name = "main"                     # goes to results/<grid>/tables/main.{md,tex,csv}
+//! name = "main"                     # goes to results/<grid>/tables/main.{md,tex,csv,parquet}
 //! caption = "All methods."          # optional
 //! rows = ["arch", "method"]         # keys of cells: one row per combination met
 //! columns = "bits"                  # a key of cells: one column per value
 //! metric = "test"                   # optional: test, calib, gap, full-precision or wall
 //! filter = "setting(qdrop)"         # optional: as on the command line, by fields of cells
 //! significance = true               # optional: mark what does not differ from the best of its column
+//! published = ["official"]          # optional: published numbers of the same networks and bits; also rerun, secondary
+//! published-table = "losses"        # optional: a published table for orientation: losses, augmentations or overfit
 //! ```
 
-use super::cell::Cell;
-use super::diagnostic::{GridError, SourceText, suggest};
+use super::declaration::Declarations;
+use super::diagnostic::{SourceText, suggest};
 use super::filter::Filter;
-use super::wire::is_kebab_case;
 use crate::error::Result;
+use crate::report::published::{Kind, Published};
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::collections::BTreeSet;
 use toml::Spanned;
 
 /// What a table shows of each entry: mean and standard deviation over its seeds.
@@ -48,6 +49,10 @@ pub struct TableSpec {
     pub metric: Metric,
     pub filter: Option<Filter>,
     pub significance: bool,
+    /// Which published numbers stand below ours.
+    pub published: Vec<Kind>,
+    /// A published table that stands beside it for orientation ([`Published::table_names`]).
+    pub published_table: Option<String>,
 }
 
 /// A declared table, as written.
@@ -63,120 +68,101 @@ pub struct WireTable {
     metric: Metric,
     filter: Option<Spanned<String>>,
     significance: Option<Spanned<bool>>,
+    published: Option<Spanned<Vec<Kind>>>,
+    published_table: Option<Spanned<String>>,
 }
 
-/// The value of `key` in a cell; empty for a cell without variant.
-pub fn value(cell: &Cell, key: &str) -> String {
-    cell.fields().remove(key).unwrap_or_default()
-}
-
-/// Checks the tables against the cells of their grid. `is_changed`: the command line changes what there is to select.
+/// Checks the tables against the cells of their grid.
 ///
 /// Errors: names that are no file names or not unique; keys that no cell has; filters that cannot be parsed or match
-/// nothing; entries that would be a mean over different configurations.
-pub fn check_tables(
-    source: SourceText,
-    tables: &[WireTable],
-    cells: &[Cell],
-    is_changed: bool,
-) -> Result<Vec<TableSpec>> {
+/// nothing; entries that would be a mean over different configurations; published numbers where they have no place.
+pub(super) fn check_tables(grid: &Declarations, tables: &[WireTable]) -> Result<Vec<TableSpec>> {
+    let source = grid.source;
     let mut names = BTreeSet::new();
     let mut checked = Vec::new();
     for table in tables {
-        let name = table.name.get_ref();
-        if !is_kebab_case(name) {
-            let error =
-                source.error(format!("name of a table {name:?} is not kebab-case"), Some(table.name.span()), "here");
-            return Err(error.help("it names a file: lower-case words and digits, joined by single hyphens").into());
+        grid.name("table", &table.name, &mut names)?;
+        if table.rows.get_ref().is_empty() {
+            let error = source.error("a table has no rows", Some(table.rows.span()), "at least one key of a cell");
+            return Err(error.help("for example rows = [\"method\"]").into());
         }
-        if !names.insert(name) {
-            let message = format!("two tables are called {name:?}");
-            return Err(source.error(message, Some(table.name.span()), "again").help("rename one of them").into());
-        }
-        check_keys(source, table, cells)?;
-        let filter = checked_filter(source, table, cells, is_changed)?;
+        let keys = table.rows.get_ref().iter().chain([&table.columns]);
+        grid.keys(keys.map(|key| (key.get_ref().as_str(), key.span())))?;
+        let filter = grid.filter(table.filter.as_ref())?;
         let significance = table.significance.as_ref().filter(|significance| *significance.get_ref());
         if let (Some(significance), true) = (significance, table.metric != Metric::Test) {
             let error = source.error("significance is of test predictions alone", Some(significance.span()), "here");
             return Err(error.help("drop it, or set metric = \"test\"").into());
         }
         let spec = TableSpec {
-            name: name.clone(),
+            name: table.name.get_ref().clone(),
             caption: table.caption.clone(),
             rows: table.rows.get_ref().iter().map(|key| key.get_ref().clone()).collect(),
             columns: table.columns.get_ref().clone(),
             metric: table.metric,
             filter,
             significance: significance.is_some(),
+            published: table.published.as_ref().map(|kinds| kinds.get_ref().clone()).unwrap_or_default(),
+            published_table: table.published_table.as_ref().map(|name| name.get_ref().clone()),
         };
-        refuse_mixtures(source, &spec, cells, table.rows.span())?;
+        check_published(source, table)?;
+        let keys: Vec<&str> = spec.rows.iter().chain([&spec.columns]).map(String::as_str).collect();
+        let what = format!("table {}", spec.name);
+        grid.refuse_mixtures(&what, &keys, spec.filter.as_ref(), ("rows", table.rows.span()))?;
         checked.push(spec);
     }
     Ok(checked)
 }
 
-fn check_keys(source: SourceText, table: &WireTable, cells: &[Cell]) -> Result<(), Box<GridError>> {
-    let mut known: BTreeSet<String> = cells.iter().flat_map(|cell| cell.fields().into_keys()).collect();
-    known.insert("variant".to_string());
-    let known: Vec<&str> = known.iter().map(String::as_str).collect();
-    if table.rows.get_ref().is_empty() {
-        let error = source.error("a table has no rows", Some(table.rows.span()), "at least one key of a cell");
-        return Err(error.help("for example rows = [\"method\"]"));
-    }
-    let mut seen = BTreeSet::new();
-    for key in table.rows.get_ref().iter().chain([&table.columns]) {
-        let name = key.get_ref().as_str();
-        if !known.contains(&name) {
-            let error = source.error(format!("there is no key {name:?}"), Some(key.span()), "here");
-            return Err(error.help(suggest(name, &known)));
+/// Published numbers are of test accuracies and over-fitting gaps, by network and bits.
+fn check_published(source: SourceText, table: &WireTable) -> Result<()> {
+    if let Some(kinds) = &table.published {
+        if !matches!(table.metric, Metric::Test | Metric::Gap) {
+            let error = source.error("nothing of this metric is published", Some(kinds.span()), "here");
+            return Err(error.help("drop it, or set metric = \"test\" or \"gap\"").into());
         }
-        if !seen.insert(name) {
-            return Err(source.error(format!("key {name:?} is there twice"), Some(key.span()), "again"));
+        if !matches!(table.columns.get_ref().as_str(), "bits" | "arch") {
+            let message = format!("published numbers have no place in columns of {:?}", table.columns.get_ref());
+            let error = source.error(message, Some(table.columns.span()), "these columns");
+            return Err(error.help("they are by network and bits: columns = \"bits\" or \"arch\"").into());
         }
     }
-    Ok(())
-}
-
-fn checked_filter(source: SourceText, table: &WireTable, cells: &[Cell], is_changed: bool) -> Result<Option<Filter>> {
-    let Some(text) = &table.filter else { return Ok(None) };
-    let shown = |error: crate::Error| match error {
-        crate::Error::Grid(error) => error.within(source, text.get_ref(), text.span()),
-        error => source.error(error.to_string(), Some(text.span()), "here"),
-    };
-    let filter = Filter::parse(text.get_ref()).map_err(shown)?;
-    match filter.select(cells.to_vec()) {
-        Err(crate::Error::NothingMatched(_)) if is_changed => Ok(Some(filter)),
-        Err(error) => Err(shown(error).into()),
-        Ok(_) => Ok(Some(filter)),
-    }
-}
-
-/// An entry is a mean over seeds, never over something that the reader does not see.
-fn refuse_mixtures(source: SourceText, spec: &TableSpec, cells: &[Cell], span: Range<usize>) -> Result<()> {
-    let mut entries: BTreeMap<Vec<String>, BTreeMap<String, String>> = BTreeMap::new();
-    for cell in cells.iter().filter(|cell| spec.selects(cell)) {
-        let mut fields = cell.fields();
-        let of = |key: &String| fields.get(key).cloned().unwrap_or_default();
-        let entry: Vec<String> = spec.rows.iter().chain([&spec.columns]).map(of).collect();
-        fields.remove("seed");
-        let Some(first) = entries.get(&entry) else {
-            entries.insert(entry, fields);
-            continue;
-        };
-        let differs = fields.iter().find(|(key, value)| first.get(*key) != Some(*value)).map(|(key, _)| key);
-        let differs = differs.or_else(|| first.keys().find(|key| !fields.contains_key(*key)));
-        if let Some(key) = differs {
-            let message = format!("entry {} of table {} mixes cells that differ in {key}", entry.join(", "), spec.name);
-            let help = format!("add {key:?} to rows, or leave all but one value out with filter = \"{key}(...)\"");
-            return Err(source.error(message, Some(span), "these do not tell them apart").help(help).into());
+    if let Some(name) = &table.published_table {
+        let published = Published::embedded()?;
+        let known = published.table_names();
+        if !known.contains(&name.get_ref().as_str()) {
+            let message = format!("no table {:?} is published", name.get_ref());
+            return Err(source.error(message, Some(name.span()), "here").help(suggest(name.get_ref(), &known)).into());
         }
     }
     Ok(())
 }
 
-impl TableSpec {
-    /// Whether the table is of `cell`, among others.
-    pub fn selects(&self, cell: &Cell) -> bool {
-        self.filter.as_ref().is_none_or(|filter| filter.matches(cell))
+impl Metric {
+    /// As written in a grid.
+    pub fn name(self) -> &'static str {
+        match self {
+            Metric::Test => "test",
+            Metric::Calib => "calib",
+            Metric::Gap => "gap",
+            Metric::FullPrecision => "full-precision",
+            Metric::Wall => "wall",
+        }
+    }
+
+    /// With its unit, as an axis is labelled.
+    pub fn title(self) -> &'static str {
+        match self {
+            Metric::Test => "test top-1 (%)",
+            Metric::Calib => "top-1 on the calibration images (%)",
+            Metric::Gap => "calibration minus test top-1 (points)",
+            Metric::FullPrecision => "full-precision top-1 (%)",
+            Metric::Wall => "wall time (s)",
+        }
+    }
+
+    /// From the stored unit (fractions, seconds) to that of [`Metric::title`].
+    pub fn scale(self) -> f64 {
+        if self == Metric::Wall { 1.0 } else { 100.0 }
     }
 }

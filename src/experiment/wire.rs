@@ -46,7 +46,8 @@
 //! seed = [0]
 //! ```
 //!
-//! Tables beside the standard one are declared with `[[table]]` ([`table`](super::table)).
+//! Tables beside the standard one are declared with `[[table]]` ([`table`](super::table)), figures with `[[figure]]`
+//! ([`figure`](super::figure)).
 //!
 //! Later wins: the method's published recipe, `base`, `axes`, `variants`; for an included cell the published recipe,
 //! `base`, its own table; then `smoke.set`, then `--set`. An axis whose field one of these last two decides has one value
@@ -54,6 +55,7 @@
 //! have a transform network: those of a method that brings one, and those with a `transform.net`.
 
 use super::cell::{Bits, Setting};
+use super::figure::WireFigure;
 use super::table::WireTable;
 use crate::data::Corrupt;
 use crate::data::augment::Augmentation;
@@ -84,6 +86,8 @@ pub struct Grid {
     pub smoke: Option<Smoke>,
     #[serde(default)]
     pub table: Vec<WireTable>,
+    #[serde(default)]
+    pub figure: Vec<WireFigure>,
 }
 
 /// Axis values by key; their spans give the order in which they were written.

@@ -1,7 +1,9 @@
 //! The published recipes, one file per method.
 
-use crate::arch::{ArchSpec, Family};
-use crate::recon::recipe::Recipe;
+use crate::arch::{self, ArchSpec, Family};
+use crate::experiment::Cell;
+use crate::meta::config::{Meta, Terms, Transform};
+use crate::recon::recipe::{Granularity, Recipe};
 
 /// One method.
 pub struct Method {
@@ -35,6 +37,27 @@ mod genie_m;
 mod pd_quant;
 mod qdrop;
 mod rtn;
+
+/// Names of the fields in which `cell` departs from what was published of its method, as written in a grid.
+pub fn departures(cell: &Cell) -> Vec<String> {
+    let (Some(arch), Some(method)) = (arch::find(&cell.arch), find(&cell.method)) else { return Vec::new() };
+    // A method that optimises nothing has no recipe to depart from.
+    if cell.recipe.granularity == Granularity::None {
+        return Vec::new();
+    }
+    let mut published = (method.recipe)(arch);
+    published.act_search_images = published.act_search_images.min(cell.calib_images);
+    let mut departures = cell.recipe.departures(&published);
+    if let (Some(transform), Some(meta), Some(terms)) = (&cell.transform, &cell.meta, &cell.terms) {
+        let mut named = |table: &str, names: Vec<String>| {
+            departures.extend(names.into_iter().map(|name| format!("{table}.{name}")));
+        };
+        named("transform", transform.departures(&Transform::published()));
+        named("meta", meta.departures(&Meta::published(arch)));
+        named("terms", terms.departures(&Terms::published()));
+    }
+    departures
+}
 
 /// The method called `name`.
 pub fn find(name: &str) -> Option<&'static Method> {

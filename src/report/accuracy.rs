@@ -70,6 +70,11 @@ impl Spread {
         let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
         Self { mean, std: (values.len() > 1).then(|| (squares / (n - 1.0)).sqrt()) }
     }
+
+    /// In another unit.
+    pub fn scaled(self, factor: f64) -> Self {
+        Self { mean: factor * self.mean, std: self.std.map(|std| factor * std) }
+    }
 }
 
 impl Row {

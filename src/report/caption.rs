@@ -1,10 +1,12 @@
 //! What stands around a table: which experiment it is of, and what a reader must know to trust it.
 
 use super::accuracy::Block;
+use super::statistics::unpaired_noise;
 use crate::experiment::Setting;
+use crate::methods::departures;
 use crate::store::record::Record;
 use crate::{arch, data};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Network, data, which layers stay at 8 bits, calibration sample and checkpoint.
 pub fn caption(block: &Block) -> String {
@@ -50,6 +52,38 @@ pub fn notes(records: &[Record], blocks: &[Block]) -> Vec<String> {
         notes.push("Some runs were made with uncommitted changes (revisions that end in -dirty).".to_string());
     }
     notes
+}
+
+/// Which methods ran with other values than their published recipe, and in which fields.
+pub fn departures_note(records: &[Record]) -> Option<String> {
+    let mut by_fields: BTreeMap<Vec<String>, BTreeSet<String>> = BTreeMap::new();
+    for cell in records.iter().map(|record| &record.cell) {
+        let departures = departures(cell);
+        if !departures.is_empty() {
+            let variant = cell.variant.as_ref().map_or(String::new(), |variant| format!(" ({variant})"));
+            let title = format!("{}{variant}", super::published::title(&cell.method));
+            by_fields.entry(departures).or_default().insert(title);
+        }
+    }
+    let listed = by_fields.iter().map(|(fields, titles)| {
+        let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
+        format!("{}: {}", titles.join(", "), fields.join(", "))
+    });
+    let listed: Vec<String> = listed.collect();
+    (!listed.is_empty()).then(|| format!("Not the published recipe: {}.", listed.join("; ")))
+}
+
+/// From which difference on two accuracies that are not paired differ at all: on the smallest test set, for the accuracy
+/// whose sampling noise is largest.
+pub fn unpaired_note(records: &[Record]) -> Option<String> {
+    let metrics = records.iter().filter_map(|record| record.metrics.as_ref()).filter(|metrics| metrics.test_images > 0);
+    let noises = metrics.map(|metrics| (unpaired_noise(metrics.test_top1, metrics.test_images), metrics.test_images));
+    let (noise, images) = noises.max_by(|a, b| a.0.total_cmp(&b.0))?;
+    Some(format!(
+        "On {images} test images, two accuracies that are compared without pairing the images differ by up to {:.1} points \
+         by chance (95 %); `harness compare` pairs them.",
+        100.0 * noise
+    ))
 }
 
 /// The largest number of seeds of any entry.

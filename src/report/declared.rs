@@ -1,55 +1,42 @@
 //! Tables that a grid declares: any keys of its cells against each other.
 
 use super::accuracy::{Entry, Spread};
+use super::beside_published;
+use super::caption::{departures_note, unpaired_note};
+use super::frame;
 use super::paired::p_value;
-use super::published;
+use super::pivot::{At, Cells, Pivot, pivot, title, titles};
+use super::published::Published;
 use super::side::Side;
 use super::statistics::{SIGNIFICANCE, holm};
 use super::table::{Field, Group, Panel, Tables, failures, note, percent};
-use crate::arch;
-use crate::experiment::{Cell, Metric, Planned, TableSpec, table};
+use crate::error::Result;
+use crate::experiment::{Cell, Metric, Planned, TableSpec};
 use crate::store::Stored;
-use crate::store::record::{Metrics, Status};
+use crate::store::record::Record;
+use polars::prelude::{Column, DataFrame};
 use std::collections::BTreeMap;
 
-/// One entry: the cells that it is of, and what is stored of them.
-#[derive(Default)]
-struct Cells<'a> {
-    done: Vec<&'a Stored>,
-    failed: Vec<&'a Stored>,
-    /// Ids of those that were not run.
-    missing: Vec<String>,
-}
-
-/// Row and column of an entry.
-type At = (usize, usize);
-
-/// The entries of a table, in the order of the grid.
-struct Pivot<'a> {
-    rows: Vec<Vec<String>>,
-    columns: Vec<String>,
-    entries: BTreeMap<At, Cells<'a>>,
+/// A declared table for readers and for programs.
+pub struct Tabulated {
+    pub tables: Tables,
+    /// One row per entry, numbers as fractions ([`long_frame`]).
+    pub frame: DataFrame,
 }
 
 /// The table `spec` of the cells in `plan`, from the runs `stored` of them.
-pub fn declared(spec: &TableSpec, plan: &[Planned], stored: &[Stored]) -> Tables {
-    let pivot = pivot(spec, plan, stored);
+pub fn declared(spec: &TableSpec, plan: &[Planned], stored: &[Stored], published: &Published) -> Result<Tabulated> {
+    let columns = [spec.columns.clone()];
+    let pivot = pivot((&spec.rows, &columns), spec.filter.as_ref(), plan, stored);
     let mut tables = Tables::default();
     let most = pivot.entries.values().map(|cells| cells.done.len()).max().unwrap_or(0);
     let few_missing = pivot.entries.values().map(|cells| cells.missing.len()).sum::<usize>() <= NAMED;
-    let means: BTreeMap<At, Spread> = pivot
-        .entries
-        .iter()
-        .filter(|(_, cells)| !cells.done.is_empty())
-        .map(|(at, cells)| {
-            (*at, Spread::of(&cells.done.iter().filter_map(|run| measured(spec, run)).collect::<Vec<_>>()))
-        })
-        .collect();
+    let means: BTreeMap<At, Spread> =
+        pivot.entries.iter().filter_map(|(at, cells)| Some((*at, cells.spread(spec.metric)?))).collect();
     let marks = marks(spec, &pivot, &means);
     let mut rows = full_precision(spec, &pivot);
     for (row, values) in pivot.rows.iter().enumerate() {
-        let titles = spec.rows.iter().zip(values).map(|(key, value)| title(key, value));
-        let mut line = vec![Field::text(titles.collect::<Vec<_>>().join(", "))];
+        let mut line = vec![Field::text(titles(&spec.rows, values))];
         for column in 0..pivot.columns.len() {
             let at = (row, column);
             line.push(match pivot.entries.get(&at) {
@@ -61,61 +48,55 @@ pub fn declared(spec: &TableSpec, plan: &[Planned], stored: &[Stored]) -> Tables
         }
         rows.push(line);
     }
-    let columns = pivot.columns.iter().map(|value| title(&spec.columns, value));
-    let header = [spec.rows.join(", ")].into_iter().chain(columns).collect();
-    tables.groups.push(Group { caption: caption(spec), panels: vec![Panel { header, rows }] });
+    let header = pivot.columns.iter().map(|values| titles(&columns, values));
+    let header: Vec<String> = [spec.rows.join(", ")].into_iter().chain(header).collect();
+    let mut panels = vec![Panel { header, rows }];
+    let records: Vec<Record> =
+        pivot.entries.values().flat_map(|cells| &cells.done).map(|run| run.record.clone()).collect();
+    let values: Vec<String> = pivot.columns.iter().map(|values| values.concat()).collect();
     tables.notes = notes(spec, most);
-    tables
-}
-
-fn pivot<'a>(spec: &TableSpec, plan: &[Planned], stored: &'a [Stored]) -> Pivot<'a> {
-    let by_id: BTreeMap<&str, &Stored> = stored.iter().map(|run| (run.record.run_id.as_str(), run)).collect();
-    let mut pivot = Pivot { rows: Vec::new(), columns: Vec::new(), entries: BTreeMap::new() };
-    for planned in plan.iter().filter(|planned| spec.selects(&planned.cell)) {
-        let row: Vec<String> = spec.rows.iter().map(|key| table::value(&planned.cell, key)).collect();
-        let column = table::value(&planned.cell, &spec.columns);
-        let at = (position(&mut pivot.rows, row), position(&mut pivot.columns, column));
-        let cells = pivot.entries.entry(at).or_default();
-        let id = planned.id.to_string();
-        match by_id.get(id.as_str()) {
-            Some(run) if run.record.status == Status::Done => cells.done.push(run),
-            Some(run) => cells.failed.push(run),
-            None => cells.missing.push(id),
-        }
+    beside_published::add(spec, &values, &records, published, &mut panels, &mut tables);
+    tables.notes.extend(departures_note(&records));
+    if spec.metric == Metric::Test {
+        tables.notes.extend(unpaired_note(&records));
     }
-    pivot
+    tables.groups.insert(0, Group { caption: caption(spec), panels });
+    Ok(Tabulated { tables, frame: long_frame(spec, &pivot, &means, &marks)? })
 }
 
-/// Where `value` is in `values`, at whose end it is put if it is new.
-fn position<T: PartialEq>(values: &mut Vec<T>, value: T) -> usize {
-    values.iter().position(|known| *known == value).unwrap_or_else(|| {
-        values.push(value);
-        values.len() - 1
-    })
-}
-
-/// A value as printed.
-fn title(key: &str, value: &str) -> String {
-    match key {
-        "arch" => arch::find(value).map_or(value, |arch| arch.title).to_string(),
-        "method" => published::title(value).to_string(),
-        // A bare number or word would not say what it is.
-        "bits" => value.to_string(),
-        "variant" if value.is_empty() => "no variant".to_string(),
-        "variant" | "dataset" => value.to_string(),
-        key => format!("{} {value}", key.trim_start_matches("recipe.")),
-    }
-}
-
-fn measured(spec: &TableSpec, run: &Stored) -> Option<f64> {
-    let metrics: &Metrics = run.record.metrics.as_ref()?;
-    Some(match spec.metric {
-        Metric::Test => metrics.test_top1,
-        Metric::Calib => metrics.calib_top1,
-        Metric::Gap => metrics.calib_top1 - metrics.test_top1,
-        Metric::FullPrecision => metrics.fp_test_top1,
-        Metric::Wall => run.record.cost.wall_s,
-    })
+/// One row per entry: the values of its keys, the number of finished seeds, mean and standard deviation (accuracies as
+/// fractions, wall time in seconds; null without a finished run), its mark, and the runs that failed or are missing.
+fn long_frame(
+    spec: &TableSpec,
+    pivot: &Pivot,
+    means: &BTreeMap<At, Spread>,
+    marks: &BTreeMap<At, Mark>,
+) -> Result<DataFrame> {
+    let key = |(index, key): (usize, &String)| {
+        let values: Vec<&str> = pivot.entries.keys().map(|at| pivot.rows[at.0][index].as_str()).collect();
+        Column::new(key.as_str().into(), values)
+    };
+    let mut columns: Vec<Column> = spec.rows.iter().enumerate().map(key).collect();
+    let of_columns: Vec<&str> = pivot.entries.keys().map(|at| pivot.columns[at.1][0].as_str()).collect();
+    columns.push(Column::new(spec.columns.as_str().into(), of_columns));
+    let text = |name: &str, of: &dyn Fn(&At, &Cells) -> Option<String>| {
+        Column::new(name.into(), pivot.entries.iter().map(|(at, cells)| of(at, cells)).collect::<Vec<_>>())
+    };
+    let number = |name: &str, of: &dyn Fn(&Spread) -> Option<f64>| {
+        Column::new(name.into(), pivot.entries.keys().map(|at| means.get(at).and_then(of)).collect::<Vec<_>>())
+    };
+    let listed = |ids: Vec<&str>| (!ids.is_empty()).then(|| ids.join(" "));
+    let metric = spec.metric.name().to_string();
+    columns.extend([
+        text("metric", &|_, _| Some(metric.clone())),
+        Column::new("n".into(), pivot.entries.values().map(|cells| cells.done.len() as u64).collect::<Vec<_>>()),
+        number("mean", &|spread| Some(spread.mean)),
+        number("std", &|spread| spread.std),
+        text("mark", &|at, _| marks.get(at).map(|mark| mark.name().to_string())),
+        text("failed", &|_, cells| listed(cells.failed.iter().map(|run| run.record.run_id.as_str()).collect())),
+        text("missing", &|_, cells| listed(cells.missing.iter().map(String::as_str).collect())),
+    ]);
+    DataFrame::new(pivot.entries.len(), columns).map_err(frame::failed)
 }
 
 /// What marks an entry beside its number.
@@ -126,6 +107,16 @@ enum Mark {
     NotDifferent,
     /// Could not be tested, and why.
     Untested(String),
+}
+
+impl Mark {
+    fn name(&self) -> &'static str {
+        match self {
+            Mark::Best => "best",
+            Mark::NotDifferent => "not-different",
+            Mark::Untested(_) => "untested",
+        }
+    }
 }
 
 /// The best of each column among entries that may be compared (same network, data and bits), and what does not differ
@@ -233,7 +224,11 @@ fn full_precision(spec: &TableSpec, pivot: &Pivot) -> Vec<Vec<Field>> {
         for (arch, fp) in cells.done.iter().filter_map(|run| of(run)) {
             // Where networks are columns, one row holds them all.
             let row = if spec.columns == "arch" { String::new() } else { arch };
-            accuracies.insert((position(&mut networks, row), *column), fp);
+            let position = networks.iter().position(|known| *known == row).unwrap_or_else(|| {
+                networks.push(row);
+                networks.len() - 1
+            });
+            accuracies.insert((position, *column), fp);
         }
     }
     let several = networks.len() > 1;

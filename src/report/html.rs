@@ -29,7 +29,7 @@ pub struct Page<'a> {
     pub about: &'a str,
     pub rendered: &'a Rendered,
     pub declared: &'a [Declared],
-    pub figures: &'a [Figure<'a>],
+    pub illustrations: &'a [Illustration<'a>],
     pub runs: &'a [Stored],
     /// Folders without a readable record, and why.
     pub damaged: &'a [(PathBuf, String)],
@@ -38,10 +38,10 @@ pub struct Page<'a> {
 }
 
 /// A figure of a page.
-pub struct Figure<'a> {
-    pub caption: String,
+pub struct Illustration<'a> {
+    pub caption: &'a str,
     /// Its file beside the page.
-    pub file: &'static str,
+    pub file: String,
     pub image: Image<'a>,
 }
 
@@ -57,7 +57,7 @@ struct Context<'a> {
     grid: &'a str,
     summary: String,
     tables: &'a Tables,
-    figures: Vec<Drawn<'a>>,
+    illustrations: Vec<Drawn<'a>>,
     declared: Vec<Named<'a>>,
     failed: Vec<Failed<'a>>,
     damaged: Vec<Damaged<'a>>,
@@ -131,7 +131,7 @@ pub fn page(page: &Page) -> Result<String> {
         grid: page.source.grid,
         summary: summary(page),
         tables: &page.rendered.tables,
-        figures: page.figures.iter().map(drawn).collect(),
+        illustrations: page.illustrations.iter().map(drawn).collect(),
         declared: page.declared.iter().map(|table| Named { name: &table.name, tables: &table.tables }).collect(),
         failed: failed.collect(),
         damaged,
@@ -143,13 +143,13 @@ pub fn page(page: &Page) -> Result<String> {
     render("report.html", &context)
 }
 
-fn drawn<'a>(figure: &'a Figure) -> Drawn<'a> {
-    let (media_type, content) = match figure.image {
+fn drawn<'a>(illustration: &'a Illustration) -> Drawn<'a> {
+    let (media_type, content) = match illustration.image {
         Image::Svg(svg) => ("image/svg+xml", svg.as_bytes()),
         Image::Png(png) => ("image/png", png),
     };
     let source = (content.len() <= LARGEST_FIGURE).then(|| data_url(media_type, content));
-    Drawn { caption: &figure.caption, file: figure.file, source }
+    Drawn { caption: illustration.caption, file: &illustration.file, source }
 }
 
 fn summary(page: &Page) -> String {
@@ -241,13 +241,13 @@ mod tests {
         let source = Source { title: EVIL, grid: EVIL };
         let records: Vec<Record> = runs.iter().map(|run| run.record.clone()).collect();
         let rendered = render_tables(&records, &source).unwrap();
-        let figures = [Figure { caption: EVIL.into(), file: "x.svg", image: Image::Svg(&rendered.svg) }];
+        let illustrations = [Illustration { caption: EVIL, file: "x.svg".into(), image: Image::Svg(&rendered.svg) }];
         page(&Page {
             source,
             about: EVIL,
             rendered: &rendered,
             declared: &[],
-            figures: &figures,
+            illustrations: &illustrations,
             runs,
             damaged,
             missing,
@@ -298,9 +298,9 @@ mod tests {
             assert!(page.contains(part), "{part:?} is missing");
         }
         let large = vec![0; LARGEST_FIGURE + 1];
-        let figure = |image| Figure { caption: String::new(), file: "f.png", image };
-        assert!(drawn(&figure(Image::Png(&large))).source.is_none());
-        assert_eq!(drawn(&figure(Image::Png(&[0]))).source.as_deref(), Some("data:image/png;base64,AA=="));
+        let illustration = |image| Illustration { caption: "", file: "f.png".into(), image };
+        assert!(drawn(&illustration(Image::Png(&large))).source.is_none());
+        assert_eq!(drawn(&illustration(Image::Png(&[0]))).source.as_deref(), Some("data:image/png;base64,AA=="));
         let without: Vec<Stored> = (0..=DETAILED).map(|_| runs[0].clone()).collect();
         let page = made(&without, &[], &[]);
         assert!(page.contains("too many runs") && !page.contains("drop-inside"));

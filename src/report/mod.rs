@@ -1,19 +1,28 @@
 //! Tables and figures: pure functions of stored records. polars and plotters stay in here.
 
 pub mod accuracy;
+mod bars;
 pub mod beside;
+mod beside_published;
 pub mod beside_text;
+mod canvas;
 mod caption;
 mod declared;
 pub mod details;
+mod figure_frames;
+pub mod figures;
 pub mod frame;
 pub mod html;
 mod latex;
+mod lines;
+mod losses;
 pub mod paired;
 pub mod picture;
+mod pivot;
 mod plot;
 pub mod published;
 mod render;
+mod scatter;
 pub mod side;
 pub mod statistics;
 mod table;
@@ -25,6 +34,7 @@ use crate::experiment::{Planned, TableSpec};
 use crate::store::Stored;
 use crate::store::record::Record;
 use beside::{Beside, beside};
+use declared::Tabulated;
 use published::Published;
 use table::Tables;
 
@@ -48,6 +58,7 @@ pub struct Rendered {
     pub published_csv: Option<Vec<u8>>,
     /// One line per run.
     pub runs_csv: Vec<u8>,
+    pub runs_parquet: Vec<u8>,
     pub svg: String,
     pub png: Vec<u8>,
     pub terminal: String,
@@ -68,6 +79,7 @@ pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
         published_csv: (!lines.is_empty()).then(|| beside::frame(&lines).and_then(frame::to_csv)).transpose()?,
         accuracy_csv: frame::to_csv(accuracy::long_frame(&blocks)?)?,
         runs_csv: frame::to_csv(frame::frame(records)?)?,
+        runs_parquet: frame::to_parquet(frame::frame(records)?)?,
         svg,
         png,
         terminal: render::terminal(&tables),
@@ -80,24 +92,32 @@ pub struct Declared {
     pub name: String,
     pub markdown: String,
     pub latex: String,
-    /// As printed, without marks.
-    pub csv: String,
+    /// One row per entry, accuracies as fractions.
+    pub csv: Vec<u8>,
+    pub parquet: Vec<u8>,
     pub terminal: String,
     tables: Tables,
 }
 
 /// Renders the tables that a grid declares from the runs `stored` of the cells in `plan`.
-pub fn render_declared(specs: &[TableSpec], plan: &[Planned], stored: &[Stored], source: &Source) -> Vec<Declared> {
+pub fn render_declared(
+    specs: &[TableSpec],
+    plan: &[Planned],
+    stored: &[Stored],
+    source: &Source,
+) -> Result<Vec<Declared>> {
+    let published = Published::embedded()?;
     let rendered = specs.iter().map(|spec| {
-        let tables = declared::declared(spec, plan, stored);
-        Declared {
+        let Tabulated { tables, frame } = declared::declared(spec, plan, stored, &published)?;
+        Ok(Declared {
             name: spec.name.clone(),
             markdown: render::markdown(&tables, source),
             latex: latex::latex(&tables, source, &spec.name),
-            csv: render::csv(&tables),
+            csv: frame::to_csv(frame.clone())?,
+            parquet: frame::to_parquet(frame)?,
             terminal: render::terminal(&tables),
             tables,
-        }
+        })
     });
     rendered.collect()
 }

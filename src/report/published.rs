@@ -105,7 +105,16 @@ pub fn title(method: &str) -> &str {
     own.or_else(other).unwrap_or(method)
 }
 
+/// What the over-fitting tables are called among [`Published::table_names`].
+pub const OVERFIT: &str = "overfit";
+
 impl Published {
+    /// Names of whole tables that can stand beside a declared one.
+    pub fn table_names(&self) -> Vec<&str> {
+        let ablations = self.ablations.iter().map(|table| table.table.as_str());
+        ablations.chain((!self.overfits.is_empty()).then_some(OVERFIT)).collect()
+    }
+
     /// The numbers compiled in.
     pub fn embedded() -> Result<Self> {
         Self::parse(PATH, TEXT)

@@ -56,20 +56,3 @@ pub fn terminal(tables: &Tables) -> String {
     }
     text
 }
-
-/// Comma-separated values, as printed but without marks and footnotes.
-pub fn csv(tables: &Tables) -> String {
-    let quoted = |text: &str| match text.contains([',', '"', '\n', '\r']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.to_string(),
-    };
-    let line = |fields: Vec<String>| fields.join(",") + "\n";
-    let mut text = String::new();
-    for panel in tables.groups.iter().flat_map(|group| &group.panels) {
-        text.push_str(&line(panel.header.iter().map(|title| quoted(title)).collect()));
-        for row in &panel.rows {
-            text.push_str(&line(row.iter().map(|field| quoted(&field.text)).collect()));
-        }
-    }
-    text
-}

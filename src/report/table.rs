@@ -2,7 +2,7 @@
 
 use super::accuracy::{Block, Entry, Spread, Statistics};
 use super::beside::{Beside, beside, full_precision, noise_note};
-use super::caption::{caption, most_seeds, notes};
+use super::caption::{caption, departures_note, most_seeds, notes, unpaired_note};
 use super::published::{Kind, Published};
 use crate::store::record::Record;
 use serde::Serialize;
@@ -90,7 +90,9 @@ pub fn tables(records: &[Record], blocks: &[Block], published: &Published) -> Ta
         compared.extend(lines);
         tables.groups.push(Group { caption: caption(block), panels });
     }
+    tables.notes.extend(departures_note(records));
     tables.notes.extend(noise_note(&compared));
+    tables.notes.extend(unpaired_note(records));
     tables
 }
 
@@ -179,7 +181,7 @@ fn published_panel(block: &Block, kind: Kind, lines: &[&Beside], footnotes: &mut
     Panel { header: header(format!("Published, {kind}"), block), rows }
 }
 
-fn published_field(line: &Beside, footnotes: &mut Vec<String>) -> Field {
+pub(super) fn published_field(line: &Beside, footnotes: &mut Vec<String>) -> Field {
     let published = line.published.map_or(String::new(), |top1| format!("{:.2}", 100.0 * top1));
     match (&line.difference, &line.reason) {
         (Some(difference), _) => Field::text(format!("{published} ({:+.2})", 100.0 * difference)),

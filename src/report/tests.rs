@@ -1,4 +1,5 @@
 use super::*;
+use crate::experiment::{Metric, RunId, State};
 use polars::prelude::*;
 use std::io::Cursor;
 
@@ -83,6 +84,9 @@ fn csv_files_come_back_with_fractions() {
     let rendered = render(&records(), &SOURCE).unwrap();
     let read = |bytes: &[u8]| CsvReader::new(Cursor::new(bytes.to_vec())).finish().unwrap();
     let runs = read(&rendered.runs_csv);
+    let parquet = ParquetReader::new(Cursor::new(rendered.runs_parquet.clone())).finish().unwrap();
+    assert_eq!(parquet.column("test_top1").unwrap(), runs.column("test_top1").unwrap());
+    assert_eq!(parquet.column("seed").unwrap().dtype(), &DataType::UInt64);
     assert_eq!(runs.height(), 6);
     assert_eq!(runs.column("test_top1").unwrap().f64().unwrap().get(2), Some(0.80));
     assert_eq!(runs.column("test_top1").unwrap().null_count(), 1);
@@ -230,6 +234,68 @@ fn nothing_published_changes_nothing() {
         assert!(rendered.markdown.contains("[1] no run is stored"), "{}", rendered.markdown);
         assert!(!rendered.markdown.contains("Published") && rendered.published_csv.is_none(), "{}", rendered.markdown);
     }
+}
+
+#[test]
+fn departures_and_the_noise_of_unpaired_accuracies_are_said() {
+    let text = render(&imagenet(), &SOURCE).unwrap().markdown;
+    // Around 50 % the 95 % interval of a difference of two accuracies on 50,000 images is 0.62 points.
+    assert!(text.contains("On 50000 test images, two accuracies that are compared without pairing"), "{text}");
+    assert!(text.contains("differ by up to 0.6 points by chance (95 %)"), "{text}");
+    assert!(!text.contains("Not the published recipe"), "{text}");
+    let mut records = records();
+    records.iter_mut().for_each(|record| record.cell.calib_images = 1024);
+    assert!(!render(&records, &SOURCE).unwrap().markdown.contains("Not the published recipe"));
+    records[2..].iter_mut().for_each(|record| record.cell.recipe.iterations = 10);
+    let text = render(&records, &SOURCE).unwrap().markdown;
+    assert!(text.contains("Not the published recipe: QDrop: iterations."), "{text}");
+}
+
+/// The table `columns = "bits"` of `metric` over `records`, with all kinds of published numbers.
+fn with_published(records: Vec<Record>, metric: Metric) -> String {
+    let spec = TableSpec {
+        name: "main".into(),
+        caption: String::new(),
+        rows: vec!["method".into()],
+        columns: "bits".into(),
+        metric,
+        filter: None,
+        significance: false,
+        published: vec![published::Kind::Official, published::Kind::Secondary],
+        published_table: None,
+    };
+    let (mut plan, mut stored) = (Vec::new(), Vec::new());
+    for mut record in records {
+        let id = RunId::new(&record.cell, &record.hashes, 1);
+        record.run_id = id.to_string();
+        let (cell, hashes) = (record.cell.clone(), record.hashes.clone());
+        plan.push(Planned { id, cell, hashes, method_revision: 1, state: State::Done });
+        stored.push(Stored::read("test", "nowhere".into(), record));
+    }
+    render_declared(&[spec], &plan, &stored, &SOURCE).unwrap().remove(0).markdown
+}
+
+#[test]
+fn declared_tables_have_published_rows_with_differences_where_they_may() {
+    let text = with_published(imagenet(), Metric::Test);
+    for part in [
+        "| Published, official | W4A4 | W2A2 |",
+        "| ResNet-18, QDrop, setting qdrop [1] | 69.10 (-0.10) | 51.14 (+0.86) |",
+        "| ResNet-18, Genie-M, setting qdrop [6] | 69.35 | 53.71 (+0.29) |",
+        "[1] QDrop repository README, first version (2022-02-10): the paper's values",
+        "up to 0.6 points are within the sampling noise",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+    assert!(!text.contains("re-run"), "not asked for:\n{text}");
+    let mut fewer = imagenet();
+    fewer.iter_mut().for_each(|record| record.metrics.as_mut().unwrap().test_images = 5000);
+    let text = with_published(fewer, Metric::Test);
+    assert!(text.contains("51.14 † [") && !text.contains("51.14 ("), "{text}");
+    assert!(text.contains("not compared with ours: measured on 5000 test images"), "{text}");
+    let gaps = with_published(imagenet(), Metric::Gap);
+    assert!(gaps.contains("| Published gap | W4A4 | W2A2 |\n|---|---:|---:|\n| ResNet-18, QDrop ["), "{gaps}");
+    assert!(gaps.contains("|  | 26.39 |"), "{gaps}");
 }
 
 #[test]

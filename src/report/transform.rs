@@ -1,20 +1,24 @@
 //! What transform networks did: pictures of the images beside their transforms, and how strongly each term of the
 //! meta-loss pulled.
 
-use super::plot::{COLOURS, TEXT, failed, png};
+use super::canvas::{COLOURS, Drawing, GRID_LINE, Panel, TEXT, failed, png, segments, write};
+use crate::data;
 use crate::error::Result;
-use crate::store::record::UnitTrace;
-use plotters::coord::Shift;
+use crate::store::record::{TermTrace, UnitTrace};
+use crate::store::{Pictures, Stored, read_traces};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
+use std::path::PathBuf;
 
-/// Pixels of one run's panel: pictures on the left, norms on the right.
-const PANEL: (u32, u32) = (1640, 400);
-const PICTURES: u32 = 840;
-/// Height of the run's name above the pictures.
+/// Height of one run.
+const HEIGHT: u32 = 400;
+/// Runs after these are not drawn: a figure is looked at.
+const SHOWN: usize = 12;
+/// Height of the run's name.
 const TITLE: i32 = 44;
 /// Room for the names of the rows of pictures.
 const ROW_NAMES: i32 = 110;
-/// Norms below this are not drawn: the term does not reach the transform there.
+/// Values below this are not drawn: the term does not reach the transform there.
 const SMALLEST: f64 = 1e-9;
 
 /// One run with a transform network.
@@ -37,7 +41,7 @@ pub struct Strip {
 
 impl Strip {
     /// Reduced in both directions by a whole `factor`, each pixel the mean of those that it replaces.
-    fn reduced(&self, factor: usize) -> Strip {
+    pub fn reduced(&self, factor: usize) -> Strip {
         let (height, width) = ((self.height / factor).max(1), (self.width / factor).max(1));
         let mean = |image: &Vec<Colour>, y: usize, x: usize| {
             let (rows, columns) = (factor.min(self.height), factor.min(self.width));
@@ -53,32 +57,118 @@ impl Strip {
     }
 }
 
-/// PNG of all `runs`, one below the other; `None` if there are none.
+/// A run's folder, and why what is stored there beside its record is left out.
+pub type Unreadable = (PathBuf, String);
+
+/// Those of `runs` that trained a transform network, with their pictures; what cannot be read goes to `unreadable`.
+pub fn read_runs(runs: &[&Stored], unreadable: &mut Vec<Unreadable>) -> Vec<TransformRun> {
+    let read = |run: &Stored| -> Result<TransformRun> {
+        let of_data_set = || data::find(&run.record.cell.dataset).map(|dataset| (dataset.preprocess)());
+        let pictures = match (Pictures::read(&run.folder)?, run.record.preprocess.clone().or_else(of_data_set)) {
+            (Some(pictures), Some(preprocess)) => Some(pictures.strip(&preprocess.mean, &preprocess.std)?),
+            _ => None,
+        };
+        Ok(TransformRun { title: run.record.run_id.clone(), pictures, traces: read_traces(&run.folder)? })
+    };
+    let trained = runs.iter().filter(|run| run.record.cell.transform.as_ref().is_some_and(|t| t.net.0.is_trainable));
+    trained.filter_map(|run| readable(read(run), run, unreadable)).collect()
+}
+
+/// What was read of `run`; an error is noted once per run.
+pub fn readable<T>(read: Result<T>, run: &Stored, unreadable: &mut Vec<Unreadable>) -> Option<T> {
+    read.map_err(|error| {
+        if unreadable.iter().all(|(folder, _)| *folder != run.folder) {
+            unreadable.push((run.folder.clone(), error.to_string()));
+        }
+    })
+    .ok()
+}
+
+/// What is drawn of each run, from left to right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Pictures,
+    /// The terms of the meta-loss, weighted.
+    Losses,
+    /// The norms of their gradients, weighted.
+    Norms,
+}
+
+impl Part {
+    fn width(self) -> u32 {
+        match self {
+            Part::Pictures => 840,
+            Part::Losses | Part::Norms => 800,
+        }
+    }
+}
+
+/// Runs below each other.
+pub struct Transforms<'a> {
+    pub runs: &'a [TransformRun],
+    pub parts: &'a [Part],
+}
+
+impl Transforms<'_> {
+    fn shown(&self) -> &[TransformRun] {
+        &self.runs[..self.runs.len().min(SHOWN)]
+    }
+}
+
+impl Drawing for Transforms<'_> {
+    fn size(&self) -> (u32, u32) {
+        let more = if self.runs.len() > SHOWN { TITLE as u32 } else { 0 };
+        (self.parts.iter().map(|part| part.width()).sum(), HEIGHT * self.shown().len().max(1) as u32 + more)
+    }
+
+    fn draw<D: DrawingBackend>(&self, area: &Panel<D>) -> Result<()>
+    where
+        D::ErrorType: 'static,
+    {
+        if self.runs.is_empty() {
+            return write(area, "no runs with a transform network", (40, 60), (HPos::Left, VPos::Top));
+        }
+        let height = HEIGHT as i32 * self.shown().len() as i32;
+        let (runs, below) = area.split_vertically(height);
+        for (panel, run) in runs.split_evenly((self.shown().len(), 1)).iter().zip(self.shown()) {
+            write(panel, &run.title, (16, 10), (HPos::Left, VPos::Top))?;
+            let mut rest = panel.clone();
+            for part in self.parts {
+                let (part_area, right) = rest.split_horizontally(part.width());
+                match (part, &run.pictures) {
+                    (Part::Pictures, Some(strip)) => draw_pictures(&part_area, strip)?,
+                    (Part::Pictures, None) => {}
+                    (Part::Losses, _) => {
+                        draw_terms(&part_area, &run.traces, |term| &term.loss, "weighted term")?;
+                    }
+                    (Part::Norms, _) => {
+                        draw_terms(&part_area, &run.traces, |term| &term.gradient_norm, "weighted norm")?;
+                    }
+                }
+                rest = right;
+            }
+        }
+        if self.runs.len() > SHOWN {
+            let left_out = format!("and {} more runs", self.runs.len() - SHOWN);
+            write(&below, &left_out, (16, 10), (HPos::Left, VPos::Top))?;
+        }
+        Ok(())
+    }
+}
+
+/// PNG of pictures and norms of `runs`; `None` if there are none.
 pub fn draw(runs: &[TransformRun]) -> Result<Option<Vec<u8>>> {
     if runs.is_empty() {
         return Ok(None);
     }
-    let size = (PANEL.0, PANEL.1 * runs.len() as u32);
-    let drawn = png(size, |area| {
-        area.fill(&WHITE).map_err(failed)?;
-        for (panel, run) in area.split_evenly((runs.len(), 1)).iter().zip(runs) {
-            let title = Text::new(run.title.clone(), (16, 10), ("sans-serif", TEXT).into_font());
-            panel.draw(&title).map_err(failed)?;
-            let (left, right) = panel.split_horizontally(PICTURES);
-            if let Some(strip) = &run.pictures {
-                draw_pictures(&left, strip)?;
-            }
-            draw_norms(&right, &run.traces)?;
-        }
-        area.present().map_err(failed)
-    })?;
-    Ok(Some(drawn))
+    Ok(Some(png(&Transforms { runs, parts: &[Part::Pictures, Part::Norms] })?))
 }
 
-type Panel<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-
 /// Rows: images, transforms, differences (grey where nothing changed).
-fn draw_pictures(area: &Panel, strip: &Strip) -> Result<()> {
+fn draw_pictures<D: DrawingBackend>(area: &Panel<D>, strip: &Strip) -> Result<()>
+where
+    D::ErrorType: 'static,
+{
     let columns = strip.x.len().max(1) as i32;
     let (width, height) = area.dim_in_pixel();
     let (across, down) = ((width as i32 - ROW_NAMES) / columns - 1, (height as i32 - TITLE) / 3 - 1);
@@ -112,8 +202,16 @@ fn draw_pictures(area: &Panel, strip: &Strip) -> Result<()> {
     Ok(())
 }
 
-/// Norms of the weighted gradients of all terms, over the meta iterations of all units in order.
-fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
+/// What `values` gives of all terms, times their weight, over the meta iterations of all units in order.
+fn draw_terms<D: DrawingBackend>(
+    area: &Panel<D>,
+    traces: &[UnitTrace],
+    values: fn(&TermTrace) -> &Vec<f64>,
+    title: &str,
+) -> Result<()>
+where
+    D::ErrorType: 'static,
+{
     let traces: Vec<&UnitTrace> = traces.iter().filter(|trace| !trace.terms.is_empty()).collect();
     let Some(names) = traces.first().map(|trace| trace.terms.iter().map(|term| term.name.clone())) else {
         return Ok(());
@@ -123,7 +221,7 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
     let (mut start, mut borders) = (0.0, Vec::new());
     for trace in &traces {
         for (points, term) in series.iter_mut().zip(&trace.terms) {
-            for (t, norm) in trace.iterations.iter().zip(&term.gradient_norm) {
+            for (t, norm) in trace.iterations.iter().zip(values(term)) {
                 points.push((start + *t as f64, term.weight * norm));
             }
         }
@@ -134,6 +232,7 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
     let (chart_area, legend) = area.split_horizontally(area.dim_in_pixel().0 - 190);
     let mut chart = ChartBuilder::on(&chart_area)
         .margin(14)
+        .margin_top(TITLE)
         .x_label_area_size(56)
         .y_label_area_size(110)
         .build_cartesian_2d(0.0..start.max(1.0), (SMALLEST..largest * 3.0).log_scale())
@@ -147,25 +246,25 @@ fn draw_norms(area: &Panel, traces: &[UnitTrace]) -> Result<()> {
         // Adding 0 turns the -0 that rounding leaves into 0.
         .y_label_formatter(&|y| format!("1e{:.0}", y.log10().round() + 0.0))
         .x_desc("meta iterations, all units")
-        .y_desc("weighted norm")
+        .y_desc(title)
         .label_style(("sans-serif", TEXT - 4))
         .light_line_style(WHITE)
-        .bold_line_style(RGBColor(225, 225, 225))
+        .bold_line_style(GRID_LINE)
         .draw()
         .map_err(failed)?;
     for border in borders {
         let line = [(border, SMALLEST), (border, largest * 3.0)];
-        chart.draw_series(LineSeries::new(line, RGBColor(225, 225, 225))).map_err(failed)?;
+        chart.draw_series(LineSeries::new(line, GRID_LINE)).map_err(failed)?;
     }
     for (index, (points, name)) in series.into_iter().zip(&names).enumerate() {
         let colour = COLOURS[index % COLOURS.len()];
-        // Separate pieces around what is not drawn; points beside them, for pieces of one point.
+        // Separate pieces around what is not drawn; one of a single point is a dot.
         for piece in points.split(|(_, norm)| norm.is_nan() || *norm < SMALLEST) {
-            chart.draw_series(LineSeries::new(piece.iter().copied(), colour.stroke_width(2))).map_err(failed)?;
-            let dots = piece.iter().map(|point| Circle::new(*point, 2, colour.filled()));
+            chart.draw_series(segments(piece, colour)).map_err(failed)?;
+            let dots = piece.iter().filter(|_| piece.len() == 1).map(|point| Circle::new(*point, 2, colour.filled()));
             chart.draw_series(dots).map_err(failed)?;
         }
-        let y = 30 + 44 * index as i32;
+        let y = TITLE + 16 + 44 * index as i32;
         legend.draw(&PathElement::new(vec![(4, y), (30, y)], colour.stroke_width(4))).map_err(failed)?;
         let text = Text::new(name.clone(), (38, y - TEXT / 3), ("sans-serif", TEXT - 4).into_font());
         legend.draw(&text).map_err(failed)?;
@@ -193,6 +292,17 @@ mod tests {
         let reduced = Strip { height: 2, width: 4, x: vec![x], t_x: Vec::new() }.reduced(2);
         assert_eq!((reduced.height, reduced.width), (1, 2));
         assert_eq!(reduced.x, [[[0.5; 3], [0.5; 3]]]);
+    }
+
+    #[test]
+    fn no_more_runs_are_drawn_than_can_be_looked_at() {
+        let run = || TransformRun { title: "run".into(), pictures: None, traces: Vec::new() };
+        let size = |count: usize| {
+            let runs: Vec<TransformRun> = (0..count).map(|_| run()).collect();
+            Transforms { runs: &runs, parts: &[Part::Norms] }.size()
+        };
+        assert_eq!((size(1), size(SHOWN).1), ((800, HEIGHT), HEIGHT * SHOWN as u32));
+        assert!(size(10_000).1 < HEIGHT * (SHOWN as u32 + 1));
     }
 
     #[test]
