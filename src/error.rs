@@ -26,6 +26,9 @@ pub enum Error {
     /// Weights lack tensors, have extra ones, or tensors of another shape: all of them, in one list.
     #[error("{origin}: weights of {arch} do not fit: {}", problems.join("; "))]
     Weights { arch: String, origin: String, problems: Vec<String> },
+    /// A file on the Hugging Face Hub that cannot be had, why, and what to do.
+    #[error("{file}: {problem}")]
+    Hub { file: String, problem: String },
     /// Tensor shapes that do not go together.
     #[error("{op}: {problem}")]
     Shape { op: &'static str, problem: String },

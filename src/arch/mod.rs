@@ -4,6 +4,7 @@ mod mobilenet_v2;
 mod resnet;
 
 use crate::assets::checkpoint::Checkpoint;
+use crate::assets::hub::HubWeights;
 use crate::error::Result;
 use crate::graph::{Network, StateDict, Unit};
 use candle_core::Device;
@@ -26,16 +27,19 @@ pub struct ArchSpec {
     pub family: Family,
     /// Lists the units, taking their tensors; misfits are collected in the dictionary.
     pub build: fn(&mut StateDict) -> Vec<Unit>,
+    /// Its weights on the Hugging Face Hub, for cells that name none and data for which none are compiled in.
+    pub hub: Option<HubWeights>,
 }
 
 /// Every known architecture.
 pub const ARCHS: &[ArchSpec] = &[
-    ArchSpec { name: "resnet20", title: "ResNet-20", family: Family::ResNet, build: resnet::resnet20 },
+    ArchSpec { name: "resnet20", title: "ResNet-20", family: Family::ResNet, build: resnet::resnet20, hub: None },
     ArchSpec {
         name: "mobilenetv2-tiny",
         title: "MobileNetV2-tiny",
         family: Family::MobileNetV2,
         build: mobilenet_v2::mobilenetv2_tiny,
+        hub: None,
     },
 ];
 

@@ -1,4 +1,6 @@
-//! Pretrained weights and data: compiled into the binary, or from files.
+//! Pretrained weights and data: compiled into the binary, from files, or from the Hugging Face Hub.
 
 pub mod checkpoint;
 pub mod embedded;
+pub mod hub;
+pub mod source;

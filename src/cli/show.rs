@@ -47,6 +47,9 @@ pub fn show(args: &Args) -> Result<Exit> {
         provenance.grid
     );
     say!("method revision    {}", record.method_revision);
+    if let Some(source) = &record.weights_source {
+        say!("weights            {source}");
+    }
     say!(
         "SHA-256            weights {}\n                   calibration {}\n                   test {}",
         hashes.weights,

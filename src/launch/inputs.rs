@@ -2,12 +2,13 @@
 
 use crate::arch::{self, ArchSpec};
 use crate::assets::checkpoint::{Card, Checkpoint, load_weights};
+use crate::assets::hub::Hub;
 use crate::data::{self, Data, Split};
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::graph::Network;
 use crate::store::record::Hashes;
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 use std::collections::HashMap;
 
 /// The inputs of one cell.
@@ -24,14 +25,30 @@ pub struct Inputs {
 /// Loads inputs and remembers them.
 pub struct Loader {
     device: Device,
+    hub: Hub,
     checkpoints: HashMap<(String, String, String), Checkpoint>,
     data: HashMap<String, Data>,
     calibrations: HashMap<(String, usize, u64), Split>,
 }
 
 impl Loader {
-    pub fn new(device: &Device) -> Self {
-        Self { device: device.clone(), checkpoints: HashMap::new(), data: HashMap::new(), calibrations: HashMap::new() }
+    pub fn new(device: &Device, hub: Hub) -> Self {
+        Self {
+            device: device.clone(),
+            hub,
+            checkpoints: HashMap::new(),
+            data: HashMap::new(),
+            calibrations: HashMap::new(),
+        }
+    }
+
+    /// `cpu` or `cuda:N`.
+    pub fn device_name(&self) -> String {
+        match self.device.location() {
+            DeviceLocation::Cpu => "cpu".to_string(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        }
     }
 
     /// Everything that determines the result of `cell` beside itself.
@@ -50,10 +67,15 @@ impl Loader {
         Ok(Inputs { network, calib: self.calibration(cell)?, test: self.data(cell)?.test.clone(), hashes, card })
     }
 
+    /// The file that the weights of `cell` were loaded from; one on the Hub has its commit.
+    pub fn weights_source(&self, cell: &Cell) -> Option<String> {
+        Some(self.checkpoints.get(&key(cell))?.source.clone())
+    }
+
     fn checkpoint(&mut self, cell: &Cell) -> Result<&Checkpoint> {
-        let key = (cell.arch.clone(), cell.weights.clone(), cell.dataset.clone());
+        let key = key(cell);
         if !self.checkpoints.contains_key(&key) {
-            let checkpoint = load_weights(&cell.weights, arch_of(cell)?, &cell.dataset, &self.device)?;
+            let checkpoint = load_weights(&cell.weights, arch_of(cell)?, &cell.dataset, &self.device, &self.hub)?;
             self.checkpoints.insert(key.clone(), checkpoint);
         }
         Ok(&self.checkpoints[&key])
@@ -78,6 +100,11 @@ impl Loader {
         self.calibrations.insert(key, split.clone());
         Ok(split)
     }
+}
+
+/// What determines a checkpoint.
+fn key(cell: &Cell) -> (String, String, String) {
+    (cell.arch.clone(), cell.weights.clone(), cell.dataset.clone())
 }
 
 /// Grids are checked when they are read; a cell from elsewhere may name anything.

@@ -10,7 +10,7 @@ mod usage;
 
 pub use evaluate::{EVAL_BATCH, predict, top1};
 pub use gate::{FullPrecisionCache, check_folding};
-pub use grid::{GridEvent, Launch, Outcome, run_grid};
+pub use grid::{GridEvent, Launch, Outcome, run_grid, run_grid_on};
 pub use inputs::{Inputs, Loader};
 pub use run_cell::{Caches, CellResult, run_cell};
 pub use transform::TransformCache;

@@ -6,6 +6,7 @@ mod cli;
 mod compare;
 mod end_to_end;
 mod golden;
+mod hub;
 mod list;
 mod metaaug;
 mod stored;
