@@ -3,11 +3,11 @@
 //! The crate `hf-hub` says which commit a branch or tag is, and reads the Hub's refusals. What it does not do (1.0), or
 //! not safely enough for weights that decide about published numbers, is done here:
 //!
-//! - `HF_HUB_OFFLINE` is honoured ([`settings`]), and what is in the cache is used without setting up a connection;
+//! - `HF_HUB_OFFLINE` is honoured (`settings`), and what is in the cache is used without setting up a connection;
 //! - a broken download goes on with a range request, and what arrived is compared with the SHA-256 that the Hub
-//!   announced, before it gets its name ([`transfer`]). `hf-hub` stores the body of any answer, an error page too;
-//! - names that a server sends are not used as paths before they were looked at ([`name`], [`transfer`]);
-//! - links and refs are replaced in one step, so that processes may share a cache ([`cache`]).
+//!   announced, before it gets its name (`transfer`). `hf-hub` stores the body of any answer, an error page too;
+//! - names that a server sends are not used as paths before they were looked at (`name`, `transfer`);
+//! - links and refs are replaced in one step, so that processes may share a cache (`cache`).
 //!
 //! Content that the Hub keeps in Xet comes through its HTTP bridge, which knows ranges: there is one way to download.
 
@@ -194,7 +194,7 @@ impl Hub {
     fn download(&self, file: &HubFile, cache: &RepoCache) -> Result<Fetched, Failure> {
         let (_, transfer) = self.clients()?;
         let (url, announced) = transfer.describe(&self.settings, file).inspect_err(|failure| {
-            if failure.is_missing_file() {
+            if failure.is_missing_from(file.revision()) {
                 // Only spares a request.
                 let _ = cache.remember_missing(file);
             }
@@ -257,5 +257,5 @@ impl Hub {
 
 /// What the Hub would say, from the cache.
 fn missing_file() -> Failure {
-    Failure::Refused { status: 404, code: "EntryNotFound".to_string(), message: String::new() }
+    Failure::Refused { status: 404, code: "EntryNotFound".to_string(), message: String::new(), commit: None }
 }

@@ -148,8 +148,8 @@ fn a_grid_with_weights_on_the_hub_is_fetched_once_and_runs_offline() {
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert!(server.requests().is_empty());
 
-    let records = files(&bench.path().join("results")).into_iter().filter(|path| path.ends_with("record.json"));
-    let record = std::fs::read_to_string(records.last().unwrap()).unwrap();
+    let mut records = files(&bench.path().join("results")).into_iter().filter(|path| path.ends_with("record.json"));
+    let record = std::fs::read_to_string(records.next_back().unwrap()).unwrap();
     assert_contains(&record, &[&format!(r#""weights_source": "{name}""#), &format!(r#""weights": "{sum}""#)]);
     let written = files(bench.path())
         .into_iter()

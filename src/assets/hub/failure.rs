@@ -12,8 +12,8 @@ pub(super) enum Failure {
     Unreachable(String),
     /// The connection broke again and again.
     Broken { have: u64, problem: String },
-    /// An answer with this status and the Hub's `x-error-code`.
-    Refused { status: u16, code: String, message: String },
+    /// An answer with this status and the Hub's `x-error-code`; `commit` is the one that it speaks of.
+    Refused { status: u16, code: String, message: String, commit: Option<String> },
     /// An answer that makes no sense.
     Malformed(String),
     /// Neither in the cache nor allowed to ask for.
@@ -23,15 +23,25 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// From the two headers in which the Hub explains a status.
+    /// From the headers in which the Hub explains a status.
     pub(super) fn refused(status: u16, header: impl Fn(&str) -> Option<String>) -> Self {
         let text = |name| header(name).unwrap_or_default();
-        Failure::Refused { status, code: text("x-error-code"), message: text("x-error-message") }
+        Failure::Refused {
+            status,
+            code: text("x-error-code"),
+            message: text("x-error-message"),
+            commit: header("x-repo-commit"),
+        }
     }
 
     /// Whether the file itself is missing, rather than its repository or revision.
     pub(super) fn is_missing_file(&self) -> bool {
         matches!(self, Failure::Refused { code, .. } if code == "EntryNotFound")
+    }
+
+    /// Whether the Hub itself says that `commit` has no such file.
+    pub(super) fn is_missing_from(&self, commit: &str) -> bool {
+        self.is_missing_file() && matches!(self, Failure::Refused { commit: Some(of), .. } if of == commit)
     }
 
     /// Whether the same request may succeed later.
@@ -53,7 +63,7 @@ impl Failure {
             Failure::Broken { have, problem } => {
                 format!("the connection broke after {have} bytes ({problem}); the same command goes on from there")
             }
-            Failure::Refused { status, code, message } => refusal(status, &code, &message, file, settings),
+            Failure::Refused { status, code, message, .. } => refusal(status, &code, &message, file, settings),
             Failure::Malformed(problem) => format!("{} gave no usable answer: {problem}", settings.shown_endpoint()),
             Failure::Offline => {
                 format!("is not in the cache, and HF_HUB_OFFLINE is set: unset it, or {}", elsewhere(settings))
@@ -120,6 +130,7 @@ impl From<HFError> for Failure {
                 status: context.status.as_u16(),
                 code: context.error_code.unwrap_or_default(),
                 message: context.server_message.unwrap_or_default(),
+                commit: None,
             },
             HFError::Request { source, .. } if source.is_decode() => Failure::Malformed(text_of(source)),
             HFError::Request { source, .. } => Failure::Unreachable(text_of(source)),
@@ -145,7 +156,7 @@ mod tests {
     }
 
     fn refused(status: u16, code: &str, message: &str) -> Failure {
-        Failure::Refused { status, code: code.into(), message: message.into() }
+        Failure::Refused { status, code: code.into(), message: message.into(), commit: None }
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn rectified_linear_units() {
     for upper in [2.0, f32::INFINITY] {
         assert_same(
             "relu",
-            &[x.clone()],
+            std::slice::from_ref(&x),
             &|t| clipped_relu(&t[0], upper),
             &|t| fast_relu::clipped_relu(&t[0], upper),
             0.0,
@@ -118,7 +118,7 @@ fn soft_rounding_and_its_regulariser() {
     assert_same("weight", &[r.clone(), scale], &|t| soft_weight(&t[0], &t[1], &weight), &fast, 1e-5);
     for beta in [2.0, 7.3, 20.0] {
         let fast = |t: &[Tensor]| fast_rounding::rounding_regulariser(&t[0], beta, 0.1);
-        assert_same("regulariser", &[r.clone()], &|t| rounding_regulariser(&t[0], beta, 0.1), &fast, 1e-4);
+        assert_same("regulariser", std::slice::from_ref(&r), &|t| rounding_regulariser(&t[0], beta, 0.1), &fast, 1e-4);
     }
 }
 
@@ -128,7 +128,7 @@ fn reconstruction_error_and_mixed_rows() {
     for (weight, p) in [(None, 2.0), (None, 2.4), (Some(&weight), 2.0)] {
         let means = (3 * 5 * 6) as f64;
         let fast = |t: &[Tensor]| fast_error::recon_error(&t[0], &y_fp, weight, p);
-        assert_same("error", &[y_q.clone()], &|t| recon_error(&t[0], &y_fp, weight, p, means), &fast, 1e-4);
+        assert_same("error", std::slice::from_ref(&y_q), &|t| recon_error(&t[0], &y_fp, weight, p, means), &fast, 1e-4);
     }
     let rows = [2, 0, 2, 1];
     for mask in masks(4 * 4 * 5 * 6) {
