@@ -35,6 +35,7 @@ static RESULTS: LazyLock<TempDir> = LazyLock::new(|| {
             status: Status::Done,
             error: None,
             preprocess: None,
+            weights_source: None,
             metrics: Some(Metrics {
                 skipped_images: 0,
                 skipped_calib_images: 0,

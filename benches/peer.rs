@@ -7,7 +7,9 @@
 
 use candle_core::{Device, Tensor};
 use metaaug::arch::{self, ArchSpec};
-use metaaug::assets::checkpoint::{EMBEDDED, load_weights};
+use metaaug::assets::checkpoint::load_weights;
+use metaaug::assets::hub::Hub;
+use metaaug::assets::source::EMBEDDED;
 use metaaug::data;
 use metaaug::experiment::{Bits, Setting};
 use metaaug::graph::fold_bn::fold_bn;
@@ -70,7 +72,8 @@ fn spec(name: &str) -> &'static ArchSpec {
 
 fn load(name: &str) -> Network {
     let spec = spec(name);
-    arch::load(spec, load_weights(EMBEDDED, spec, "fashion-mnist", &Device::Cpu).unwrap(), &Device::Cpu).unwrap()
+    arch::load(spec, load_weights(EMBEDDED, spec, "fashion-mnist", &Device::Cpu, &Hub::silent()).unwrap(), &Device::Cpu)
+        .unwrap()
 }
 
 fn answer(request: &Request, network: &Network) -> Value {

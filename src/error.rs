@@ -29,6 +29,9 @@ pub enum Error {
     /// An image that cannot be decoded.
     #[error("{0}")]
     Image(String),
+    /// A file on the Hugging Face Hub that cannot be had, why, and what to do.
+    #[error("{file}: {problem}")]
+    Hub { file: String, problem: String },
     /// Tensor shapes that do not go together.
     #[error("{op}: {problem}")]
     Shape { op: &'static str, problem: String },

@@ -13,7 +13,7 @@
 //! | [`experiment`] | grid files, the cells they expand to, run ids, the plan |
 //! | [`arch`] | architectures: lists of units |
 //! | [`graph`] | units and nodes, the interpreter, BatchNorm folding, named weights |
-//! | [`assets`] | pretrained weights and data: compiled in, or files |
+//! | [`assets`] | pretrained weights and data: compiled in, files, or from the Hugging Face Hub |
 //! | [`data`] | data sets, calibration samples |
 //! | [`ops`] | tensor operations whose gradients must be exact or fast |
 //! | [`quant`] | quantizers, range searches, where they sit |

@@ -8,6 +8,7 @@ mod regnet;
 mod resnet;
 
 use crate::assets::checkpoint::Checkpoint;
+use crate::assets::hub::HubWeights;
 use crate::error::Result;
 use crate::graph::{Network, StateDict, Unit};
 use candle_core::Device;
@@ -37,11 +38,18 @@ pub struct ArchSpec {
     pub build: fn(&mut StateDict) -> Vec<Unit>,
     /// Layouts of its checkpoints other than torchvision's.
     pub layouts: &'static [Layout],
+    /// Its weights on the Hugging Face Hub, for cells that name none and data for which none are compiled in.
+    pub hub: Option<HubWeights>,
 }
 
 /// Images of Fashion-MNIST and of ImageNet.
 const GREY: [usize; 3] = [1, 28, 28];
 const COLOUR: [usize; 3] = [3, 224, 224];
+
+/// timm's weights of that name.
+const fn timm(repo: &'static str) -> Option<HubWeights> {
+    Some(HubWeights { repo, file: "model.safetensors" })
+}
 
 /// Every known architecture.
 pub const ARCHS: &[ArchSpec] = &[
@@ -53,6 +61,7 @@ pub const ARCHS: &[ArchSpec] = &[
         classes: 10,
         build: resnet::resnet20,
         layouts: &[],
+        hub: None,
     },
     ArchSpec {
         name: "mobilenetv2-tiny",
@@ -62,6 +71,7 @@ pub const ARCHS: &[ArchSpec] = &[
         classes: 10,
         build: mobilenet_v2::mobilenetv2_tiny,
         layouts: &[],
+        hub: None,
     },
     // In ResNets timm and BRECQ follow torchvision.
     ArchSpec {
@@ -72,6 +82,7 @@ pub const ARCHS: &[ArchSpec] = &[
         classes: 1000,
         build: resnet::resnet18,
         layouts: &[],
+        hub: timm("timm/resnet18.tv_in1k"),
     },
     ArchSpec {
         name: "resnet50",
@@ -81,6 +92,7 @@ pub const ARCHS: &[ArchSpec] = &[
         classes: 1000,
         build: resnet::resnet50,
         layouts: &[],
+        hub: timm("timm/resnet50.tv_in1k"),
     },
     ArchSpec {
         name: "mobilenetv2",
@@ -93,6 +105,7 @@ pub const ARCHS: &[ArchSpec] = &[
             Layout { name: "timm", marker: "conv_stem.weight", rename: mobilenet_v2::timm },
             Layout { name: "BRECQ", marker: "features.1.conv.0.weight", rename: mobilenet_v2::brecq },
         ],
+        hub: timm("timm/mobilenetv2_100.ra_in1k"),
     },
     ArchSpec {
         name: "regnetx-600m",
@@ -102,6 +115,7 @@ pub const ARCHS: &[ArchSpec] = &[
         classes: 1000,
         build: regnet::regnetx_600m,
         layouts: REGNET_LAYOUTS,
+        hub: timm("timm/regnetx_006.pycls_in1k"),
     },
     ArchSpec {
         name: "regnetx-3200m",
@@ -111,6 +125,7 @@ pub const ARCHS: &[ArchSpec] = &[
         classes: 1000,
         build: regnet::regnetx_3200m,
         layouts: REGNET_LAYOUTS,
+        hub: timm("timm/regnetx_032.pycls_in1k"),
     },
     // BRECQ's MNasNet follows torchvision; timm has none of width 2.
     ArchSpec {
@@ -121,6 +136,7 @@ pub const ARCHS: &[ArchSpec] = &[
         classes: 1000,
         build: mnasnet::mnasnet_1,
         layouts: &[Layout { name: "timm", marker: "conv_stem.weight", rename: mnasnet::timm }],
+        hub: timm("timm/mnasnet_100.rmsp_in1k"),
     },
     ArchSpec {
         name: "mnasnet2-0",
@@ -130,6 +146,7 @@ pub const ARCHS: &[ArchSpec] = &[
         classes: 1000,
         build: mnasnet::mnasnet_2,
         layouts: &[],
+        hub: None,
     },
 ];
 

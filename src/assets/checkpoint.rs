@@ -1,8 +1,11 @@
 //! Pretrained weights as named tensors.
 
 use super::embedded::{self, sha256};
+use super::hub::{HUB_PREFIX, Hub, HubFile};
 use super::pickle;
-use crate::arch::ArchSpec;
+use super::source::{FILE_PREFIX, MADE_UP, WeightsSource, embedded_model};
+use crate::arch::layout::TORCHVISION;
+use crate::arch::{ArchSpec, made_up};
 use crate::data;
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
@@ -11,23 +14,14 @@ use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// How a cell names the weights that are compiled into the binary.
-pub const EMBEDDED: &str = "embedded";
-/// How it names a file.
-const FILE_PREFIX: &str = "file:";
-
-/// Whether `spec` has the form of a cell's `weights`.
-pub fn is_weights_spec(spec: &str) -> bool {
-    spec == EMBEDDED || spec.strip_prefix(FILE_PREFIX).is_some_and(|path| !path.is_empty())
-}
-
 /// Tensors by name, and where they come from.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     pub tensors: HashMap<String, Tensor>,
     /// Of the file, in lower-case hexadecimal.
     pub sha256: String,
-    /// The file's path, for messages; that of an embedded file is relative to `assets/`.
+    /// The file's path, for messages and records; that of an embedded file is relative to `assets/`, and one on the Hub
+    /// has its name with the commit.
     pub source: String,
     /// `None` for files: nobody vouches for them.
     pub card: Option<Card>,
@@ -73,21 +67,25 @@ impl Card {
     }
 }
 
-/// Loads `embedded`, the weights compiled in for `arch` and `dataset`, or `file:PATH`, a file of safetensors or PyTorch's.
+/// Loads what `spec` names: the weights compiled in for `arch` and `dataset`, a file of safetensors or PyTorch's, one on the
+/// Hub, or weights made up by a rule.
 ///
-/// Errors: another form of `spec`; nothing compiled in for this pair; a file that cannot be read, is truncated or not
-/// safetensors. Whether the tensors fit is found out by [`arch::load`](crate::arch::load).
-pub fn load_weights(spec: &str, arch: &ArchSpec, dataset: &str, device: &Device) -> Result<Checkpoint> {
-    if spec == EMBEDDED {
-        return load_embedded(arch.name, dataset, device);
+/// Errors: another form of `spec`; nothing compiled in for this pair; a file that cannot be had or read, is damaged,
+/// truncated or not safetensors. Whether the tensors fit is found out by [`arch::load`](crate::arch::load).
+pub fn load_weights(spec: &str, arch: &ArchSpec, dataset: &str, device: &Device, hub: &Hub) -> Result<Checkpoint> {
+    match WeightsSource::parse(spec).map_err(Error::Usage)? {
+        WeightsSource::Embedded => load_embedded(arch.name, dataset, device),
+        WeightsSource::File(path) => load_file(path, device),
+        WeightsSource::Hub(file) => load_from_hub(&file, device, hub),
+        WeightsSource::MadeUp => make_up(arch, device),
     }
-    let Some(path) = spec.strip_prefix(FILE_PREFIX).filter(|path| !path.is_empty()) else {
-        return Err(Error::Usage(format!("weights {spec:?} are neither \"{EMBEDDED}\" nor \"{FILE_PREFIX}PATH\"")));
-    };
-    let bytes = std::fs::read(path).map_err(Error::io("cannot read weights", Path::new(path)))?;
-    let tensors = parse(path, &bytes, device)?;
-    let config = config_beside(Path::new(path))?;
-    Ok(Checkpoint { tensors, sha256: sha256(&[&bytes]), source: path.to_string(), card: None, config })
+}
+
+fn load_file(path: &Path, device: &Device) -> Result<Checkpoint> {
+    let bytes = std::fs::read(path).map_err(Error::io("cannot read weights", path))?;
+    let source = path.display().to_string();
+    let config = config_beside(path)?;
+    Ok(Checkpoint { tensors: parse(&source, &bytes, device)?, sha256: sha256(&[&bytes]), source, card: None, config })
 }
 
 /// The text of the `config.json` in the folder of a `model.safetensors`, as a copy of a Hub repository has it.
@@ -103,11 +101,29 @@ fn config_beside(weights: &Path) -> Result<Option<String>> {
     }
 }
 
+fn load_from_hub(file: &HubFile, device: &Device, hub: &Hub) -> Result<Checkpoint> {
+    let weights = hub.fetch(file)?;
+    let config = hub.fetch_if_there(&weights.file.config())?.map(|config| config.read_to_string()).transpose()?;
+    let (bytes, sha256) = weights.read()?;
+    let source = weights.file.to_string();
+    Ok(Checkpoint { tensors: parse(&source, &bytes, device)?, sha256, source, card: None, config })
+}
+
+fn make_up(arch: &ArchSpec, device: &Device) -> Result<Checkpoint> {
+    let made = made_up::tensors(arch, &TORCHVISION)?;
+    let tensors =
+        made.into_iter().map(|(name, tensor)| Ok((name, tensor.to_device(device)?))).collect::<Result<_>>()?;
+    // The rule and the architecture are all that determines them.
+    let sha256 = sha256(&[MADE_UP.as_bytes(), arch.name.as_bytes()]);
+    Ok(Checkpoint { tensors, sha256, source: MADE_UP.to_string(), card: None, config: None })
+}
+
 fn load_embedded(arch: &str, dataset: &str, device: &Device) -> Result<Checkpoint> {
-    let [model, card] = ["model.safetensors", "card.toml"].map(|file| format!("{arch}-{dataset}/{file}"));
+    let [model, card] = [embedded_model(arch, dataset), format!("{arch}-{dataset}/card.toml")];
     if !embedded::contains(&model) {
         return Err(Error::Usage(format!(
-            "no weights of {arch} for {dataset} are compiled in; give a file: weights = \"{FILE_PREFIX}PATH.safetensors\""
+            "no weights of {arch} for {dataset} are compiled in; give a file: weights = \"{FILE_PREFIX}PATH.safetensors\", or \
+             \"{HUB_PREFIX}OWNER/NAME/FILE\""
         )));
     }
     let card = Card::parse(&card, embedded::read(&card)?.0)?;
@@ -131,23 +147,24 @@ fn parse(path: &str, bytes: &[u8], device: &Device) -> Result<HashMap<String, Te
 mod tests {
     use super::*;
     use crate::arch::{self, ARCHS};
+    use crate::assets::source::EMBEDDED;
 
     const RESNET20: &str = "resnet20-fashion-mnist/model.safetensors";
 
     fn load(spec: &str) -> Result<Checkpoint> {
-        load_weights(spec, arch::find("resnet20").unwrap(), "fashion-mnist", &Device::Cpu)
+        load_weights(spec, arch::find("resnet20").unwrap(), "fashion-mnist", &Device::Cpu, &Hub::silent())
     }
 
     #[test]
     fn embedded_weights_fit_their_architectures() {
         for arch in ARCHS.iter().filter(|arch| arch.classes == 10) {
-            let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu).unwrap();
+            let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu, &Hub::silent()).unwrap();
             let card = checkpoint.card.clone().unwrap();
             assert_eq!((card.arch.as_str(), card.dataset.as_str()), (arch.name, "fashion-mnist"));
             assert_eq!(arch::load(arch, checkpoint, &Device::Cpu).unwrap().arch, arch.name);
         }
         let arch = arch::find("resnet20").unwrap();
-        let error = load_weights(EMBEDDED, arch, "elsewhere", &Device::Cpu).unwrap_err().to_string();
+        let error = load_weights(EMBEDDED, arch, "elsewhere", &Device::Cpu, &Hub::silent()).unwrap_err().to_string();
         assert!(error.contains("no weights of resnet20 for elsewhere are compiled in"), "{error}");
     }
 
@@ -159,7 +176,7 @@ mod tests {
         let [embedded, file] =
             [EMBEDDED.to_string(), format!("file:{}", path.display())].map(|spec| load(&spec).unwrap());
         assert_eq!((&embedded.sha256, embedded.tensors.len()), (&file.sha256, file.tensors.len()));
-        assert_eq!((file.source, file.card), (path.display().to_string(), None));
+        assert_eq!((file.source, file.card, file.config), (path.display().to_string(), None, None));
         let values = |tensors: &HashMap<String, Tensor>| tensors["fc.weight"].to_vec2::<f32>().unwrap();
         assert_eq!(values(&embedded.tensors), values(&file.tensors));
     }
@@ -207,7 +224,6 @@ mod tests {
             assert!(error.starts_with(&format!("cannot read weights {}", path.display())), "{error}");
         }
         for spec in ["elsewhere", "file:", ""] {
-            assert!(!is_weights_spec(spec));
             assert!(load(spec).unwrap_err().to_string().contains("file:PATH"), "{spec:?}");
         }
     }

@@ -1,5 +1,7 @@
-//! Pretrained weights and data: compiled into the binary, or from files.
+//! Pretrained weights and data: compiled into the binary, from files, or from the Hugging Face Hub.
 
 pub mod checkpoint;
 pub mod embedded;
+pub mod hub;
 mod pickle;
+pub mod source;

@@ -4,6 +4,7 @@ use super::Exit;
 use super::session::cache_folder;
 use crate::arch::ARCHS;
 use crate::assets::embedded;
+use crate::assets::hub::HubSettings;
 use crate::data::DATASETS;
 use crate::data::location::{self, locate};
 use crate::error::Result;
@@ -13,10 +14,22 @@ use crate::store::processor;
 /// Prints versions, devices, folders and whether the embedded files are intact.
 pub fn doctor() -> Result<Exit> {
     say!("harness        {} ({})", env!("CARGO_PKG_VERSION"), env!("HARNESS_GIT_REVISION"));
-    say!("device         cpu ({}); this binary was built without CUDA", std::env::consts::ARCH);
+    let cuda = match (cfg!(feature = "cudnn"), cfg!(feature = "cuda")) {
+        (true, _) => "with CUDA and cuDNN",
+        (false, true) => "with CUDA",
+        (false, false) => "without CUDA",
+    };
+    say!("device         cpu ({}); this binary was built {cuda}", std::env::consts::ARCH);
     say!("threads        {} (RAYON_NUM_THREADS sets them)", rayon::current_num_threads());
     say!("processor      {}", processor::describe());
     say!("cache          {}", cache_folder()?.display());
+    let hub = HubSettings::from_env();
+    let mode = match (hub.offline, &hub.token) {
+        (true, _) => "offline",
+        (false, Some(_)) => "with a token",
+        (false, None) => "without a token",
+    };
+    say!("hub            {} ({mode}), cache {}", hub.shown_endpoint(), hub.cache.display());
     let architectures: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
     let root = location::root();
     let shown = root.as_ref().map_or("unset".to_string(), |root| root.display().to_string());

@@ -12,9 +12,12 @@ mod bytes;
 mod check_gradient;
 mod columns;
 mod compare;
+mod device;
 mod difference;
 mod doctor;
+mod download;
 mod export;
+mod fetch;
 mod filter_help;
 mod inspect;
 mod list;
@@ -60,6 +63,8 @@ enum Verb {
     Run(run::Args),
     /// List the cells of a grid with their ids and what is stored of them.
     Plan(plan::Args),
+    /// Download the weights that the cells of a grid need from the Hugging Face Hub, computing nothing.
+    Fetch(fetch::Args),
     /// Write tables and plots again from stored runs, computing nothing.
     Report(report::Args),
     /// Say how stored runs differ on the same test images, and whether that may be chance; or from published numbers.
@@ -126,6 +131,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
     match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Plan(args) => plan::plan(&args),
+        Verb::Fetch(args) => fetch::fetch(&args),
         Verb::Report(args) => report::report(&args),
         Verb::Compare(args) => compare::compare(&args),
         Verb::List(args) => list::list(&args),

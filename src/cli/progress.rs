@@ -107,7 +107,7 @@ impl Progress {
 }
 
 /// The templates are constants of this file: a wrong one shows as the default style.
-fn style(template: &str) -> ProgressStyle {
+pub(super) fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 

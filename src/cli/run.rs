@@ -1,11 +1,13 @@
 //! `harness run`.
 
 use super::Exit;
+use super::device::DeviceArgs;
+use super::download::hub;
 use super::progress::Progress;
-use super::session::{GridArgs, Session, cache_folder, device};
+use super::session::{GridArgs, Session, cache_folder};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
-use crate::launch::{Caches, EVAL_BATCH, GridEvent, Launch, Publisher, run_grid};
+use crate::launch::{Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, run_grid};
 use crate::methods;
 use crate::store::record::{Hashes, Provenance};
 use std::collections::BTreeSet;
@@ -16,9 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct Args {
     #[command(flatten)]
     grid: GridArgs,
-    /// Where to compute: auto, cpu or cuda:N.
-    #[arg(long, default_value = "auto", env = "HARNESS_DEVICE")]
-    device: String,
+    #[command(flatten)]
+    devices: DeviceArgs,
     /// Print what would run, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -32,8 +33,8 @@ pub struct Args {
 
 /// Runs what is pending, then reports.
 pub fn run(args: &Args) -> Result<Exit> {
-    let device = device(&args.device)?;
-    let mut session = Session::open(&args.grid, &device)?;
+    let devices = args.devices.open()?;
+    let mut session = Session::open_quietly(&args.grid, &devices[0], args.quiet)?;
     session.refuse_namesake()?;
     let to_run: Vec<(RunId, Cell, Hashes)> = session
         .plan
@@ -55,18 +56,24 @@ pub fn run(args: &Args) -> Result<Exit> {
     let progress = Progress::new(to_run.len(), session.plan.len() - to_run.len(), args.quiet);
     let publisher = Publisher::new(to_run.len(), session.plan.len() - to_run.len());
     let grid = args.grid.grid.display().to_string();
+    let mut others: Vec<Loader> = devices[1..].iter().map(|device| Loader::new(device, hub(args.quiet))).collect();
+    let mut loaders = vec![&mut session.loader];
+    loaders.extend(&mut others);
     let launch = Launch {
         store: &session.store,
         caches: &caches,
         experiment: &session.experiment.name,
-        provenance: &|| Provenance::now("cpu", rayon::current_num_threads(), EVAL_BATCH, &grid),
+        provenance: &|device| Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &grid),
         observe: &|event: GridEvent| {
-            publisher.note(&event);
-            progress.show(&event);
+            // The steps of several cells at once would only hide each other.
+            if devices.len() == 1 || !matches!(event, GridEvent::Cell(_)) {
+                publisher.note(&event);
+                progress.show(&event);
+            }
         },
         cancelled: &cancelled,
     };
-    let (outcome, published) = publisher.during(&session.store, || run_grid(&to_run, &mut session.loader, &launch));
+    let (outcome, published) = publisher.during(&session.store, || run_grid(&to_run, loaders, &launch));
     progress.finish();
     drop(lock);
     if let Err(error) = published {

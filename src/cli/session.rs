@@ -1,5 +1,6 @@
 //! What several verbs share: a grid with its store and plan.
 
+use super::download::hub;
 use crate::error::{Error, Result};
 use crate::experiment::filter::Subject;
 use crate::experiment::{Experiment, Filter, Options, Planned, SMOKE_SUFFIX, plan};
@@ -47,6 +48,15 @@ pub struct Session {
 impl Session {
     /// Reads the grid and the stored runs, and compares them. Runs that cannot be read are named on stderr.
     pub fn open(args: &GridArgs, device: &Device) -> Result<Self> {
+        Self::with_loader(args, Loader::new(device, hub(false)))
+    }
+
+    /// The same, downloading in silence if `quiet`.
+    pub fn open_quietly(args: &GridArgs, device: &Device, quiet: bool) -> Result<Self> {
+        Self::with_loader(args, Loader::new(device, hub(quiet)))
+    }
+
+    fn with_loader(args: &GridArgs, mut loader: Loader) -> Result<Self> {
         let mut experiment = Experiment::read(&args.grid, &Options { smoke: args.smoke, set: args.set.clone() })?;
         let filter = args.filter.as_deref().map(Filter::parse).transpose()?;
         if let Some(filter) = &filter {
@@ -58,7 +68,6 @@ impl Session {
         for (path, why) in &scan.broken {
             eprintln!("warning: skipping {}: {why}", path.display());
         }
-        let mut loader = Loader::new(device);
         let mut plan = plan(experiment.cells.clone(), &scan.records, |cell| loader.hashes(cell))?;
         if let Some(filter) = &filter {
             plan = selected(filter, plan, &store, scan)?;
@@ -137,15 +146,4 @@ pub fn cache_folder() -> Result<PathBuf> {
         .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("metaaug")))
         .or_else(|| variable("HOME").map(|folder| folder.join(".cache/metaaug")))
         .ok_or_else(|| Error::Usage("no cache folder: set HARNESS_CACHE".to_string()))
-}
-
-/// The device called `auto`, `cpu` or `cuda:N`.
-pub fn device(name: &str) -> Result<Device> {
-    match name {
-        "auto" | "cpu" => Ok(Device::Cpu),
-        cuda if cuda.strip_prefix("cuda:").is_some_and(|index| index.parse::<usize>().is_ok()) => {
-            Err(Error::Device(format!("--device {cuda}: this binary was built for the CPU alone; use --device cpu")))
-        }
-        other => Err(Error::Usage(format!("--device {other:?} is not auto, cpu or cuda:N"))),
-    }
 }

@@ -83,6 +83,9 @@ fn print(run: &Stored) -> Result<()> {
     if let Some(preprocess) = &record.preprocess {
         say!("preprocessing      {}", preprocess.identity());
     }
+    if let Some(source) = &record.weights_source {
+        say!("weights            {source}");
+    }
     say!(
         "SHA-256            weights {}\n                   calibration {}\n                   test {}",
         hashes.weights,

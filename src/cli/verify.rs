@@ -1,10 +1,12 @@
 //! `harness verify`.
 
 use super::Exit;
+use super::device::device;
+use super::download::hub;
 use super::progress::Progress;
 use super::reproduce::departures;
 use super::run::interruptible;
-use super::session::{ResultsArgs, device};
+use super::session::ResultsArgs;
 use crate::error::{Error, Result};
 use crate::experiment::RunId;
 use crate::launch::{Caches, EVAL_BATCH, Launch, Loader, run_grid};
@@ -41,7 +43,7 @@ pub fn verify(args: &Args) -> Result<Exit> {
     let runs = finished(args)?;
     let cancelled = interruptible()?;
     let folder = tempfile::tempdir().map_err(Error::io("cannot write into", &std::env::temp_dir()))?;
-    let mut loader = Loader::new(&device);
+    let mut loader = Loader::new(&device, hub(args.quiet));
     let mut all_same = true;
     for run in &runs {
         say!("{}/{}", run.experiment, run.record.run_id);
@@ -162,13 +164,13 @@ fn again(
     let progress = Progress::new(1, 0, quiet);
     let outcome = run_grid(
         &[(id.clone(), cell.clone(), hashes)],
-        loader,
+        vec![loader],
         &Launch {
             store: &store,
             caches: &Caches::new(&folder.join(".cache")),
             experiment: &run.experiment,
-            provenance: &|| {
-                Provenance::now("cpu", rayon::current_num_threads(), EVAL_BATCH, &run.record.provenance.grid)
+            provenance: &|device| {
+                Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &run.record.provenance.grid)
             },
             observe: &|event| progress.show(&event),
             cancelled,

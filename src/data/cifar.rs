@@ -1,8 +1,8 @@
 //! CIFAR-10 and CIFAR-100 in their original binary files: per image its labels, then 3,072 levels `(C, H, W)`.
 //!
 //! `candle-datasets` reads CIFAR-10's too, with everything as floats several times over (1.3 GB), no path in its errors,
-//! and no CIFAR-100; it would also bring the whole of the Hub's client. It serves as a peer of these readers
-//! (`cargo test --features candle-datasets`). Its `cifar::load`, from the Hub's Parquet files, transposes every image.
+//! and no CIFAR-100. It serves as a peer of these readers in tests. Its `cifar::load`, from the Hub's Parquet files,
+//! transposes every image.
 
 use super::source::Stored;
 use crate::error::{Error, Result};
@@ -101,7 +101,6 @@ mod tests {
         assert!(error.contains("cannot read") && error.contains("data_batch_1.bin"), "{error}");
     }
 
-    #[cfg(feature = "candle-datasets")]
     #[test]
     fn cifar_10_is_read_as_candle_datasets_reads_it() {
         let folder = tempfile::tempdir().unwrap();
@@ -123,8 +122,8 @@ mod tests {
             assert_eq!(ours.labels, labels);
             let images = images.narrow(0, 5000, 100).unwrap().permute((0, 2, 3, 1)).unwrap();
             let images = images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let levels = ours.levels[5000 * LEVELS..5100 * LEVELS].iter().map(|level| f32::from(*level) / 255.0);
-            assert!(levels.eq(images));
+            let theirs = images.iter().map(|share| (255.0 * share).round() as u8);
+            assert!(ours.levels[5000 * LEVELS..5100 * LEVELS].iter().copied().eq(theirs));
         }
     }
 }

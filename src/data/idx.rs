@@ -1,7 +1,7 @@
 //! The IDX format of MNIST and Fashion-MNIST: unsigned bytes with their dimensions.
 //!
 //! (`candle-datasets` reads it too, but flattens rows and columns, believes any size a header states, takes no gzipped
-//! files, and names no file in its errors. It serves as a peer: `cargo test --features candle-datasets`.)
+//! files, and names no file in its errors. It serves as a peer in tests.)
 
 use super::source::Stored;
 use crate::error::{Error, Result};
@@ -146,7 +146,6 @@ mod tests {
         assert!(error.contains("cannot read") && error.contains("t10k-labels-idx1-ubyte"), "{error}");
     }
 
-    #[cfg(feature = "candle-datasets")]
     #[test]
     fn a_folder_of_files_is_read_as_candle_datasets_reads_it() {
         let directory = tempfile::tempdir().unwrap();
@@ -161,8 +160,7 @@ mod tests {
             [(&train, theirs.train_images, theirs.train_labels), (&test, theirs.test_images, theirs.test_labels)]
         {
             let images = images.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let levels: Vec<f32> = ours.levels.iter().map(|level| f32::from(*level) / 255.0).collect();
-            assert_eq!(levels, images);
+            assert_eq!(ours.levels, images.iter().map(|grey| (255.0 * grey).round() as u8).collect::<Vec<u8>>());
             let labels: Vec<u32> = labels.to_vec1::<u8>().unwrap().into_iter().map(u32::from).collect();
             assert_eq!(ours.labels, labels);
         }

@@ -218,7 +218,7 @@ impl DatasetSpec {
     pub fn load(&self, request: &Request, device: &Device) -> Result<Data> {
         let default = (self.preprocess)();
         let preprocess = match request.config {
-            Some(config) => Preprocess::from_timm_config(config)?,
+            Some(config) => Preprocess::from_timm_config(config)?.unwrap_or_else(|| default.clone()),
             None => default.clone(),
         };
         if preprocess.channels() != default.channels() {

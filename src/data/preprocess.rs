@@ -44,14 +44,19 @@ impl Preprocess {
     ///
     /// `pretrained_cfg` (in old files the top level) gives `mean`, `std`, `input_size`, `crop_pct`, `interpolation` and
     /// `crop_mode`; where one is absent timm's default holds. `resize = floor(input_size / crop_pct)`, as
-    /// `timm.data.create_transform` computes it.
+    /// `timm.data.create_transform` computes it. `None`: the file is another library's, and says nothing of images.
     ///
     /// Errors: not such a file; a crop mode, interpolation or shape of input that is not implemented here.
-    pub fn from_timm_config(json: &str) -> Result<Preprocess> {
+    pub fn from_timm_config(json: &str) -> Result<Option<Preprocess>> {
         let wrong = |problem: String| Error::content("config.json", problem);
         let config: serde_json::Value =
             serde_json::from_str(json).map_err(|error| wrong(format!("not JSON: {error}")))?;
-        let config = config.get("pretrained_cfg").unwrap_or(&config).clone();
+        let is_old = TIMM_FIELDS.iter().any(|field| config.get(field).is_some());
+        let config = match config.get("pretrained_cfg") {
+            Some(config) => config.clone(),
+            None if is_old => config,
+            None => return Ok(None),
+        };
         let config: TimmConfig = serde_json::from_value(config)
             .map_err(|error| wrong(format!("its pretrained_cfg is not timm's: {error}")))?;
         let [channels, height, width] = config.input_size;
@@ -77,7 +82,7 @@ impl Preprocess {
             std: config.std,
         };
         match preprocess.problem() {
-            None if preprocess.channels() == channels => Ok(preprocess),
+            None if preprocess.channels() == channels => Ok(Some(preprocess)),
             None => Err(wrong(format!("{} means for {channels} channels", preprocess.channels()))),
             Some(problem) => Err(wrong(problem)),
         }
@@ -151,6 +156,9 @@ fn half_to_even(n: usize) -> usize {
     let half = n / 2;
     if n % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
 }
+
+/// The fields of [`TimmConfig`].
+const TIMM_FIELDS: [&str; 6] = ["input_size", "mean", "std", "crop_pct", "interpolation", "crop_mode"];
 
 /// Fields of timm's `pretrained_cfg` that concern evaluation, with timm's defaults.
 #[derive(Deserialize)]

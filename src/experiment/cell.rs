@@ -87,7 +87,7 @@ impl fmt::Display for Setting {
 pub struct Cell {
     /// Name in [`crate::arch::ARCHS`].
     pub arch: String,
-    /// Where the weights come from; `embedded` for those compiled into the binary.
+    /// Where the weights come from, see [`crate::assets::source::WeightsSource`].
     pub weights: String,
     /// Name in [`crate::data::DATASETS`].
     pub dataset: String,

@@ -9,7 +9,7 @@ use super::filter::Filter;
 use super::layer::{Layer, Place};
 use super::table::{TableSpec, check_tables};
 use super::wire::{Axes, CellOverride, Grid, is_kebab_case};
-use crate::assets::checkpoint::EMBEDDED;
+use crate::assets::source::default_weights;
 use crate::error::{Error, Result};
 use crate::meta::config::{Meta, Terms, Transform};
 use crate::{arch, methods};
@@ -315,10 +315,11 @@ impl<'a> Expansion<'a> {
             (transform, meta, terms)
         });
         let (transform, meta, terms) = transform.map_or((None, None, None), |(t, m, l)| (Some(t), Some(m), Some(l)));
+        let dataset = over.dataset.unwrap_or_else(|| "fashion-mnist".to_string());
         let cell = Cell {
             arch: arch_name,
-            weights: over.weights.unwrap_or_else(|| EMBEDDED.to_string()),
-            dataset: over.dataset.unwrap_or_else(|| "fashion-mnist".to_string()),
+            weights: over.weights.unwrap_or_else(|| default_weights(arch, &dataset)),
+            dataset,
             data: over.data,
             corrupt: over.corrupt.unwrap_or_default(),
             bits,

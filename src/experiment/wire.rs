@@ -57,12 +57,13 @@
 use super::cell::{Bits, Setting};
 use super::figure::WireFigure;
 use super::table::WireTable;
+use crate::assets::source::WeightsSource;
 use crate::data::Corrupt;
 use crate::data::augment::Augmentation;
 use crate::data::location::Location;
 use crate::meta::config::{MetaOverride, TermsOverride, TransformOverride};
 use crate::recon::recipe::RecipeOverride;
-use crate::{arch, assets, data, methods};
+use crate::{arch, data, methods};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -213,8 +214,6 @@ fn known_method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
 
 fn known_weights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     let spec = String::deserialize(deserializer)?;
-    match assets::checkpoint::is_weights_spec(&spec) {
-        true => Ok(Some(spec)),
-        false => Err(serde::de::Error::custom(format!("weights `{spec}` are neither \"embedded\" nor \"file:PATH\""))),
-    }
+    WeightsSource::parse(&spec).map_err(serde::de::Error::custom)?;
+    Ok(Some(spec))
 }

@@ -102,6 +102,7 @@ pub fn check_folding(original: &Network, folded: &Network, calib: &Tensor, contr
 mod tests {
     use super::*;
     use crate::assets::checkpoint::Card;
+    use crate::assets::hub::Hub;
     use crate::graph::Op;
     use crate::graph::fold_bn::fold_bn;
     use crate::launch::Loader;
@@ -114,7 +115,7 @@ mod tests {
     static CONTROL: Control = Control { observe: &|_| (), cancelled: &RUNNING };
 
     fn inputs() -> Inputs {
-        Loader::new(&Device::Cpu).inputs(&Record::sample("x", "qdrop", "W4A4", 0).cell).unwrap()
+        Loader::new(&Device::Cpu, Hub::silent()).inputs(&Record::sample("x", "qdrop", "W4A4", 0).cell).unwrap()
     }
 
     #[test]

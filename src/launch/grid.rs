@@ -1,4 +1,4 @@
-//! The cells of a plan, one after the other; each leaves a record, whatever becomes of it.
+//! The cells of a plan, one after the other on each device; each leaves a record, whatever becomes of it.
 
 use super::inputs::{Inputs, Loader};
 use super::log::CellLog;
@@ -11,7 +11,7 @@ use crate::recon::event::{Control, Event};
 use crate::store::record::{FORMAT, Hashes, Provenance, Record, Status, UnitTrace};
 use crate::store::{Artefacts, Store};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Something happened in the grid.
 pub enum GridEvent<'a> {
@@ -41,67 +41,106 @@ pub struct Launch<'a> {
     pub store: &'a Store,
     pub caches: &'a Caches,
     pub experiment: &'a str,
-    pub provenance: &'a dyn Fn() -> Provenance,
+    /// Of a run that starts now on the device of this name.
+    pub provenance: &'a (dyn Fn(&str) -> Provenance + Sync),
     pub observe: &'a (dyn Fn(GridEvent) + Sync),
     pub cancelled: &'a AtomicBool,
 }
 
-/// Runs `cells` in order and stores a record of each.
+/// Runs `cells` in order and stores a record of each; every device has a loader, and takes the next cell when it has
+/// finished one.
+///
+/// Time and memory in the records are those of the process: what the other devices did meanwhile is in them.
 ///
 /// A cell that fails, or panics, is recorded and the others go on. Errors: only where going on is pointless, that is,
 /// when a record cannot be stored.
-pub fn run_grid(cells: &[(RunId, Cell, Hashes)], loader: &mut Loader, launch: &Launch) -> Result<Outcome> {
+pub fn run_grid(cells: &[(RunId, Cell, Hashes)], mut loaders: Vec<&mut Loader>, launch: &Launch) -> Result<Outcome> {
+    let (next, pointless) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = |loader: &mut Loader| -> Result<Outcome> {
+        let mut outcome = Outcome::default();
+        while !pointless.load(Ordering::Relaxed) {
+            let position = next.fetch_add(1, Ordering::Relaxed);
+            if position >= cells.len() {
+                break;
+            }
+            match run_one(cells, position, loader, launch).inspect_err(|_| pointless.store(true, Ordering::Relaxed))? {
+                Some(Status::Done) => outcome.done += 1,
+                Some(Status::Failed) => outcome.failed += 1,
+                None => break,
+            }
+        }
+        Ok(outcome)
+    };
+    // One device computes on the thread that asks: nothing changes for it.
+    let ended: Vec<Result<Outcome>> = match loaders.as_mut_slice() {
+        [loader] => vec![work(loader)],
+        loaders => std::thread::scope(|scope| {
+            let threads: Vec<_> = loaders.iter_mut().map(|loader| scope.spawn(|| work(loader))).collect();
+            let panicked = |_| Err(Error::Panicked("between two cells".to_string()));
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
+        }),
+    };
     let mut outcome = Outcome::default();
-    for (position, (id, cell, hashes)) in cells.iter().enumerate() {
-        (launch.observe)(GridEvent::Started { position, count: cells.len(), id });
-        let provenance = (launch.provenance)();
-        let watch = Stopwatch::start();
-        let log = CellLog::start(id);
-        let observe = |event: Event| {
-            log.note(&event);
-            (launch.observe)(GridEvent::Cell(event));
-        };
-        let control = Control { observe: &observe, cancelled: launch.cancelled };
-        let mut traces = Vec::new();
-        let result =
-            loader.inputs(cell).and_then(|inputs| run_caught(cell, &inputs, launch.caches, &control, &mut traces));
-        if matches!(result, Err(Error::Interrupted)) {
-            outcome.left = cells.len() - position;
-            return Ok(outcome);
-        }
-        let (result, error) = match result {
-            Ok(result) => (Some(result), None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        let record = Record {
-            format: FORMAT,
-            run_id: id.to_string(),
-            experiment: launch.experiment.to_string(),
-            cell: cell.clone(),
-            method_revision: methods::find(&cell.method).map_or(0, |method| method.revision),
-            hashes: hashes.clone(),
-            status: if error.is_none() { Status::Done } else { Status::Failed },
-            error,
-            metrics: result.as_ref().map(|result| result.metrics.clone()),
-            cost: watch.cost(),
-            provenance,
-            preprocess: result.as_ref().map(|result| result.preprocess.clone()),
-        };
-        let log = log.finish(&record);
-        let artefacts = Artefacts {
-            log: Some(&log),
-            traces: &traces,
-            predictions: result.as_ref().map(|result| &result.predictions),
-            pictures: result.as_ref().and_then(|result| result.pictures.as_ref()),
-        };
-        launch.store.write_run(&record, &cell.to_toml()?, &artefacts)?;
-        match record.status {
-            Status::Done => outcome.done += 1,
-            Status::Failed => outcome.failed += 1,
-        }
-        (launch.observe)(GridEvent::Finished { record: &record });
+    for of_device in ended {
+        let of_device = of_device?;
+        outcome.done += of_device.done;
+        outcome.failed += of_device.failed;
     }
+    outcome.left = cells.len() - outcome.done - outcome.failed;
     Ok(outcome)
+}
+
+/// Runs one cell and stores its record; `None` if it was interrupted.
+fn run_one(
+    cells: &[(RunId, Cell, Hashes)],
+    position: usize,
+    loader: &mut Loader,
+    launch: &Launch,
+) -> Result<Option<Status>> {
+    let (id, cell, hashes) = &cells[position];
+    (launch.observe)(GridEvent::Started { position, count: cells.len(), id });
+    let provenance = (launch.provenance)(&loader.device_name());
+    let watch = Stopwatch::start();
+    let log = CellLog::start(id);
+    let observe = |event: Event| {
+        log.note(&event);
+        (launch.observe)(GridEvent::Cell(event));
+    };
+    let control = Control { observe: &observe, cancelled: launch.cancelled };
+    let mut traces = Vec::new();
+    let result = loader.inputs(cell).and_then(|inputs| run_caught(cell, &inputs, launch.caches, &control, &mut traces));
+    if matches!(result, Err(Error::Interrupted)) {
+        return Ok(None);
+    }
+    let (result, error) = match result {
+        Ok(result) => (Some(result), None),
+        Err(error) => (None, Some(error.to_string())),
+    };
+    let record = Record {
+        format: FORMAT,
+        run_id: id.to_string(),
+        experiment: launch.experiment.to_string(),
+        cell: cell.clone(),
+        method_revision: methods::find(&cell.method).map_or(0, |method| method.revision),
+        hashes: hashes.clone(),
+        weights_source: loader.weights_source(cell),
+        status: if error.is_none() { Status::Done } else { Status::Failed },
+        error,
+        metrics: result.as_ref().map(|result| result.metrics.clone()),
+        cost: watch.cost(),
+        provenance,
+        preprocess: result.as_ref().map(|result| result.preprocess.clone()),
+    };
+    let log = log.finish(&record);
+    let artefacts = Artefacts {
+        log: Some(&log),
+        traces: &traces,
+        predictions: result.as_ref().map(|result| &result.predictions),
+        pictures: result.as_ref().and_then(|result| result.pictures.as_ref()),
+    };
+    launch.store.write_run(&record, &cell.to_toml()?, &artefacts)?;
+    (launch.observe)(GridEvent::Finished { record: &record });
+    Ok(Some(record.status))
 }
 
 /// A panic below is a bug, but one cell's bug: it must not end a night's sweep.

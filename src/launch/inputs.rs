@@ -2,13 +2,14 @@
 
 use crate::arch::{self, ArchSpec};
 use crate::assets::checkpoint::{Card, Checkpoint, load_weights};
+use crate::assets::hub::Hub;
 use crate::data::preprocess::Preprocess;
 use crate::data::{self, Corrupt, Data, ImageSet, Request, Sample, Split};
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::graph::{Network, Op};
 use crate::store::record::Hashes;
-use candle_core::Device;
+use candle_core::{Device, DeviceLocation};
 use std::collections::HashMap;
 
 /// The inputs of one cell.
@@ -28,6 +29,7 @@ pub struct Inputs {
 /// Loads inputs and remembers them.
 pub struct Loader {
     device: Device,
+    hub: Hub,
     checkpoints: HashMap<CheckpointKey, Checkpoint>,
     data: HashMap<DataKey, Data>,
     samples: HashMap<SampleKey, Sample>,
@@ -49,13 +51,23 @@ struct DataKey {
 type SampleKey = (DataKey, usize, u64);
 
 impl Loader {
-    pub fn new(device: &Device) -> Self {
+    pub fn new(device: &Device, hub: Hub) -> Self {
         Self {
             device: device.clone(),
+            hub,
             checkpoints: HashMap::new(),
             data: HashMap::new(),
             samples: HashMap::new(),
             calib: None,
+        }
+    }
+
+    /// `cpu` or `cuda:N`.
+    pub fn device_name(&self) -> String {
+        match self.device.location() {
+            DeviceLocation::Cpu => "cpu".to_string(),
+            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
         }
     }
 
@@ -80,10 +92,15 @@ impl Loader {
         Ok(Inputs { network, calib, sample, test, preprocess, hashes, card })
     }
 
+    /// The file that the weights of `cell` were loaded from; one on the Hub has its commit.
+    pub fn weights_source(&self, cell: &Cell) -> Option<String> {
+        Some(self.checkpoints.get(&checkpoint_key(cell))?.source.clone())
+    }
+
     fn checkpoint(&mut self, cell: &Cell) -> Result<&Checkpoint> {
         let key = checkpoint_key(cell);
         if !self.checkpoints.contains_key(&key) {
-            let checkpoint = load_weights(&cell.weights, arch_of(cell)?, &cell.dataset, &self.device)?;
+            let checkpoint = load_weights(&cell.weights, arch_of(cell)?, &cell.dataset, &self.device, &self.hub)?;
             self.checkpoints.insert(key.clone(), checkpoint);
         }
         Ok(&self.checkpoints[&key])
@@ -163,7 +180,7 @@ mod tests {
     /// Ids of stored runs: another way to read, normalise or hash the embedded images would orphan them.
     #[test]
     fn the_ids_of_cells_on_fashion_mnist_stay_as_they_were() {
-        let mut loader = Loader::new(&Device::Cpu);
+        let mut loader = Loader::new(&Device::Cpu, Hub::silent());
         for (seed, id) in [(0, "resnet20-w2a2-qdrop-s0-55d8fd564c"), (2, "resnet20-w2a2-qdrop-s2-65a9731b09")] {
             let cell = Cell { calib_images: 256, ..Record::sample("x", "qdrop", "W2A2", seed).cell };
             let hashes = loader.hashes(&cell).unwrap();
@@ -173,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_network_for_other_images_or_classes_is_refused() {
-        let mut loader = Loader::new(&Device::Cpu);
+        let mut loader = Loader::new(&Device::Cpu, Hub::silent());
         let cell = Record::sample("x", "qdrop", "W2A2", 0).cell;
         let network = loader.inputs(&cell).unwrap().network;
         assert_eq!(takes_and_tells(&network).unwrap(), (1, 10));

@@ -12,13 +12,26 @@ const EPS: f32 = 1e-8;
 /// One parameter with its moments; no weight decay.
 pub struct AdamState {
     var: Var,
-    moments: Mutex<(Vec<f32>, Vec<f32>)>,
+    moments: Moments,
+}
+
+/// Running means of the gradient and of its square.
+enum Moments {
+    Cpu(Mutex<(Vec<f32>, Vec<f32>)>),
+    /// Beside a parameter on another device, from its first step on.
+    Device(Mutex<Option<(Tensor, Tensor)>>),
 }
 
 impl AdamState {
     pub fn new(var: &Var) -> Self {
-        let zeros = vec![0f32; var.elem_count()];
-        Self { var: var.clone(), moments: Mutex::new((zeros.clone(), zeros)) }
+        let moments = match var.device().is_cpu() {
+            true => {
+                let zeros = vec![0f32; var.elem_count()];
+                Moments::Cpu(Mutex::new((zeros.clone(), zeros)))
+            }
+            false => Moments::Device(Mutex::default()),
+        };
+        Self { var: var.clone(), moments }
     }
 
     pub fn var(&self) -> &Var {
@@ -29,13 +42,40 @@ impl AdamState {
     /// `p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + 1e-8)`, as PyTorch computes it.
     pub fn step(&self, gradient: &Tensor, t: usize, lr: f64) -> Result<()> {
         let t = t as i32;
-        let step = Step {
-            moments: &self.moments,
-            step_size: (lr / (1.0 - BETA_1.powi(t))) as f32,
-            correction: (1.0 - BETA_2.powi(t)).sqrt() as f32,
-        };
-        self.var.as_tensor().inplace_op2(&gradient.contiguous()?, &step)
+        let step_size = lr / (1.0 - BETA_1.powi(t));
+        let correction = (1.0 - BETA_2.powi(t)).sqrt();
+        match &self.moments {
+            Moments::Cpu(moments) => {
+                let step = Step { moments, step_size: step_size as f32, correction: correction as f32 };
+                self.var.as_tensor().inplace_op2(&gradient.contiguous()?, &step)
+            }
+            Moments::Device(moments) => {
+                let Ok(mut moments) = moments.lock() else { bail!("adam: an earlier step panicked") };
+                *moments = Some(composed_step(&self.var, gradient, moments.take(), step_size, correction)?);
+                Ok(())
+            }
+        }
     }
+}
+
+/// The same from Candle's operations; gives the new moments.
+fn composed_step(
+    var: &Var,
+    gradient: &Tensor,
+    moments: Option<(Tensor, Tensor)>,
+    step_size: f64,
+    correction: f64,
+) -> Result<(Tensor, Tensor)> {
+    let g = gradient.detach();
+    let (m, v) = match moments {
+        Some(moments) => moments,
+        None => (g.zeros_like()?, g.zeros_like()?),
+    };
+    let m = ((m * BETA_1)? + (&g * (1.0 - BETA_1))?)?;
+    let v = ((v * BETA_2)? + (g.sqr()? * (1.0 - BETA_2))?)?;
+    let root = ((v.sqrt()? / correction)? + f64::from(EPS))?;
+    var.set(&(var.as_detached_tensor() - ((&m / root)? * step_size)?)?)?;
+    Ok((m, v))
 }
 
 struct Step<'a> {
@@ -77,5 +117,32 @@ impl InplaceOp2 for Step<'_> {
             );
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::noise;
+    use candle_core::DType;
+
+    #[test]
+    fn the_composition_for_other_devices_makes_the_same_steps() {
+        let start = noise((3, 50), 1, DType::F32);
+        let [ours, theirs] = [(); 2].map(|()| Var::from_tensor(&start).unwrap());
+        let state = AdamState::new(&ours);
+        let mut moments = None;
+        for t in 1..20 {
+            let gradient = noise((3, 50), 10 + t as u64, DType::F32);
+            state.step(&gradient, t, 1e-2).unwrap();
+            let (step_size, correction) = (1e-2 / (1.0 - BETA_1.powi(t as i32)), (1.0 - BETA_2.powi(t as i32)).sqrt());
+            moments = Some(composed_step(&theirs, &gradient, moments, step_size, correction).unwrap());
+        }
+        let moved = (ours.as_tensor() - &start).unwrap().abs().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(moved > 1e-2, "{moved}");
+        let values = |var: &Var| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        for (ours, theirs) in values(&ours).into_iter().zip(values(&theirs)) {
+            assert!((ours - theirs).abs() < 1e-6, "{ours} {theirs}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Fake quantization of activations: the learned-step-size quantizer of LSQ (arXiv 1902.08153) with QDrop's random
 //! dropping (arXiv 2203.05740), in one pass forward and one backward.
 
+use super::composed;
 use super::kernel::{self, BLOCK};
 use crate::recon::recipe::ClipOrder;
 use crate::rng;
@@ -78,7 +79,10 @@ pub fn fake_quant(x: &Tensor, scale: &Tensor, quant: FakeQuant) -> Result<Tensor
     if scale.elem_count() != 1 {
         bail!("fake-quant: the scale must have one element, got {:?}", scale.dims());
     }
-    x.contiguous()?.apply_op2(scale, quant)
+    match x.device().is_cpu() {
+        true => x.contiguous()?.apply_op2(scale, quant),
+        false => composed::fake_quant(x, scale, &quant),
+    }
 }
 
 /// The affine function of input and scale that [`fake_quant`] is where nothing crosses a rounding or clipping threshold,
@@ -93,8 +97,12 @@ pub struct Linearised {
 }
 
 impl Linearised {
-    /// At `x`, `f32` or `f64` on the CPU.
+    /// At `x`, `f32` or `f64`.
     pub fn at(x: &Tensor, scale: &Tensor, quant: &FakeQuant) -> Result<Self> {
+        if !x.device().is_cpu() {
+            let (slope, level) = composed::linearised(x, scale, quant)?;
+            return Ok(Self { slope, level });
+        }
         match x.dtype() {
             DType::F32 => Self::of::<f32>(x, scale, quant),
             _ => Self::of::<f64>(x, scale, quant),

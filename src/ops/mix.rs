@@ -1,5 +1,6 @@
 //! Mini-batches cut from cached activations.
 
+use super::composed;
 use super::fake_quant::Mask;
 use super::kernel::{self, BLOCK};
 use candle_core::{Result, Tensor, bail};
@@ -13,6 +14,9 @@ pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -
     let mut shape = selected.dims().to_vec();
     if selected.shape() != others.shape() || rows.iter().any(|&row| row as usize >= shape[0]) {
         bail!("mix-rows: rows out of {:?}, or another shape than {:?}", selected.dims(), others.dims());
+    }
+    if !selected.device().is_cpu() {
+        return composed::mix_rows(selected, others, rows, mask);
     }
     let width = selected.elem_count() / shape[0];
     shape[0] = rows.len();

@@ -4,9 +4,11 @@
 //! trained with (each file says how), and chains of its element-wise operations spend their time on memory traffic.
 //! So every operation here is one pass forward and one backward over contiguous f32 data, spread over rayon's threads;
 //! sums are taken over blocks of fixed size in a fixed order, so that results do not depend on the number of threads.
+//! On other devices than the CPU each is a composition of Candle's operations with the same formula (`composed`).
 
 pub mod adam;
 pub mod batch_norm;
+mod composed;
 pub mod conv;
 pub mod divergence;
 pub mod fake_quant;

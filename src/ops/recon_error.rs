@@ -1,7 +1,7 @@
 //! The reconstruction error of a unit (BRECQ, arXiv 2102.05426, equations 9 and 10).
 
-use super::kernel;
 use super::power::power;
+use super::{composed, kernel};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
 /// `mean over batch and positions of sum over channels of |weight * (y_q - y_fp)|^p`.
@@ -13,6 +13,9 @@ pub fn recon_error(y_q: &Tensor, y_fp: &Tensor, weight: Option<&Tensor>, p: f64)
         bail!("recon-error: shapes {:?} and {:?} differ", y_q.dims(), y_fp.dims());
     }
     let means = y_q.elem_count() / y_q.dim(1)?;
+    if !y_q.device().is_cpu() {
+        return composed::recon_error(y_q, y_fp, weight, p, means as f64);
+    }
     let target = y_fp.contiguous()?;
     let op = ReconError { target, weight: weight.cloned(), p: p as f32, means: means as f64 };
     y_q.contiguous()?.apply_op1(op)

@@ -1,13 +1,16 @@
 //! Rectified linear units with gradient 0 on the bounds, as in PyTorch (Candle: 1 for `relu`, 1/2 for `clamp`).
 
-use super::kernel;
+use super::{composed, kernel};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// `min(max(x, 0), upper)`.
 ///
 /// Shapes: any, `f32` or `f64`; the result has that of `x`.  Gradient: passes where `0 < x < upper`; exact in every order.
 pub fn clipped_relu(x: &Tensor, upper: f32) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(ClippedRelu { upper })
+    match x.device().is_cpu() {
+        true => x.contiguous()?.apply_op1(ClippedRelu { upper }),
+        false => composed::clipped_relu(x, upper),
+    }
 }
 
 /// `max(x, 0)`; see [`clipped_relu`].
@@ -19,7 +22,10 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 ///
 /// Shapes: equal.  Gradient: to `t` only; exact in every order.
 pub fn gate(t: &Tensor, y: &Tensor, upper: f32) -> Result<Tensor> {
-    t.contiguous()?.apply_op2(&y.detach().contiguous()?, Gate { upper })
+    match t.device().is_cpu() {
+        true => t.contiguous()?.apply_op2(&y.detach().contiguous()?, Gate { upper }),
+        false => composed::gate(t, y, upper),
+    }
 }
 
 struct ClippedRelu {

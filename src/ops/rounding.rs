@@ -1,6 +1,7 @@
 //! AdaRound's soft rounding (arXiv 2004.10568, section 3.2) with learnable scales (Genie, arXiv 2212.04780), and its
 //! regulariser; exponentials and powers are taken once per step and element.
 
+use super::composed;
 use super::kernel::{self, BLOCK};
 use super::power::{power, sigmoid};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
@@ -15,7 +16,10 @@ const SHIFT: f32 = -0.1;
 ///
 /// Shapes: any.  Gradient (first order only): `1.2 sigmoid' (alpha)`, exact to f32 where `h` is not clipped.
 pub fn stretched_sigmoid(alpha: &Tensor) -> Result<Tensor> {
-    alpha.contiguous()?.apply_op1(StretchedSigmoid)
+    match alpha.device().is_cpu() {
+        true => alpha.contiguous()?.apply_op1(StretchedSigmoid),
+        false => composed::stretched_sigmoid(alpha, STRETCH, SHIFT),
+    }
 }
 
 /// `alpha` for which `h(alpha) = fraction`, `fraction` in `[0, 1)`.
@@ -65,7 +69,10 @@ pub struct SoftWeight {
 /// Shapes: `r` `(C_out, ...)`, `scale` of `C_out` elements; the result has the shape of `r`.
 /// Gradient (first order only): to `r` and `scale`; both clips pass it on their closed range.
 pub fn soft_weight(r: &Tensor, scale: &Tensor, weight: SoftWeight) -> Result<Tensor> {
-    r.contiguous()?.apply_op2(scale, weight)
+    match r.device().is_cpu() {
+        true => r.contiguous()?.apply_op2(scale, weight),
+        false => composed::soft_weight(r, scale, &weight),
+    }
 }
 
 impl SoftWeight {
@@ -164,6 +171,9 @@ impl SoftWeight {
 ///
 /// Shapes: `r` any; result: scalar.  Gradient (first order only): to `r`, on the closed range of the clip.
 pub fn rounding_regulariser(r: &Tensor, beta: f64, weight: f64) -> Result<Tensor> {
+    if !r.device().is_cpu() {
+        return composed::rounding_regulariser(r, beta, weight);
+    }
     r.contiguous()?.apply_op1(Regulariser { beta: beta as f32, weight: weight as f32, gradient: OnceLock::new() })
 }
 

@@ -26,8 +26,9 @@ impl ActQuantizer {
         Ok(Self { bits, clip, gradient_factor, scale, levels: None })
     }
 
-    pub fn set_range(&mut self, range: Range) -> Result<()> {
-        self.scale.set(&Tensor::from_slice(&[range.scale], 1, &Device::Cpu)?)?;
+    /// From here on it quantizes tensors on `device`.
+    pub fn set_range(&mut self, range: Range, device: &Device) -> Result<()> {
+        self.scale = Var::from_tensor(&Tensor::from_slice(&[range.scale], 1, device)?)?;
         self.levels = Some(range.levels(self.bits));
         Ok(())
     }

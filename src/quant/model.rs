@@ -133,7 +133,8 @@ impl Pass<'_> {
         };
         let quantizer = &mut acts.borrow_mut()[site];
         if !quantizer.is_ready() {
-            quantizer.set_range(search_act(&x.flatten_all()?.to_vec1::<f32>()?, *search, quantizer.bits))?;
+            let range = search_act(&x.flatten_all()?.to_vec1::<f32>()?, *search, quantizer.bits);
+            quantizer.set_range(range, x.device())?;
         }
         self.mode.acts.apply(quantizer, x, node, slot)
     }

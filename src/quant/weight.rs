@@ -3,7 +3,7 @@
 use super::range_search::{Range, highest};
 use crate::error::Result;
 use crate::ops::rounding::{SoftWeight, inverse_stretched_sigmoid, soft_weight, stretched_sigmoid};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use std::sync::Arc;
 
 /// Quantizes a weight to `scale * (clip(floor(W / scale_0) + h + zero_point, 0, 2^b - 1) - zero_point)`.
@@ -43,8 +43,8 @@ impl WeightQuantizer {
         let scales = ranges.iter().map(|range| range.scale).collect();
         Self::from_parts(
             bits,
-            Tensor::from_vec(scales, scale_shape, &Device::Cpu)?,
-            Tensor::from_vec(alpha, weight.shape(), &Device::Cpu)?,
+            Tensor::from_vec(scales, scale_shape, weight.device())?,
+            Tensor::from_vec(alpha, weight.shape(), weight.device())?,
             constants,
         )
     }

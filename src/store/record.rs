@@ -93,6 +93,9 @@ pub struct Record {
     pub cell: Cell,
     pub method_revision: u32,
     pub hashes: Hashes,
+    /// The file that the weights were loaded from, see [`Checkpoint`](crate::assets::checkpoint::Checkpoint).
+    #[serde(default)]
+    pub weights_source: Option<String>,
     pub status: Status,
     /// Why it failed; `None` for [`Status::Done`].
     pub error: Option<String>,
@@ -207,6 +210,7 @@ impl Record {
                 recipe: recipe(crate::arch::find("resnet20").unwrap()),
             },
             method_revision: 1,
+            weights_source: None,
             hashes: Hashes { weights: "aa".into(), calib: "bb".into(), test: "cc".into() },
             status: Status::Done,
             error: None,

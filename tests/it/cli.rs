@@ -37,7 +37,7 @@ impl Bench {
         self.folder.path()
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::cargo_bin("harness").unwrap();
         let cache = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache");
         command.current_dir(self.path()).env("HARNESS_CACHE", cache).args(args);
@@ -251,4 +251,23 @@ fn bad_input_is_one_clear_error() {
 
     std::fs::write(bench.path().join("file"), "").unwrap();
     fails(&["run", "grid.toml", "--results", "file"], 96, &["file/tiny"]);
+}
+
+#[test]
+fn several_devices_share_the_cells_of_a_grid_without_changing_them() {
+    let metrics = |args: &[&str]| {
+        let bench = Bench::new(GRID);
+        let run = bench.harness(&[&["run", "grid.toml"], args].concat());
+        assert_eq!(run.code, 0, "{}", run.stderr);
+        let records = bench.store().scan().unwrap().records;
+        let mut metrics: Vec<_> =
+            records.into_iter().map(|record| (record.run_id, record.metrics, record.provenance.device)).collect();
+        metrics.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(metrics.len(), 2);
+        metrics
+    };
+    assert_eq!(metrics(&["--devices", "cpu,cpu"]), metrics(&["--device", "cpu"]));
+    let wrong = Bench::new(GRID).harness(&["run", "grid.toml", "--devices", "cpu,gpu"]);
+    assert_eq!(wrong.code, 2);
+    assert_contains(&wrong.stderr, &["--device \"gpu\" is not auto, cpu or cuda:N"]);
 }

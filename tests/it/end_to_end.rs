@@ -2,7 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use metaaug::arch::ARCHS;
-use metaaug::assets::checkpoint::{EMBEDDED, load_weights};
+use metaaug::assets::checkpoint::load_weights;
+use metaaug::assets::hub::Hub;
+use metaaug::assets::source::EMBEDDED;
 use metaaug::data::{self, Request, Split};
 use metaaug::experiment::{Bits, Setting};
 use metaaug::graph::Network;
@@ -26,7 +28,7 @@ static RUNNING: AtomicBool = AtomicBool::new(false);
 static CONTROL: Control = Control { observe: &|_| (), cancelled: &RUNNING };
 
 fn network(arch: &'static metaaug::arch::ArchSpec) -> Network {
-    let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu).unwrap();
+    let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu, &Hub::silent()).unwrap();
     metaaug::arch::load(arch, checkpoint, &Device::Cpu).unwrap()
 }
 

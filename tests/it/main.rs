@@ -8,6 +8,7 @@ mod compare;
 mod end_to_end;
 mod export;
 mod golden;
+mod hub;
 mod images;
 mod list;
 mod metaaug;

@@ -57,6 +57,7 @@ impl Results {
             experiment: experiment.into(),
             cell: cell.clone(),
             method_revision: 1,
+            weights_source: None,
             hashes,
             status: Status::Done,
             error: None,

@@ -129,7 +129,7 @@ fn timms_configuration_is_understood() {
         "\"input_size\": [3, 224, 224], \"test_input_size\": null, \"crop_pct\": 0.95, \"crop_mode\": \"center\", \
          \"interpolation\": \"bicubic\", \"mean\": [0.5, 0.4, 0.3], \"std\": [0.1, 0.2, 0.3], \"num_classes\": 1000",
     );
-    let preprocess = Preprocess::from_timm_config(&resnet50).unwrap();
+    let preprocess = Preprocess::from_timm_config(&resnet50).unwrap().unwrap();
     assert_eq!(
         (preprocess.resize, preprocess.crop, preprocess.interpolation),
         (235, (224, 224), Interpolation::Bicubic)
@@ -137,6 +137,7 @@ fn timms_configuration_is_understood() {
     assert_eq!((&preprocess.mean[..], &preprocess.std[..]), (&[0.5, 0.4, 0.3][..], &[0.1, 0.2, 0.3][..]));
     // Old files have no pretrained_cfg; what is absent is timm's default.
     let old = Preprocess::from_timm_config("{\"input_size\": [3, 240, 240], \"interpolation\": \"bilinear\"}").unwrap();
+    let old = old.unwrap();
     assert_eq!(old, Preprocess { resize: 274, crop: (240, 240), ..Preprocess::imagenet() });
     for (fields, problem) in [
         ("\"crop_mode\": \"squash\"", "crop_mode \"squash\""),
@@ -151,6 +152,7 @@ fn timms_configuration_is_understood() {
         let error = Preprocess::from_timm_config(&json(fields)).unwrap_err().to_string();
         assert!(error.starts_with("config.json") && error.contains(problem), "{error}");
     }
+    assert_eq!(Preprocess::from_timm_config("{\"model_type\": \"resnet\"}").unwrap(), None);
     assert!(Preprocess::from_timm_config("not json").unwrap_err().to_string().contains("not JSON"));
 }
 

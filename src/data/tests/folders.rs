@@ -179,7 +179,7 @@ fn a_set_is_refused_in_a_format_that_it_does_not_have() {
         let error = find(dataset).unwrap().load(&request, &Device::Cpu).unwrap_err().to_string();
         assert!(error.contains(&format!("{dataset} is not read from")), "{error}");
     }
-    let grey = Request { config: Some("{}"), ..Request::default() };
+    let grey = Request { config: Some("{\"crop_pct\": 1.0}"), ..Request::default() };
     let error = find("fashion-mnist").unwrap().load(&grey, &Device::Cpu).unwrap_err().to_string();
     assert!(error.contains("3 channels, but fashion-mnist has 1"), "{error}");
 }

@@ -21,6 +21,7 @@ mod tests;
 mod tile;
 mod vector;
 
+use super::composed::{self, Sliding};
 use crate::error::{Error, Result};
 use bilinear::{Forward, InputGradient, WeightGradient};
 use candle_core::{DType, Device, Tensor};
@@ -41,7 +42,7 @@ pub struct Geometry {
 /// Gradient: flows to `x`, `w` and `bias`, to any order; on the CPU only those that somebody needs are computed.
 /// Errors: [`Error::Shape`] when the shapes, element types or the geometry do not go together.
 ///
-/// On other devices this is Candle's own convolution and a broadcast addition.
+/// On other devices this is Candle's own convolution, or for several groups one without a loop over them.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Tensor> {
     let sizes = Sizes::new(x.dims4()?, w.dims4()?, geometry)?;
     if let Some(bias) = bias
@@ -50,7 +51,13 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry)
         return Err(shape_error(format!("bias {:?} for {} output channels", bias.dims(), sizes.c_out)));
     }
     if !matches!(x.device(), Device::Cpu) {
-        let y = x.conv2d(w, geometry.padding, geometry.stride, 1, geometry.groups)?;
+        let Geometry { stride, padding, groups } = geometry;
+        let sliding = Sliding { kernel: (sizes.k_h, sizes.k_w), stride, padding, out: (sizes.out_h, sizes.out_w) };
+        let y = match groups {
+            1 => x.conv2d(w, padding, stride, 1, 1)?,
+            _ if sizes.is_depthwise() => composed::depthwise_conv2d(x, w, sliding)?,
+            _ => composed::grouped_conv2d(x, w, groups, sliding)?,
+        };
         return match bias {
             Some(bias) => Ok(y.broadcast_add(&bias.reshape((1, sizes.c_out, 1, 1))?)?),
             None => Ok(y),

@@ -9,7 +9,8 @@ mod tests;
 
 use crate::error::{Error, Result};
 use crate::graph::Pool;
-use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor, bail};
+use crate::ops::composed::shifted_views;
+use candle_core::{CpuStorage, D, DType, Storage, Tensor, bail};
 use select::{Select, Windows};
 use std::sync::Arc;
 
@@ -20,29 +21,46 @@ use std::sync::Arc;
 /// Gradient: to the winning positions, to any order (the second derivative of the choice itself is zero).
 /// Errors: [`Error::Shape`] when a window does not fit, or could lie on padding alone (`2p > k`).
 pub fn max_pool2d(x: &Tensor, pool: Pool) -> Result<Tensor> {
-    match x.device() {
-        Device::Cpu => Maxima::of(x, pool)?.pick(x),
-        _ => max_of_shifted_views(x, &Windows::new(x.dims4()?, pool)?),
-    }
+    Maxima::of(x, pool)?.pick(x)
 }
 
 /// Where the maxima of each window are.
 pub struct Maxima {
     windows: Windows,
-    winners: Arc<Vec<u32>>,
+    winners: Winners,
+}
+
+enum Winners {
+    /// In the plane of each window, for our kernel on the CPU.
+    Positions(Arc<Vec<u32>>),
+    /// For each position in the window, the windows whose maximum is there.
+    Views(Vec<Tensor>),
 }
 
 impl Maxima {
-    /// Of `x`, as [`max_pool2d`] finds them; on the CPU only.
+    /// Of `x`, as [`max_pool2d`] finds them.
     pub fn of(x: &Tensor, pool: Pool) -> Result<Self> {
         let windows = Windows::new(x.dims4()?, pool)?;
-        let winners = Arc::new(winners(&x.contiguous()?, &windows)?);
+        let winners = match x.device().is_cpu() {
+            true => Winners::Positions(Arc::new(winners(&x.contiguous()?, &windows)?)),
+            false => Winners::Views(winning_views(x, &windows)?),
+        };
         Ok(Self { windows, winners })
     }
 
     /// The values of `t`, of the same shape, at these places: linear, so that it also maps tangents.
     pub fn pick(&self, t: &Tensor) -> Result<Tensor> {
-        Ok(t.contiguous()?.apply_op1(Select { windows: self.windows, winners: self.winners.clone() })?)
+        match &self.winners {
+            Winners::Positions(winners) => {
+                Ok(t.contiguous()?.apply_op1(Select { windows: self.windows, winners: winners.clone() })?)
+            }
+            Winners::Views(wins) => {
+                let views = shifted_views(t, self.windows.sliding())?;
+                let zeros = views[0].zeros_like()?;
+                let picked = views.iter().zip(wins).map(|(view, wins)| wins.where_cond(view, &zeros));
+                Ok(picked.reduce(|sum, view| sum? + view?).unwrap_or(Ok(zeros))?)
+            }
+        }
     }
 }
 
@@ -62,18 +80,17 @@ fn winners(x: &Tensor, windows: &Windows) -> candle_core::Result<Vec<u32>> {
     }
 }
 
-/// The same for devices without a kernel of ours, from Candle operations: each kernel position is a shifted, strided
-/// view of `x`, and the result is picked from the first view that equals the largest.
-fn max_of_shifted_views(x: &Tensor, windows: &Windows) -> Result<Tensor> {
-    let constant = x.detach();
+/// The winners for devices without a kernel of ours, from Candle operations: each position in the window is a shifted,
+/// strided view of `x`, and of the views that equal the largest the first wins.
+fn winning_views(x: &Tensor, windows: &Windows) -> Result<Vec<Tensor>> {
     // Zeros would win over negative values: padding is marked by a plane of zeros inside and -inf outside.
     let inside = Tensor::ones((1, 1, windows.h, windows.w), x.dtype(), x.device())?;
-    let outside = (shifted_views(&inside, windows)?.into_iter())
+    let outside = (shifted_views(&inside, windows.sliding())?.into_iter())
         .map(|inside| {
             Ok(inside.log()?.broadcast_as((windows.batch, windows.channels, windows.out_h, windows.out_w))?)
         })
         .collect::<Result<Vec<Tensor>>>()?;
-    let candidates = (shifted_views(&constant, windows)?.iter().zip(&outside))
+    let candidates = (shifted_views(&x.detach(), windows.sliding())?.iter().zip(&outside))
         .map(|(view, outside)| Ok(view.add(outside)?))
         .collect::<Result<Vec<Tensor>>>()?;
     let mut largest = candidates[0].clone();
@@ -81,30 +98,13 @@ fn max_of_shifted_views(x: &Tensor, windows: &Windows) -> Result<Tensor> {
         largest = largest.maximum(candidate)?;
     }
     let mut free = largest.ones_like()?.to_dtype(DType::U8)?;
-    let zeros = largest.zeros_like()?;
-    let mut result = zeros.clone();
-    for (view, candidate) in shifted_views(x, windows)?.iter().zip(&candidates) {
+    let mut winning = Vec::with_capacity(candidates.len());
+    for candidate in &candidates {
         let wins = (candidate.eq(&largest)? * &free)?;
         free = (free - &wins)?;
-        result = (result + wins.where_cond(view, &zeros)?)?;
+        winning.push(wins);
     }
-    Ok(result)
-}
-
-/// One `(N, C, H', W')` view of `x` padded with zeros for each kernel position, in reading order.
-fn shifted_views(x: &Tensor, windows: &Windows) -> Result<Vec<Tensor>> {
-    let &Windows { h, w, out_h, out_w, pool: Pool { kernel, stride, padding }, .. } = windows;
-    let (n, c, _, _) = x.dims4()?;
-    // Room to cut `out * stride` rows from the last kernel row on.
-    let after = |size: usize, out: usize| (kernel - 1 + out * stride).saturating_sub(size + padding);
-    let padded = x.pad_with_zeros(2, padding, after(h, out_h))?.pad_with_zeros(3, padding, after(w, out_w))?;
-    let mut views = Vec::with_capacity(kernel * kernel);
-    for (a, b) in (0..kernel).flat_map(|a| (0..kernel).map(move |b| (a, b))) {
-        let rows = padded.narrow(2, a, out_h * stride)?.narrow(3, b, out_w * stride)?.contiguous()?;
-        let split = rows.reshape(&[n, c, out_h, stride, out_w, stride])?;
-        views.push(split.narrow(3, 0, 1)?.narrow(5, 0, 1)?.contiguous()?.reshape((n, c, out_h, out_w))?);
-    }
-    Ok(views)
+    Ok(winning)
 }
 
 fn shape_error(problem: String) -> Error {

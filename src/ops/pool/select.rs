@@ -3,6 +3,7 @@
 use super::shape_error;
 use crate::error::Result;
 use crate::graph::Pool;
+use crate::ops::composed::Sliding;
 use crate::ops::window::{inside, take_every};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType, bail};
 use pulp::{Arch, Simd, WithSimd};
@@ -87,6 +88,12 @@ impl Windows {
                 });
             }
         }
+    }
+
+    /// The windows as [`shifted_views`](crate::ops::composed::shifted_views) takes them.
+    pub fn sliding(&self) -> Sliding {
+        let Pool { kernel, stride, padding } = self.pool;
+        Sliding { kernel: (kernel, kernel), stride, padding, out: (self.out_h, self.out_w) }
     }
 
     fn input(&self) -> Shape {

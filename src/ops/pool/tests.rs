@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::check::{central_difference, noise, with_second_derivatives};
-use candle_core::Var;
+use candle_core::{Device, Var};
 use proptest::prelude::*;
 
 fn flat(t: &Tensor) -> Vec<f64> {
@@ -59,7 +59,9 @@ proptest! {
         let x = ((x * 4.).unwrap().floor().unwrap() / 4.).unwrap();
         let windows = Windows::new(x.dims4().unwrap(), pool).unwrap();
         let direct = value_and_gradient(&x, 7, |x| max_pool2d(x, pool));
-        let composed = value_and_gradient(&x, 7, |x| max_of_shifted_views(x, &windows));
+        let winners = Winners::Views(winning_views(&x, &windows).unwrap());
+        let maxima = Maxima { windows, winners };
+        let composed = value_and_gradient(&x, 7, |x| maxima.pick(x));
         prop_assert_eq!(direct, composed);
     }
 }

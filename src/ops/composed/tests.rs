@@ -1,0 +1,166 @@
+//! Compositions beside our kernels, on the CPU: the same values and gradients.
+
+use super::views::Sliding;
+use super::*;
+use crate::ops::check::noise;
+use crate::ops::conv::{Geometry, conv2d};
+use crate::ops::fake_quant::{FakeQuant, Linearised};
+use crate::ops::rounding::SoftWeight;
+use crate::ops::{mix as fast_mix, recon_error as fast_error, relu as fast_relu, rounding as fast_rounding};
+use crate::recon::recipe::ClipOrder;
+use candle_core::{DType, Device, Var};
+use std::sync::Arc;
+
+/// A function of some tensors.
+type Function<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
+
+fn values(tensor: &Tensor) -> Vec<f64> {
+    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+#[track_caller]
+fn assert_close(what: &str, a: &Tensor, b: &Tensor, tolerance: f64) {
+    assert_eq!(a.dims(), b.dims(), "{what}");
+    for (index, (a, b)) in values(a).into_iter().zip(values(b)).enumerate() {
+        assert!((a - b).abs() <= tolerance * (1.0 + b.abs()), "{what}, element {index}: {a} and {b}");
+    }
+}
+
+/// Values and first derivatives of the two functions, with an upstream gradient that differs everywhere.
+#[track_caller]
+fn assert_same(what: &str, inputs: &[Tensor], composed: Function, fast: Function, tolerance: f64) {
+    let vars: Vec<Var> = inputs.iter().map(|input| Var::from_tensor(input).unwrap()).collect();
+    let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+    let [ours, theirs] = [composed, fast].map(|f| f(&tensors).unwrap());
+    assert_close(what, &ours, &theirs, tolerance);
+    let [ours, theirs] = [ours, theirs].map(|y| {
+        let upstream = noise(y.dims(), 99, y.dtype());
+        ((y * upstream).unwrap()).sum_all().unwrap().backward().unwrap()
+    });
+    for (index, var) in vars.iter().enumerate() {
+        let what = format!("{what}, gradient of argument {index}");
+        match (ours.get(var), theirs.get(var)) {
+            (Some(ours), Some(theirs)) => assert_close(&what, ours, theirs, tolerance),
+            (ours, theirs) => assert_eq!(ours.is_some(), theirs.is_some(), "{what}"),
+        }
+    }
+}
+
+/// Noise with values exactly on the bounds and halves, where formulas differ if they do.
+fn with_edges(shape: &[usize], seed: u64, edges: &[f32]) -> Tensor {
+    let mut values: Vec<f32> =
+        values(&noise(shape, seed, DType::F32)).into_iter().map(|value| 4.0 * value as f32).collect();
+    values.iter_mut().zip(edges).for_each(|(value, edge)| *value = *edge);
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn masks(elements: usize) -> [Mask; 3] {
+    let given = (0..elements).map(|i| u8::from(i % 3 == 0)).collect();
+    [Mask::All, Mask::Keyed { key: [3, 5], threshold: u32::MAX / 2 }, Mask::Given(Arc::new(given))]
+}
+
+#[test]
+fn rectified_linear_units() {
+    let x = with_edges(&[3, 40], 1, &[0.0, 2.0, -0.0, 1.0]);
+    for upper in [2.0, f32::INFINITY] {
+        assert_same(
+            "relu",
+            std::slice::from_ref(&x),
+            &|t| clipped_relu(&t[0], upper),
+            &|t| fast_relu::clipped_relu(&t[0], upper),
+            0.0,
+        );
+        let t = noise((3, 40), 2, DType::F32);
+        let y = fast_relu::clipped_relu(&x, upper).unwrap();
+        assert_same("gate", &[t], &|t| gate(&t[0], &y, upper), &|t| fast_relu::gate(&t[0], &y, upper), 0.0);
+    }
+}
+
+#[test]
+fn fake_quantization_with_every_mask_and_order_of_clipping() {
+    let scale = Tensor::new(&[0.5f32], &Device::Cpu).unwrap();
+    // Halves of the scale, both bounds, and what lies just outside of them.
+    let edges = [0.25, 0.75, -0.25, 1.25, -1.0, 1.0, 1.5, -1.5, 1.24, 1.26, -1.24, -1.26];
+    let x = with_edges(&[2, 3, 4, 250], 3, &edges);
+    for clip in [ClipOrder::ClipThenRound, ClipOrder::RoundThenClip] {
+        for mask in masks(x.elem_count()) {
+            let quant = FakeQuant { levels: (-2.0, 3.0), clip, scale_gradient_factor: 0.1, mask };
+            let fast = |t: &[Tensor]| crate::ops::fake_quant::fake_quant(&t[0], &t[1], quant.clone());
+            let what = format!("{quant:?}").chars().take(120).collect::<String>();
+            assert_same(&what, &[x.clone(), scale.clone()], &|t| fake_quant(&t[0], &t[1], &quant), &fast, 1e-5);
+            let (slope, level) = linearised(&x, &scale, &quant).unwrap();
+            let theirs = Linearised::at(&x, &scale, &quant).unwrap();
+            assert_close("slope", &slope, &theirs.slope, 0.0);
+            assert_close("level", &level, &theirs.level, 1e-6);
+        }
+    }
+}
+
+#[test]
+fn soft_rounding_and_its_regulariser() {
+    let alpha = with_edges(&[4, 30], 5, &[0.0, 20.0, -20.0, 90.0, -90.0]);
+    assert_same(
+        "sigmoid",
+        &[alpha],
+        &|t| stretched_sigmoid(&t[0], 1.2, -0.1),
+        &|t| fast_rounding::stretched_sigmoid(&t[0]),
+        1e-5,
+    );
+
+    let r = with_edges(&[4, 30], 6, &[0.0, 1.0, 0.5, -0.1, 1.1]);
+    let scale = with_edges(&[4, 1], 7, &[0.1, 0.2, 0.3, 0.4]);
+    let weight = SoftWeight {
+        floor: Arc::new((0..120).map(|i| (i % 6) as f32 - 3.0).collect()),
+        zero_point: Arc::new(vec![1.0, 2.0, 0.0, 1.0]),
+        highest: 3.0,
+    };
+    let fast = |t: &[Tensor]| fast_rounding::soft_weight(&t[0], &t[1], weight.clone());
+    assert_same("weight", &[r.clone(), scale], &|t| soft_weight(&t[0], &t[1], &weight), &fast, 1e-5);
+    for beta in [2.0, 7.3, 20.0] {
+        let fast = |t: &[Tensor]| fast_rounding::rounding_regulariser(&t[0], beta, 0.1);
+        assert_same("regulariser", std::slice::from_ref(&r), &|t| rounding_regulariser(&t[0], beta, 0.1), &fast, 1e-4);
+    }
+}
+
+#[test]
+fn reconstruction_error_and_mixed_rows() {
+    let [y_q, y_fp, weight] = [1, 2, 3].map(|seed| noise((3, 4, 5, 6), seed, DType::F32));
+    for (weight, p) in [(None, 2.0), (None, 2.4), (Some(&weight), 2.0)] {
+        let means = (3 * 5 * 6) as f64;
+        let fast = |t: &[Tensor]| fast_error::recon_error(&t[0], &y_fp, weight, p);
+        assert_same("error", std::slice::from_ref(&y_q), &|t| recon_error(&t[0], &y_fp, weight, p, means), &fast, 1e-4);
+    }
+    let rows = [2, 0, 2, 1];
+    for mask in masks(4 * 4 * 5 * 6) {
+        let [ours, theirs] = [mix_rows(&y_q, &y_fp, &rows, &mask), fast_mix::mix_rows(&y_q, &y_fp, &rows, &mask)];
+        assert_close("rows", &ours.unwrap(), &theirs.unwrap(), 0.0);
+    }
+}
+
+#[test]
+fn convolutions_in_groups() {
+    for (channels, groups, kernel, stride, padding) in [
+        (6, 6, 3, 1, 1),
+        (6, 6, 3, 2, 1),
+        (4, 4, 5, 2, 2),
+        (6, 6, 1, 1, 0),
+        (6, 3, 3, 1, 1),
+        (8, 2, 3, 2, 1),
+        (8, 2, 1, 2, 0),
+    ] {
+        for (h, w) in [(9, 7), (8, 8)] {
+            let x = noise((2, channels, h, w), 1, DType::F64);
+            let weight = noise((channels, channels / groups, kernel, kernel), 2, DType::F64);
+            let out = |size: usize| (size + 2 * padding - kernel) / stride + 1;
+            let sliding = Sliding { kernel: (kernel, kernel), stride, padding, out: (out(h), out(w)) };
+            let composed = |t: &[Tensor]| match groups == channels {
+                true => depthwise_conv2d(&t[0], &t[1], sliding),
+                false => grouped_conv2d(&t[0], &t[1], groups, sliding),
+            };
+            let fast = |t: &[Tensor]| {
+                conv2d(&t[0], &t[1], None, Geometry { stride, padding, groups }).map_err(candle_core::Error::wrap)
+            };
+            assert_same(&format!("{sliding:?} {groups}"), &[x, weight], &composed, &fast, 1e-12);
+        }
+    }
+}
