@@ -69,6 +69,7 @@ impl FileStore {
         let digest = self.digest(run)?;
         let exists = target.exists();
         if exists && fs::read_to_string(target.join("tags").join(DIGEST)).is_ok_and(|known| known == digest) {
+            annotate(&target, run)?;
             return Ok(Written::Unchanged);
         }
         let staging = self.staging()?;
@@ -175,6 +176,7 @@ impl FileStore {
         for (key, value) in tags(run, digest) {
             write("tags", key, &value)?;
         }
+        annotate(folder, run)?;
         // The clients expect the folder even where nothing is in it.
         fs::create_dir_all(folder.join("artifacts")).map_err(Error::io("cannot make folder", folder))?;
         for name in ARTEFACTS {
@@ -193,6 +195,22 @@ impl FileStore {
 fn run_id(run: &Run) -> String {
     let name = format!("{}\n{}", run.stored.experiment, run.stored.record.run_id);
     Sha256::digest(name.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Notes and tags of a run change when they will: they are no part of its digest.
+fn annotate(folder: &Path, run: &Run) -> Result<()> {
+    let annotations = &run.stored.annotations;
+    let tags: Vec<&str> = annotations.tags.iter().map(String::as_str).collect();
+    let notes: Vec<&str> = annotations.notes.iter().map(|note| note.text.as_str()).collect();
+    for (key, value) in [("harness.tags", tags.join(", ")), ("harness.notes", notes.join("\n"))] {
+        let path = folder.join("tags").join(key);
+        match value.is_empty() {
+            false => put(&path, value.as_bytes())?,
+            true if path.exists() => fs::remove_file(&path).map_err(Error::io("cannot remove", &path))?,
+            true => (),
+        }
+    }
+    Ok(())
 }
 
 fn tags(run: &Run, digest: &str) -> Vec<(&'static str, String)> {

@@ -53,7 +53,7 @@ pub fn details(run: &Stored) -> Result<Details> {
         None
     });
     Ok(Details {
-        facts: facts(&run.record),
+        facts: facts(run),
         curves: traces.iter().map(curve).collect(),
         pictures: pictures.map(|png| data_url("image/png", &png)),
         log: read_log(&run.folder),
@@ -72,7 +72,8 @@ pub fn percent(fraction: f64) -> String {
     format!("{:.2}", 100.0 * fraction)
 }
 
-fn facts(record: &Record) -> Vec<(&'static str, String)> {
+fn facts(run: &Stored) -> Vec<(&'static str, String)> {
+    let record = &run.record;
     let Record { cost, provenance, hashes, metrics, .. } = record;
     let memory =
         cost.peak_memory_bytes.map_or("unknown".to_string(), |bytes| format!("{:.0} MiB", bytes as f64 / 1_048_576.0));
@@ -90,6 +91,10 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         );
         facts.push(("accuracy", accuracy));
     }
+    if !run.annotations.tags.is_empty() {
+        facts.push(("tags", run.annotations.tags.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
+    }
+    facts.extend(run.annotations.notes.iter().map(|note| ("note", note.text.clone())));
     facts.extend([
         ("cost", format!("{:.1} s wall, {:.1} s processor, peak memory {memory}", cost.wall_s, cost.cpu_s)),
         (
@@ -101,7 +106,10 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ),
         ("made on", format!("{} with {} threads", provenance.device, provenance.threads)),
         ("grid", provenance.grid.clone()),
-        ("weights", format!("SHA-256 {}", hashes.weights)),
+        (
+            "weights",
+            format!("{}, SHA-256 {}", record.weights_source.as_deref().unwrap_or(&record.cell.weights), hashes.weights),
+        ),
         ("calibration", format!("SHA-256 {}", hashes.calib)),
         ("test images", format!("SHA-256 {}", hashes.test)),
     ]);

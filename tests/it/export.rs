@@ -119,6 +119,25 @@ fn exporting_again_changes_nothing_unless_the_run_changed() {
 }
 
 #[test]
+fn notes_and_tags_follow_to_mlflow_whether_the_run_changed_or_not() {
+    let results = results();
+    let run = |arguments: &[&str]| assert_eq!(results.harness(arguments).code, 0, "{arguments:?}");
+    let out = results.path().parent().unwrap().join("out");
+    run(&["export", "status(done)", "--mlflow", "out"]);
+    assert!(!files(&out).keys().any(|path| path.ends_with("tags/harness.tags")));
+    run(&["tag", "status(done)", "paper", "final"]);
+    let id = results.harness(&["list", "--filter", "tag(paper)", "--columns", "run", "--format", "csv"]).stdout;
+    run(&["note", id.lines().nth(1).unwrap(), "looks <b>good</b>"]);
+    run(&["export", "status(done)", "--mlflow", "out"]);
+    let after = files(&out);
+    assert_eq!(find(&after, "tags/harness.tags"), "final, paper");
+    assert_eq!(find(&after, "tags/harness.notes"), "looks <b>good</b>");
+    run(&["tag", "tag(paper)", "--remove", "paper,final"]);
+    run(&["export", "status(done)", "--mlflow", "out"]);
+    assert!(!files(&out).keys().any(|path| path.ends_with("tags/harness.tags")));
+}
+
+#[test]
 fn an_experiment_that_mlflow_has_is_used() {
     let results = results();
     let own = results.path().parent().unwrap().join("out/7");
