@@ -122,7 +122,7 @@ pub fn gc(args: &GcArgs) -> Result<Exit> {
         args.grids.iter().map(|grid| made_by(grid, &args.results)).collect::<Result<_>>()?;
     let cache = cache_folder()?;
     carry_out(results, args.yes, |is_first| {
-        let mut chosen = Chosen { of_cache: over_limit(&cache, args.cache_limit), ..Chosen::default() };
+        let mut chosen = Chosen { of_cache: over_limit(&[&cache], args.cache_limit), ..Chosen::default() };
         let collection = scan_all(results)?;
         for (path, problem) in collection.broken.iter().filter(|_| is_first) {
             eprintln!("kept: {}: {problem}; `harness rm` removes it", path.display());

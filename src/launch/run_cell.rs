@@ -3,6 +3,7 @@
 use super::evaluate::{evaluate, predict, top1};
 use super::gate::{FullPrecisionCache, check_folding};
 use super::inputs::Inputs;
+use super::ranges::RangeCache;
 use super::transform::TransformCache;
 use crate::data::augment::Normalisation;
 use crate::data::preprocess::Preprocess;
@@ -15,23 +16,41 @@ use crate::meta::train::Trainable;
 use crate::quant::model::Mode;
 use crate::recon::added::{Added, transformed};
 use crate::recon::event::{Control, Event};
-use crate::recon::{Calibration, quantize};
+use crate::recon::{Calibration, reconstruct};
 use crate::store::record::{Metrics, UnitTrace};
+use crate::store::removal::over_limit;
 use crate::store::{Pictures, Predictions};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Images that a cell's pictures show.
 const PICTURES: usize = 8;
+/// How large transform networks and ranges together may grow.
+const CACHE_LIMIT_BYTES: u64 = 2 << 30;
 
 /// Results that cells share, remembered in a folder.
 pub struct Caches {
     pub full_precision: FullPrecisionCache,
     pub transforms: TransformCache,
+    pub ranges: RangeCache,
+    /// Those of the folder's parts that grow.
+    growing: [PathBuf; 2],
 }
 
 impl Caches {
     pub fn new(folder: &Path) -> Self {
-        Self { full_precision: FullPrecisionCache::new(folder), transforms: TransformCache::new(folder) }
+        Self {
+            full_precision: FullPrecisionCache::new(folder),
+            transforms: TransformCache::new(folder),
+            ranges: RangeCache::new(folder),
+            growing: [TransformCache::folder(folder), RangeCache::folder(folder)],
+        }
+    }
+
+    /// Removes the least recently used of what has grown beyond 2 GiB. What another process removes first is no error.
+    fn trim(&self) {
+        for entry in over_limit(&self.growing.each_ref().map(PathBuf::as_path), CACHE_LIMIT_BYTES) {
+            entry.remove().ok();
+        }
     }
 }
 
@@ -69,7 +88,9 @@ pub fn run_cell(
             labels: &inputs.calib.labels,
         },
     };
-    let model = quantize(&network, &calib, (cell.bits, cell.setting), &cell.recipe, cell.seed, control, traces)?;
+    let model = caches.ranges.prepared(cell, &network, inputs)?;
+    caches.trim();
+    let model = reconstruct(model, &calib, &cell.recipe, cell.seed, control, traces)?;
     let quantized = |x: &_| model.units.iter().try_fold(Clone::clone(x), |x, unit| unit.forward(&x, Mode::HARD));
     let calib_classes = predict(&inputs.calib, control, quantized)?;
     let test = evaluate(&inputs.test, control, quantized)?;

@@ -1,7 +1,6 @@
 //! The transform network of a cell, warmed up once per configuration and remembered.
 
 use super::inputs::Inputs;
-use crate::assets::embedded::sha256;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::meta::config::Transform;
@@ -9,17 +8,22 @@ use crate::meta::nets::{TransformNet, too_small};
 use crate::meta::warm_up::{REVISION, untrained, warmed_up};
 use crate::recon::event::Control;
 use crate::rng::Stream;
-use crate::store::{atomic, removal::mark_used};
+use crate::store::cache::Cache;
 use std::path::{Path, PathBuf};
 
 /// Warmed-up networks in a folder, by everything that determines them.
 pub struct TransformCache {
-    folder: PathBuf,
+    cache: Cache,
 }
 
 impl TransformCache {
+    /// The part of the folder `cache` that is for transform networks.
+    pub fn folder(cache: &Path) -> PathBuf {
+        cache.join("transform")
+    }
+
     pub fn new(cache: &Path) -> Self {
-        Self { folder: cache.join("transform") }
+        Self { cache: Cache::new(Self::folder(cache)) }
     }
 
     /// The network of `cell` as it is before its first unit; `None` if the cell has none.
@@ -36,27 +40,25 @@ impl TransformCache {
         if !config.net.0.needs_warm_up || config.warmup_iterations == 0 {
             return Ok(Some(untrained(config, images, stream)?));
         }
-        let path = self.folder.join(format!("{:.32}.safetensors", key(config, cell.seed, channels, inputs)?));
-        if path.exists() {
+        let key = key(config, cell.seed, channels, inputs)?;
+        if let Some(bytes) = self.cache.get(&key) {
             let net = untrained(config, images, stream)?;
-            // A file that cannot be read, or does not fit, only costs a warm-up.
-            let loaded = candle_core::safetensors::load(&path, images.device()).map_err(Error::from);
+            // What does not fit only costs a warm-up.
+            let loaded = candle_core::safetensors::load_buffer(&bytes, images.device()).map_err(Error::from);
             if loaded.and_then(|tensors| net.parameters.load(&tensors)).is_ok() {
-                mark_used(&path);
                 return Ok(Some(net));
             }
         }
         let net = warmed_up(config, images, stream, control)?;
         let bytes = safetensors::serialize(net.parameters.tensors()?, None)
-            .map_err(|error| Error::content(&path, error.to_string()))?;
-        atomic::write(&path, &bytes)?;
+            .map_err(|error| Error::Usage(format!("the transform network cannot be written: {error}")))?;
+        self.cache.put(&key, &bytes);
         Ok(Some(net))
     }
 }
 
-/// SHA-256 of all that a warm-up depends on.
+/// All that a warm-up depends on.
 fn key(config: &Transform, seed: u64, channels: usize, inputs: &Inputs) -> Result<String> {
     let config = toml::to_string(config).map_err(|error| Error::Usage(format!("transform: {error}")))?;
-    let text = format!("{config}seed = {seed}\nchannels = {channels}\nrevision = {REVISION}\n{}", inputs.hashes.calib);
-    Ok(sha256(&[text.as_bytes()]))
+    Ok(format!("{config}seed = {seed}\nchannels = {channels}\nrevision = {REVISION}\n{}", inputs.hashes.calib))
 }

@@ -82,6 +82,25 @@ pub fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> f64 {
     sums.iter().sum()
 }
 
+/// For each of `parameters`, the sum of `f(parameter, x)` over a block of at most [`BLOCK`] elements.
+pub fn block_sums<P: Copy>(block: &[f32], parameters: &[P], f: impl Fn(P, f32) -> f32) -> Vec<f64> {
+    vectorised(
+        #[inline(always)]
+        || {
+            let mut terms = [0f32; BLOCK];
+            let terms = &mut terms[..block.len()];
+            let mut sums = vec![0.0; parameters.len()];
+            for (sum, &parameter) in sums.iter_mut().zip(parameters) {
+                for (term, &x) in terms.iter_mut().zip(block) {
+                    *term = f(parameter, x);
+                }
+                *sum = lane_sum(terms);
+            }
+            sums
+        },
+    )
+}
+
 /// Sum of a block in 16 lanes of f32, then in f64.
 #[inline(always)]
 pub fn lane_sum(block: &[f32]) -> f64 {

@@ -21,7 +21,7 @@ pub mod relu;
 pub mod rounding;
 pub mod statistics;
 
-pub(crate) use kernel::sum2;
+pub(crate) use kernel::{BLOCK, block_sums};
 
 mod window;
 

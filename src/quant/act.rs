@@ -33,6 +33,12 @@ impl ActQuantizer {
         Ok(())
     }
 
+    /// What the range is now; `None` until it is searched.
+    pub fn range(&self) -> Result<Option<Range>> {
+        let scale = self.scale.flatten_all()?.get(0)?.to_scalar::<f32>()?;
+        Ok(self.levels.map(|(lowest, _)| Range { scale, zero_point: -lowest }))
+    }
+
     pub fn is_ready(&self) -> bool {
         self.levels.is_some()
     }

@@ -2,9 +2,9 @@
 
 use super::act::ActQuantizer;
 use super::placement::{UnitPlacement, place};
-use super::range_search::{search_act, search_weight};
+use super::range_search::{Range, search_act, search_weight};
 use super::weight::WeightQuantizer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::experiment::{Bits, Setting};
 use crate::graph::forward::{self, Hooks};
 use crate::graph::{Network, Source, Unit};
@@ -182,10 +182,67 @@ impl Acts<'_> {
 impl QuantModel {
     /// Places the quantizers and searches the weights' scales; activation ranges come with [`Self::search_acts`].
     pub fn new(network: &Network, bits: Bits, setting: Setting, recipe: &Recipe) -> Result<Self> {
-        let placements = place(network, bits, setting, recipe);
-        let units =
-            network.units.iter().zip(placements).map(|(unit, placement)| QuantUnit::new(unit, placement, recipe));
+        let search = |weight: &Tensor, bits: u32| {
+            let values = weight.flatten_all()?.to_vec1::<f32>()?;
+            Ok(search_weight(&values, weight.dim(0)?, recipe.weight_search, bits))
+        };
+        Self::from_ranges(network, bits, setting, recipe, search)
+    }
+
+    /// The same where [`Self::weight_ranges`] are known.
+    ///
+    /// Errors: ranges of other weights.
+    pub fn with_weight_ranges(
+        network: &Network,
+        bits: Bits,
+        setting: Setting,
+        recipe: &Recipe,
+        ranges: &[Vec<Range>],
+    ) -> Result<Self> {
+        let mut ranges = ranges.iter();
+        let next = |weight: &Tensor, _| match ranges.next() {
+            Some(ranges) if ranges.len() == weight.dim(0)? => Ok(ranges.clone()),
+            _ => Err(other_ranges()),
+        };
+        let model = Self::from_ranges(network, bits, setting, recipe, next)?;
+        if ranges.next().is_some() { Err(other_ranges()) } else { Ok(model) }
+    }
+
+    /// Places the quantizers; `ranges` gives those of a weight at so many bits.
+    fn from_ranges(
+        network: &Network,
+        bits: Bits,
+        setting: Setting,
+        recipe: &Recipe,
+        mut ranges: impl FnMut(&Tensor, u32) -> Result<Vec<Range>>,
+    ) -> Result<Self> {
+        let units = network.units.iter().zip(place(network, bits, setting, recipe));
+        let units = units.map(|(unit, placement)| QuantUnit::new(unit, placement, recipe, &mut ranges));
         Ok(Self { units: units.collect::<Result<_>>()? })
+    }
+
+    /// The ranges of all quantized weights per output channel, in the order of units and nodes.
+    pub fn weight_ranges(&self) -> Result<Vec<Vec<Range>>> {
+        let weights = self.units.iter().flat_map(|unit| unit.weights.iter().flatten());
+        weights.map(WeightQuantizer::ranges).collect()
+    }
+
+    /// The range of every activation quantizer, in the order of units and sites: one, or none if it was not searched.
+    pub fn act_ranges(&self) -> Result<Vec<Vec<Range>>> {
+        let acts = self.units.iter().flat_map(|unit| &unit.acts);
+        acts.map(|act| Ok(act.range()?.into_iter().collect())).collect()
+    }
+
+    /// Sets what [`Self::act_ranges`] gave. Errors: those of another model; nothing is set then.
+    pub fn set_act_ranges(&mut self, ranges: &[Vec<Range>]) -> Result<()> {
+        let acts: Vec<&mut ActQuantizer> = self.units.iter_mut().flat_map(|unit| &mut unit.acts).collect();
+        if acts.len() != ranges.len() || ranges.iter().any(|range| range.len() > 1) {
+            return Err(other_ranges());
+        }
+        for (act, range) in acts.into_iter().zip(ranges) {
+            range.iter().try_for_each(|range| act.set_range(*range))?;
+        }
+        Ok(())
     }
 
     /// Searches the range of every activation quantizer on `images`, in the order in which the network computes them.
@@ -198,14 +255,21 @@ impl QuantModel {
     }
 }
 
+fn other_ranges() -> Error {
+    Error::Shape { op: "quantizers", problem: "ranges of another network, or placed otherwise".to_string() }
+}
+
 impl QuantUnit {
-    fn new(unit: &Unit, placement: UnitPlacement, recipe: &Recipe) -> Result<Self> {
+    fn new(
+        unit: &Unit,
+        placement: UnitPlacement,
+        recipe: &Recipe,
+        ranges: &mut impl FnMut(&Tensor, u32) -> Result<Vec<Range>>,
+    ) -> Result<Self> {
         let weights =
             unit.nodes.iter().zip(&placement.weight_bits).map(|(node, bits)| match (node.op.weight(), bits) {
                 (Some(weight), Some(bits)) => {
-                    let values = weight.flatten_all()?.to_vec1::<f32>()?;
-                    let ranges = search_weight(&values, weight.dim(0)?, recipe.weight_search, *bits);
-                    WeightQuantizer::new(weight, &ranges, *bits).map(Some)
+                    WeightQuantizer::new(weight, &ranges(weight, *bits)?, *bits).map(Some)
                 }
                 _ => Ok(None),
             });

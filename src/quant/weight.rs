@@ -49,6 +49,13 @@ impl WeightQuantizer {
         )
     }
 
+    /// What the scales and zero points are now, per output channel.
+    pub fn ranges(&self) -> Result<Vec<Range>> {
+        let scales = self.scale.flatten_all()?.to_vec1::<f32>()?;
+        let zero_points = self.constants.zero_point.iter();
+        Ok(scales.into_iter().zip(zero_points).map(|(scale, &zero_point)| Range { scale, zero_point }).collect())
+    }
+
     pub(crate) fn from_parts(bits: u32, scale: Tensor, alpha: Tensor, constants: SoftWeight) -> Result<Self> {
         Ok(Self { bits, scale: Var::from_tensor(&scale)?, alpha: Var::from_tensor(&alpha)?, constants })
     }

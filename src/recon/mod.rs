@@ -51,18 +51,60 @@ pub fn quantize(
     control: &Control,
     traces: &mut Vec<UnitTrace>,
 ) -> Result<QuantModel> {
+    let model = prepare(network, calib.images, (bits, setting), recipe)?;
+    reconstruct(model, calib, recipe, seed, control, traces)
+}
+
+/// What reconstruction starts from: `network` with its quantizers, weight scales searched, and activation ranges where
+/// [`searches_first`]; a function of its arguments alone.
+pub fn prepare(
+    network: &Network,
+    images: &Tensor,
+    (bits, setting): (Bits, Setting),
+    recipe: &Recipe,
+) -> Result<QuantModel> {
     let mut model = QuantModel::new(network, bits, setting, recipe)?;
-    let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), control };
+    if searches_first(recipe) {
+        search_ranges(&mut model, images, recipe)?;
+    }
+    Ok(model)
+}
+
+/// Whether activation ranges are searched before anything is trained.
+pub fn searches_first(recipe: &Recipe) -> bool {
+    recipe.granularity == Granularity::None || (recipe.quantize_acts && !recipe.act_search_prefix.waits())
+}
+
+/// Searches the activation ranges of the whole network at once, on the first of the calibration images.
+pub fn search_ranges(model: &mut QuantModel, images: &Tensor, recipe: &Recipe) -> Result<()> {
+    let mode = match recipe.act_search_prefix {
+        SearchPrefix::FullPrecision => Mode::of_prefix(Prefix::FullPrecision),
+        _ => Mode::HARD,
+    };
+    model.search_acts(&searched_rows(images, recipe)?, recipe.act_search, mode)
+}
+
+/// The first images of `x`, one row per calibration image, that ranges are searched on.
+fn searched_rows(x: &Tensor, recipe: &Recipe) -> Result<Tensor> {
+    Ok(x.narrow(0, 0, recipe.act_search_images.min(x.dim(0)?))?)
+}
+
+/// Reconstructs what [`prepare`] made for the same recipe.
+pub fn reconstruct(
+    mut model: QuantModel,
+    calib: &Calibration,
+    recipe: &Recipe,
+    seed: u64,
+    control: &Control,
+    traces: &mut Vec<UnitTrace>,
+) -> Result<QuantModel> {
     if recipe.granularity == Granularity::None {
-        reconstruction.search_acts(&mut model)?;
         return Ok(model);
     }
-    if recipe.quantize_acts && !recipe.act_search_prefix.waits() {
-        reconstruction.search_acts(&mut model)?;
-    }
+    let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), control };
     reconstruction.train_weights(&mut model, traces)?;
     if !recipe.quantize_acts {
-        reconstruction.search_acts(&mut model)?;
+        search_ranges(&mut model, calib.images, recipe)?;
     }
     if recipe.act_phase_iterations() > 0 {
         reconstruction.train_acts(&model, traces)?;
@@ -79,20 +121,6 @@ struct Reconstruction<'a> {
 }
 
 impl Reconstruction<'_> {
-    /// The first images of `x`, one row per calibration image, that ranges are searched on.
-    fn searched_rows(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.narrow(0, 0, self.recipe.act_search_images.min(x.dim(0)?))?)
-    }
-
-    /// Searches the activation ranges of the whole network at once.
-    fn search_acts(&self, model: &mut QuantModel) -> Result<()> {
-        let mode = match self.recipe.act_search_prefix {
-            SearchPrefix::FullPrecision => Mode::of_prefix(Prefix::FullPrecision),
-            _ => Mode::HARD,
-        };
-        model.search_acts(&self.searched_rows(self.calib.images)?, self.recipe.act_search, mode)
-    }
-
     /// Trains rounding, and the scales that the recipe trains along with it.
     fn train_weights(&self, model: &mut QuantModel, traces: &mut Vec<UnitTrace>) -> Result<()> {
         let (recipe, control) = (self.recipe, self.control);
@@ -191,7 +219,7 @@ impl Reconstruction<'_> {
         if !recipe.quantize_acts || !recipe.act_search_prefix.waits() {
             return Ok(());
         }
-        let x = self.searched_rows(x_q)?;
+        let x = searched_rows(x_q, recipe)?;
         match self.is_trained(unit) && recipe.act_search_prefix == SearchPrefix::Reconstructed {
             true => phase.search_acts(unit, &x, recipe.act_search, self.stream.named(&unit.unit.name)),
             false => unit.search_acts(&x, recipe.act_search, Mode::HARD).map(drop),

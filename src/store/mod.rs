@@ -2,6 +2,7 @@
 
 pub mod annotations;
 pub mod atomic;
+pub mod cache;
 mod collection;
 pub mod live;
 mod migrate;

@@ -66,9 +66,9 @@ pub fn mark_used(path: &Path) {
     }
 }
 
-/// The files of the cache that must go for the others to fit into `limit_bytes`, the least recently used first.
-pub fn over_limit(cache: &Path, limit_bytes: u64) -> Vec<Removable> {
-    let mut files = files_below(cache);
+/// The files below `folders` that must go for the others to fit into `limit_bytes`, the least recently used first.
+pub fn over_limit(folders: &[&Path], limit_bytes: u64) -> Vec<Removable> {
+    let mut files: Vec<CachedFile> = folders.iter().flat_map(|folder| files_below(folder)).collect();
     files.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
     let mut excess = files.iter().map(|file| file.bytes).sum::<u64>().saturating_sub(limit_bytes);
     let mut over = Vec::new();
@@ -99,7 +99,7 @@ mod tests {
             File::options().append(true).open(&path).unwrap().set_modified(used).unwrap();
         }
         let over = |limit: u64| {
-            let over = over_limit(cache.path(), limit);
+            let over = over_limit(&[cache.path()], limit);
             over.iter().map(|file| file.path.file_name().unwrap().to_str().unwrap().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(size_bytes(cache.path()), 300);
@@ -107,11 +107,11 @@ mod tests {
         assert_eq!(over(199), ["a", "b"]);
         mark_used(&cache.path().join("a"));
         assert_eq!(over(0), ["b", "c", "a"]);
-        for file in over_limit(cache.path(), 100) {
+        for file in over_limit(&[cache.path()], 100) {
             file.remove().unwrap();
         }
         assert_eq!((size_bytes(cache.path()), over(100)), (100, vec![]));
-        assert!(over_limit(&cache.path().join("nowhere"), 0).is_empty());
+        assert!(over_limit(&[&cache.path().join("nowhere")], 0).is_empty());
     }
 
     #[test]

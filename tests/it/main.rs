@@ -14,6 +14,7 @@ mod list;
 mod metaaug;
 mod removal;
 mod serve;
+mod shared;
 mod stored;
 mod tables;
 mod tracking;

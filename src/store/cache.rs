@@ -1,0 +1,96 @@
+//! Results that cells share, kept between runs: content by key, in a folder.
+
+use super::atomic;
+use super::removal::mark_used;
+use sha2::{Digest, Sha256};
+use std::path::PathBuf;
+
+/// Bytes of the checksum that an entry begins with.
+const CHECKSUM_BYTES: usize = 32;
+
+/// A folder of entries, each named after the SHA-256 of all that its content depends on.
+///
+/// Processes may share it: an entry appears whole or not at all, and whoever finds none, or a damaged one, computes it
+/// again. Reading an entry marks it as used; the least recently used go first ([`super::removal::over_limit`]).
+pub struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// The content kept for `key`; `None` if there is none whose checksum is right.
+    pub fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let path = self.path(key);
+        let mut entry = std::fs::read(&path).ok()?;
+        let content = entry.get(CHECKSUM_BYTES..)?;
+        if Sha256::digest(content)[..] != entry[..CHECKSUM_BYTES] {
+            return None;
+        }
+        mark_used(&path);
+        entry.drain(..CHECKSUM_BYTES);
+        Some(entry)
+    }
+
+    /// Keeps `content` for `key`. Where that cannot be written it is computed again next time, and nothing else is lost.
+    pub fn put(&self, key: &str, content: &[u8]) {
+        let entry = [&Sha256::digest(content)[..], content].concat();
+        atomic::write_unsynced(&self.path(key), &entry).ok();
+    }
+
+    fn path(&self, key: &str) -> PathBuf {
+        let digest = Sha256::digest(key.as_bytes());
+        self.folder.join(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::removal::over_limit;
+
+    #[test]
+    fn what_is_kept_is_found_under_its_key_alone_and_not_when_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().join("new"));
+        assert_eq!(cache.get("a"), None);
+        cache.put("a", b"content");
+        cache.put("b", b"");
+        assert_eq!((cache.get("a"), cache.get("b")), (Some(b"content".to_vec()), Some(Vec::new())));
+        let whole = std::fs::read(cache.path("a")).unwrap();
+        for damage in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[damage] ^= 1;
+            std::fs::write(cache.path("a"), damaged).unwrap();
+            assert_eq!(cache.get("a"), None, "byte {damage}");
+            std::fs::write(cache.path("a"), &whole[..damage]).unwrap();
+            assert_eq!(cache.get("a"), None, "{damage} bytes");
+        }
+        cache.put("a", b"again");
+        assert_eq!(cache.get("a"), Some(b"again".to_vec()));
+    }
+
+    #[test]
+    fn a_read_entry_outlives_one_that_was_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path().to_path_buf());
+        for (age_s, key) in [(20, "a"), (10, "b")] {
+            cache.put(key, b"12345678");
+            let file = std::fs::File::options().append(true).open(cache.path(key)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(age_s)).unwrap();
+        }
+        assert!(cache.get("a").is_some());
+        over_limit(&[folder.path()], 50).into_iter().for_each(|entry| entry.remove().unwrap());
+        assert_eq!((cache.get("a").is_some(), cache.get("b")), (true, None));
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_costs_nothing_but_the_entry() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let cache = Cache::new(file.path().to_path_buf());
+        cache.put("a", b"content");
+        assert_eq!(cache.get("a"), None);
+    }
+}
