@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used)]
 
 use candle_core::{Device, Tensor};
+use metaaug::assets::hub::Hub;
 use metaaug::experiment::{Cell, Experiment, Options};
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::launch::{Inputs, Loader, evaluate};
@@ -30,7 +31,7 @@ fn main() {
     let cell = cell(&argument(0, "resnet20"), &argument(1, "qdrop"), &argument(2, "W2A2"), &argument(3, "1024"));
     let recipe = Recipe { round_warmup: 0.0, ..cell.recipe.clone() };
     let bits = cell.bits;
-    let inputs = Loader::new(&Device::Cpu).inputs(&cell).unwrap();
+    let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
     let network = fold_bn(&inputs.network, recipe.batch_norm).unwrap();
     let images = &inputs.calib.images;
 

@@ -50,7 +50,7 @@ impl RangeCache {
         if searches_first(recipe) {
             let acts_key = acts_key(cell, inputs, &weights_key);
             let kept = self.cache.get(&acts_key).and_then(|bytes| read(&bytes));
-            if kept.is_none_or(|ranges| model.set_act_ranges(&ranges).is_err()) {
+            if kept.is_none_or(|ranges| model.set_act_ranges(&ranges, inputs.calib.images.device()).is_err()) {
                 search_ranges(&mut model, &inputs.calib.images, recipe)?;
                 self.cache.put(&acts_key, &written(&model.act_ranges()?)?);
             }
@@ -103,7 +103,8 @@ fn computed_on(images: &Tensor) -> String {
 /// Tensor `i` `(2, n)` holds the scales and zero points of quantizer `i`; it has no columns if that was not searched.
 fn written(ranges: &[Vec<Range>]) -> Result<Vec<u8>> {
     let tensors = ranges.iter().enumerate().map(|(index, ranges)| {
-        let values: Vec<f32> = ranges.iter().map(|range| range.scale).chain(ranges.iter().map(|r| r.zero_point)).collect();
+        let values: Vec<f32> =
+            ranges.iter().map(|range| range.scale).chain(ranges.iter().map(|r| r.zero_point)).collect();
         Ok((index.to_string(), Tensor::from_vec(values, (2, ranges.len()), &Device::Cpu)?))
     });
     let tensors: HashMap<String, Tensor> = tensors.collect::<Result<_>>()?;
@@ -127,6 +128,7 @@ fn read(bytes: &[u8]) -> Option<Vec<Vec<Range>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assets::hub::Hub;
     use crate::experiment::Bits;
     use crate::graph::fold_bn::fold_bn;
     use crate::launch::Loader;
@@ -148,7 +150,7 @@ mod tests {
         let of_ranges = RangeCache::folder(folder.path());
         let mut cell = Record::sample("x", "qdrop", "W2A2", 0).cell;
         cell.calib_images = 16;
-        let inputs = Loader::new(&Device::Cpu).inputs(&cell).unwrap();
+        let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
         let arch = crate::arch::find(&cell.arch).unwrap();
         for method in METHODS {
             cell.recipe = (method.recipe)(arch);
@@ -168,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_differs_has_ranges_of_its_own_and_what_does_not_shares_them() {
-        let mut loader = Loader::new(&Device::Cpu);
+        let mut loader = Loader::new(&Device::Cpu, Hub::silent());
         let base = Cell { calib_images: 8, ..Record::sample("x", "qdrop", "W2A2", 0).cell };
         let arch = crate::arch::find(&base.arch).unwrap();
         let base = Cell { recipe: (crate::methods::find("qdrop").unwrap().recipe)(arch), ..base };

@@ -10,7 +10,7 @@ use crate::graph::forward::{self, Hooks};
 use crate::graph::{Network, Source, Unit};
 use crate::ops::fake_quant::Mask;
 use crate::recon::recipe::{Prefix, RangeSearch, Recipe};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
 
 /// One unit with its quantizers; `unit` keeps the full-precision parameters.
@@ -233,14 +233,14 @@ impl QuantModel {
         acts.map(|act| Ok(act.range()?.into_iter().collect())).collect()
     }
 
-    /// Sets what [`Self::act_ranges`] gave. Errors: those of another model; nothing is set then.
-    pub fn set_act_ranges(&mut self, ranges: &[Vec<Range>]) -> Result<()> {
+    /// Sets what [`Self::act_ranges`] gave, for activations on `device`. Errors: those of another model; nothing is set then.
+    pub fn set_act_ranges(&mut self, ranges: &[Vec<Range>], device: &Device) -> Result<()> {
         let acts: Vec<&mut ActQuantizer> = self.units.iter_mut().flat_map(|unit| &mut unit.acts).collect();
         if acts.len() != ranges.len() || ranges.iter().any(|range| range.len() > 1) {
             return Err(other_ranges());
         }
         for (act, range) in acts.into_iter().zip(ranges) {
-            range.iter().try_for_each(|range| act.set_range(*range))?;
+            range.iter().try_for_each(|range| act.set_range(*range, device))?;
         }
         Ok(())
     }
@@ -268,9 +268,7 @@ impl QuantUnit {
     ) -> Result<Self> {
         let weights =
             unit.nodes.iter().zip(&placement.weight_bits).map(|(node, bits)| match (node.op.weight(), bits) {
-                (Some(weight), Some(bits)) => {
-                    WeightQuantizer::new(weight, &ranges(weight, *bits)?, *bits).map(Some)
-                }
+                (Some(weight), Some(bits)) => WeightQuantizer::new(weight, &ranges(weight, *bits)?, *bits).map(Some),
                 _ => Ok(None),
             });
         let weights = weights.collect::<Result<_>>()?;
