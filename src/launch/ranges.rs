@@ -6,7 +6,7 @@ use crate::experiment::Cell;
 use crate::graph::Network;
 use crate::quant::model::QuantModel;
 use crate::quant::range_search::Range;
-use crate::recon::recipe::{Granularity, SearchPrefix};
+use crate::recon::recipe::SearchPrefix;
 use crate::recon::{search_ranges, searches_first};
 use crate::store::cache::Cache;
 use crate::store::processor;
@@ -83,14 +83,13 @@ fn acts_key(cell: &Cell, inputs: &Inputs, weights_key: &str) -> String {
         _ => weights_key.to_string(),
     };
     format!(
-        "activations {REVISION}\n{network}\n{} {}\n{:?} {:?} {:?} {} {} {}",
+        "activations {REVISION}\n{network}\n{} {}\n{:?} {:?} {:?} {} {}",
         hashes.calib,
         recipe.act_search_images,
         recipe.act_search,
         recipe.placement,
         cell.setting,
         recipe.classifier_input_8bit,
-        recipe.granularity == Granularity::None,
         cell.bits.a
     )
 }
@@ -103,7 +102,8 @@ fn computed_on(images: &Tensor) -> String {
 /// Tensor `i` `(2, n)` holds the scales and zero points of quantizer `i`; it has no columns if that was not searched.
 fn written(ranges: &[Vec<Range>]) -> Result<Vec<u8>> {
     let tensors = ranges.iter().enumerate().map(|(index, ranges)| {
-        let values: Vec<f32> = ranges.iter().map(|range| range.scale).chain(ranges.iter().map(|r| r.zero_point)).collect();
+        let values: Vec<f32> =
+            ranges.iter().map(|range| range.scale).chain(ranges.iter().map(|r| r.zero_point)).collect();
         Ok((index.to_string(), Tensor::from_vec(values, (2, ranges.len()), &Device::Cpu)?))
     });
     let tensors: HashMap<String, Tensor> = tensors.collect::<Result<_>>()?;

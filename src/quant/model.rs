@@ -248,7 +248,7 @@ impl QuantModel {
     pub fn search_acts(&mut self, images: &Tensor, search: RangeSearch, mode: Mode) -> Result<()> {
         let mut x = images.clone();
         for unit in &mut self.units {
-            x = unit.search_acts(&x, search, mode)?;
+            x = unit.search_acts(&x, search, mode)?.detach();
         }
         Ok(())
     }
@@ -267,9 +267,7 @@ impl QuantUnit {
     ) -> Result<Self> {
         let weights =
             unit.nodes.iter().zip(&placement.weight_bits).map(|(node, bits)| match (node.op.weight(), bits) {
-                (Some(weight), Some(bits)) => {
-                    WeightQuantizer::new(weight, &ranges(weight, *bits)?, *bits).map(Some)
-                }
+                (Some(weight), Some(bits)) => WeightQuantizer::new(weight, &ranges(weight, *bits)?, *bits).map(Some),
                 _ => Ok(None),
             });
         let weights = weights.collect::<Result<_>>()?;
