@@ -22,6 +22,7 @@ use metaaug::meta::warm_up::untrained;
 use metaaug::methods;
 use metaaug::quant::model::{Mode, QuantModel};
 use metaaug::quant::range_search::search_weight;
+use metaaug::recon::activations::{Activations, Memory};
 use metaaug::recon::event::Control;
 use metaaug::recon::recipe::Recipe;
 use metaaug::recon::train::{Phase, Problem, train};
@@ -176,6 +177,7 @@ fn reconstruct(request: &Request, network: &Network) -> Value {
     let x_q = prefix(&model, index, &images);
     let unit = &model.units[index];
     let y_fp = through(std::iter::once(&unit.unit), &x_fp).unwrap();
+    let [x_fp, x_q, y_fp] = [x_fp, x_q, y_fp].map(|tensor| Activations::new(&tensor, &Memory::unlimited()));
     let (x_fp, x_q, y_fp) = (&x_fp, &x_q, &y_fp);
     let problem = Problem { unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
     let watch = Stopwatch::start();
@@ -224,7 +226,7 @@ fn meta(request: &Request, network: &Network) -> Value {
     let recipe = Recipe { round_warmup: 0.0, ..recipe(network, "metaaug") };
     let model = quantized(network, &recipe, &images);
     let index = position(&model, &request.unit);
-    let x_q = prefix(&model, index, &images);
+    let x_q = Activations::new(&prefix(&model, index, &images), &Memory::unlimited());
     let config = Transform { base: 8, depth: 2, ..Transform::published() };
     let net = untrained(&config, &images, Stream::new(0)).unwrap();
     let meta = Meta { iterations: request.n, ..Meta::published(spec(network.arch)) };

@@ -11,6 +11,7 @@ use metaaug::experiment::{Cell, Experiment, Options};
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::launch::{Inputs, Loader, evaluate};
 use metaaug::quant::model::{Mode, QuantModel};
+use metaaug::recon::activations::{Activations, Memory};
 use metaaug::recon::event::Control;
 use metaaug::recon::propagate::{full_precision, in_batches};
 use metaaug::recon::recipe::{Prefix, Recipe};
@@ -43,11 +44,11 @@ fn main() {
     });
     model.search_acts(&searched, recipe.act_search, Mode::of_prefix(Prefix::FullPrecision)).unwrap();
     let (outputs, outputs_bytes) = fastest(|| {
-        let mut x = images.clone();
+        let mut x = Activations::new(images, &Memory::unlimited());
         let mut bytes = 0;
         for unit in &network.units {
             x = full_precision(unit, &x, &CONTROL).unwrap();
-            bytes += x.elem_count() * size_of::<f32>();
+            bytes += cell.calib_images * x.narrow(0, 1).unwrap().elem_count() * size_of::<f32>();
         }
         bytes
     });
@@ -100,7 +101,13 @@ fn pass(model: &QuantModel, x: &Tensor) -> metaaug::error::Result<Tensor> {
 
 /// Seconds of the steps of all units for 1,000 iterations each, from the traces of ten.
 fn reconstruction(inputs: &Inputs, network: &metaaug::graph::Network, cell: &Cell, recipe: &Recipe) -> f64 {
-    let calib = Calibration { images: &inputs.calib.images, trained: &inputs.network, added: Added::default() };
+    let memory = Memory::unlimited();
+    let calib = Calibration {
+        images: &inputs.calib.images,
+        memory: &memory,
+        trained: &inputs.network,
+        added: Added::default(),
+    };
     let mut traces = Vec::new();
     quantize(network, &calib, (cell.bits, cell.setting), recipe, 0, &CONTROL, &mut traces).unwrap();
     traces.iter().map(|trace| trace.wall_s).sum::<f64>() * ITERATIONS / recipe.iterations as f64

@@ -1,13 +1,14 @@
 //! `harness run`.
 
 use super::Exit;
+use super::bytes;
 use super::device::DeviceArgs;
 use super::download::hub;
 use super::progress::Progress;
 use super::session::{GridArgs, Session, cache_folder};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
-use crate::launch::{Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, run_grid};
+use crate::launch::{Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, run_grid, sensible_memory_bytes};
 use crate::methods;
 use crate::store::record::{Hashes, Provenance};
 use std::collections::BTreeSet;
@@ -20,6 +21,10 @@ pub struct Args {
     grid: GridArgs,
     #[command(flatten)]
     devices: DeviceArgs,
+    /// How much of the activations of calibration images is kept in memory, such as 4GiB; the rest goes to a file in the cache
+    /// folder, with the same results [default: half of the free memory].
+    #[arg(long, value_name = "SIZE", env = "HARNESS_MEMORY", value_parser = bytes::parse)]
+    memory: Option<u64>,
     /// Print what would run, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -50,7 +55,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     if !args.quiet {
         warn_of_departures(&session);
     }
-    let caches = Caches::new(&cache_folder()?);
+    let caches = Caches::new(&cache_folder()?, args.memory.unwrap_or_else(sensible_memory_bytes));
     let lock = session.store.lock()?;
     let cancelled = interruptible()?;
     let progress = Progress::new(to_run.len(), session.plan.len() - to_run.len(), args.quiet);

@@ -9,7 +9,7 @@ use super::run::interruptible;
 use super::session::ResultsArgs;
 use crate::error::{Error, Result};
 use crate::experiment::RunId;
-use crate::launch::{Caches, EVAL_BATCH, Launch, Loader, run_grid};
+use crate::launch::{Caches, EVAL_BATCH, Launch, Loader, run_grid, sensible_memory_bytes};
 use crate::store::record::{Provenance, Record, Status};
 use crate::store::{Predictions, Query, Store, Stored, scan_all, select_one};
 use std::path::Path;
@@ -167,7 +167,7 @@ fn again(
         vec![loader],
         &Launch {
             store: &store,
-            caches: &Caches::new(&folder.join(".cache")),
+            caches: &Caches::new(&folder.join(".cache"), sensible_memory_bytes()),
             experiment: &run.experiment,
             provenance: &|device| {
                 Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &run.record.provenance.grid)

@@ -2,7 +2,7 @@
 
 use super::op::{BatchNorm, Conv, Op};
 use super::unit::{Node, Source, Unit};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{conv, pool, relu};
 use candle_core::{D, Tensor};
 
@@ -58,16 +58,29 @@ pub fn interpret<V: Clone>(
     mut compute: impl FnMut(usize, &Node, Vec<V>) -> Result<V>,
 ) -> Result<V> {
     let Source::Node(last) = source else { return Ok(x) };
-    let mut values: Vec<V> = Vec::with_capacity(last + 1);
-    for (index, node) in unit.nodes[..=last].iter().enumerate() {
+    let nodes = &unit.nodes[..=last];
+    let mut values: Vec<Option<V>> = Vec::with_capacity(nodes.len());
+    for (index, node) in nodes.iter().enumerate() {
         let inputs = node.inputs.iter().map(|input| match input {
-            Source::Input => x.clone(),
-            Source::Node(earlier) => values[*earlier].clone(),
+            Source::Input => Some(x.clone()),
+            Source::Node(earlier) => values.get(*earlier).cloned().flatten(),
         });
-        let inputs = inputs.collect();
-        values.push(compute(index, node, inputs)?);
+        let Some(inputs) = inputs.collect::<Option<Vec<V>>>() else { return Err(out_of_order(unit, node)) };
+        for input in &node.inputs {
+            // What nobody reads any more makes room; range searches pass hundreds of images at once.
+            if let Source::Node(earlier) = input
+                && !nodes[index + 1..].iter().any(|later| later.inputs.contains(input))
+            {
+                values[*earlier] = None;
+            }
+        }
+        values.push(Some(compute(index, node, inputs)?));
     }
-    Ok(values.swap_remove(last))
+    values.pop().flatten().ok_or_else(|| out_of_order(unit, &unit.nodes[last]))
+}
+
+fn out_of_order(unit: &Unit, node: &Node) -> Error {
+    Error::Shape { op: "unit", problem: format!("{}: {} reads a node that comes later", unit.name, node.name) }
 }
 
 /// `op` on `inputs`, with `weight` in place of its own.

@@ -19,4 +19,4 @@ pub use publish::Publisher;
 pub use ranges::RangeCache;
 pub use run_cell::{Caches, CellResult, run_cell};
 pub use transform::TransformCache;
-pub use usage::Stopwatch;
+pub use usage::{Stopwatch, sensible_memory_bytes};

@@ -6,7 +6,7 @@ use crate::experiment::Cell;
 use crate::graph::Network;
 use crate::quant::model::QuantModel;
 use crate::quant::range_search::Range;
-use crate::recon::recipe::{Granularity, SearchPrefix};
+use crate::recon::recipe::SearchPrefix;
 use crate::recon::{search_ranges, searches_first};
 use crate::store::cache::Cache;
 use crate::store::processor;
@@ -83,14 +83,13 @@ fn acts_key(cell: &Cell, inputs: &Inputs, weights_key: &str) -> String {
         _ => weights_key.to_string(),
     };
     format!(
-        "activations {REVISION}\n{network}\n{} {}\n{:?} {:?} {:?} {} {} {}",
+        "activations {REVISION}\n{network}\n{} {}\n{:?} {:?} {:?} {} {}",
         hashes.calib,
         recipe.act_search_images,
         recipe.act_search,
         recipe.placement,
         cell.setting,
         recipe.classifier_input_8bit,
-        recipe.granularity == Granularity::None,
         cell.bits.a
     )
 }

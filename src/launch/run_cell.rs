@@ -14,12 +14,14 @@ use crate::meta::config::{Meta, Terms};
 use crate::meta::nets::TransformNet;
 use crate::meta::train::Trainable;
 use crate::quant::model::Mode;
+use crate::recon::activations::Memory;
 use crate::recon::added::{Added, transformed};
 use crate::recon::event::{Control, Event};
 use crate::recon::{Calibration, reconstruct};
 use crate::store::record::{Metrics, UnitTrace};
 use crate::store::removal::over_limit;
 use crate::store::{Pictures, Predictions};
+use candle_core::Tensor;
 use std::path::{Path, PathBuf};
 
 /// Images that a cell's pictures show.
@@ -27,21 +29,25 @@ const PICTURES: usize = 8;
 /// How large transform networks and ranges together may grow.
 const CACHE_LIMIT_BYTES: u64 = 2 << 30;
 
-/// Results that cells share, remembered in a folder.
+/// What cells share: results remembered in a folder, and the memory for activations.
 pub struct Caches {
     pub full_precision: FullPrecisionCache,
     pub transforms: TransformCache,
     pub ranges: RangeCache,
+    pub memory: Memory,
     /// Those of the folder's parts that grow.
     growing: [PathBuf; 2],
 }
 
 impl Caches {
-    pub fn new(folder: &Path) -> Self {
+    /// `memory_bytes`: how much of the activations of calibration images is kept in memory; the rest goes to a file without
+    /// a name in `folder`.
+    pub fn new(folder: &Path, memory_bytes: u64) -> Self {
         Self {
             full_precision: FullPrecisionCache::new(folder),
             transforms: TransformCache::new(folder),
             ranges: RangeCache::new(folder),
+            memory: Memory::new(memory_bytes, &folder.join("activations")),
             growing: [TransformCache::folder(folder), RangeCache::folder(folder)],
         }
     }
@@ -80,6 +86,7 @@ pub fn run_cell(
     let normalisation = Normalisation { mean: inputs.preprocess.mean.clone(), std: inputs.preprocess.std.clone() };
     let calib = Calibration {
         images: &inputs.calib.images,
+        memory: &caches.memory,
         trained: &inputs.network,
         added: Added {
             augment: &cell.augment,
@@ -91,7 +98,10 @@ pub fn run_cell(
     let model = caches.ranges.prepared(cell, &network, inputs)?;
     caches.trim();
     let model = reconstruct(model, &calib, &cell.recipe, cell.seed, control, traces)?;
-    let quantized = |x: &_| model.units.iter().try_fold(Clone::clone(x), |x, unit| unit.forward(&x, Mode::HARD));
+    // Scales are variables: what is not detached is kept for a gradient that nobody asks for.
+    let quantized = |x: &Tensor| -> Result<Tensor> {
+        model.units.iter().try_fold(x.clone(), |x, unit| Ok(unit.forward(&x, Mode::HARD)?.detach()))
+    };
     let calib_classes = predict(&inputs.calib, control, quantized)?;
     let test = evaluate(&inputs.test, control, quantized)?;
     let metrics = Metrics {

@@ -26,10 +26,20 @@ impl Stopwatch {
     }
 }
 
+/// Half of the memory that programs could still get (`MemAvailable` of Linux); no limit where the system does not tell.
+pub fn sensible_memory_bytes() -> u64 {
+    kibibytes("/proc/meminfo", "MemAvailable:").map_or(u64::MAX, |bytes| bytes / 2)
+}
+
 /// `VmHWM` of Linux; `None` elsewhere.
 fn peak_memory_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    kibibytes("/proc/self/status", "VmHWM:")
+}
+
+/// Bytes of the line of `file` that begins with `field` and goes on with a number of kibibytes.
+fn kibibytes(file: &str, field: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }

@@ -10,6 +10,7 @@ use crate::ops::adam::AdamState;
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
 use crate::quant::model::{Masks, QuantModel};
+use crate::recon::activations::Activations;
 use crate::recon::event::{Control, Event};
 use crate::recon::propagate::in_batches;
 use crate::recon::recipe::Recipe;
@@ -53,7 +54,7 @@ pub fn train(
     transform: &Trainable,
     model: &QuantModel,
     index: usize,
-    (originals, x_q): (&Originals, &Tensor),
+    (originals, x_q): (&Originals, &Activations),
     recipe: &Recipe,
     (stream, control): (Stream, &Control),
     traces: &mut Vec<UnitTrace>,
@@ -81,7 +82,7 @@ fn empty(name: &str, weight: f64) -> TermTrace {
 fn run(
     net: &TransformNet,
     unit: &MetaUnit,
-    (originals, x_q): (&Originals, &Tensor),
+    (originals, x_q): (&Originals, &Activations),
     stream: Stream,
     control: &Control,
     trace: &mut UnitTrace,
@@ -92,7 +93,7 @@ fn run(
         control.check()?;
         let draw = Draw::new(originals.images.dim(0)?, meta, stream, t);
         let take = |cached: &Tensor, rows: &[u32]| mix_rows(cached, cached, rows, &Mask::All);
-        let (x, outer_input) = (take(originals.images, &draw.rows)?, take(x_q, &draw.outer_rows)?);
+        let (x, outer_input) = (take(originals.images, &draw.rows)?, x_q.rows(&draw.outer_rows)?);
         let outer_logits = take(&originals.logits, &draw.outer_rows)?;
         let outer_labels: Vec<u32> = draw.outer_rows.iter().map(|&row| originals.labels[row as usize]).collect();
         let masks = stream.purpose(Purpose::MetaDrop).at(t as u64);

@@ -249,7 +249,7 @@ impl QuantModel {
     pub fn search_acts(&mut self, images: &Tensor, search: RangeSearch, mode: Mode) -> Result<()> {
         let mut x = images.clone();
         for unit in &mut self.units {
-            x = unit.search_acts(&x, search, mode)?;
+            x = unit.search_acts(&x, search, mode)?.detach();
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Images that join the calibration sample while a unit is reconstructed: transformed, augmented, or both.
 
+use super::activations::Activations;
 use super::event::Control;
-use super::propagate::in_batches;
 use crate::data::augment::{Augmentation, Normalisation, augmented};
 use crate::error::Result;
 use crate::graph::Role;
@@ -26,22 +26,21 @@ pub struct Added<'a> {
 
 /// A unit's inputs and targets, one row per image.
 pub struct Rows {
-    pub x_fp: Tensor,
-    pub x_q: Tensor,
-    pub y_fp: Tensor,
+    pub x_fp: Activations,
+    pub x_q: Activations,
+    pub y_fp: Activations,
     /// Of the full-precision network, for recipes with a prediction difference.
-    pub logits: Option<Tensor>,
+    pub logits: Option<Activations>,
 }
 
 impl Rows {
     /// Followed by `others`.
     pub fn and(&self, others: &Rows) -> Result<Rows> {
-        let cat = |a: &Tensor, b: &Tensor| Tensor::cat(&[a, b], 0);
         Ok(Rows {
-            x_fp: cat(&self.x_fp, &others.x_fp)?,
-            x_q: cat(&self.x_q, &others.x_q)?,
-            y_fp: cat(&self.y_fp, &others.y_fp)?,
-            logits: self.logits.as_ref().zip(others.logits.as_ref()).map(|(a, b)| cat(a, b)).transpose()?,
+            x_fp: self.x_fp.and(&others.x_fp)?,
+            x_q: self.x_q.and(&others.x_q)?,
+            y_fp: self.y_fp.and(&others.y_fp)?,
+            logits: self.logits.as_ref().zip(others.logits.as_ref()).map(|(a, b)| a.and(b)).transpose()?,
         })
     }
 }
@@ -63,7 +62,7 @@ impl Added<'_> {
         &self,
         model: &QuantModel,
         index: usize,
-        (originals, x_q): (&Originals, &Tensor),
+        (originals, x_q): (&Originals, &Activations),
         recipe: &Recipe,
         (stream, control): (Stream, &Control),
         traces: &mut Vec<UnitTrace>,
@@ -77,13 +76,14 @@ impl Added<'_> {
         if let (Some(normalisation), false) = (self.normalisation, self.augment.is_empty()) {
             images = augmented(&images, self.augment, normalisation, stream.purpose(Purpose::Augment))?;
         }
-        let full = |units: &[crate::quant::model::QuantUnit], x: &Tensor| {
-            in_batches(x, control, |x| through(units.iter().map(|unit| &unit.unit), x))
+        let images = Activations::new(&images, x_q.memory());
+        let full = |units: &[crate::quant::model::QuantUnit], x: &Activations| {
+            x.map(control, |x| through(units.iter().map(|unit| &unit.unit), x))
         };
         let x_fp = full(&model.units[..index], &images)?;
         let x_q = match recipe.unit_input {
             Prefix::FullPrecision => x_fp.clone(),
-            prefix => in_batches(&images, control, |x| {
+            prefix => images.map(control, |x| {
                 let mode = Mode::of_prefix(prefix);
                 model.units[..index].iter().try_fold(x.clone(), |x, unit| unit.forward(&x, mode))
             })?,

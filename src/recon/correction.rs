@@ -1,6 +1,7 @@
 //! Distribution correction (PD-Quant, arXiv 2212.07048; published `GetDcFpLayerInpOut`): moves the full-precision inputs of a
 //! unit until its BatchNorm layers see the statistics that they were trained with.
 
+use super::activations::{Activations, Collector};
 use super::event::{Control, Event};
 use super::recipe::Recipe;
 use super::schedule::Plateau;
@@ -51,7 +52,13 @@ impl Correction {
     ///
     /// `unit` has its BatchNorm layers; without any, nothing moves.  Shapes: `x` and result `(N, ...)`.
     /// Adds the trace to `traces`, also if it fails on the way.
-    pub fn correct(&self, unit: &Unit, x: &Tensor, control: &Control, traces: &mut Vec<UnitTrace>) -> Result<Tensor> {
+    pub fn correct(
+        &self,
+        unit: &Unit,
+        x: &Activations,
+        control: &Control,
+        traces: &mut Vec<UnitTrace>,
+    ) -> Result<Activations> {
         let layers = norms(unit)?;
         let Some(last) = layers.iter().rposition(Option::is_some) else { return Ok(x.clone()) };
         let started = Instant::now();
@@ -63,15 +70,21 @@ impl Correction {
         outcome
     }
 
-    fn run(&self, objective: &Objective, x: &Tensor, control: &Control, trace: &mut UnitTrace) -> Result<Tensor> {
-        let n = x.dim(0)?;
+    fn run(
+        &self,
+        objective: &Objective,
+        x: &Activations,
+        control: &Control,
+        trace: &mut UnitTrace,
+    ) -> Result<Activations> {
+        let n = x.images()?;
         let batches = n.div_ceil(self.batch);
         trace.iterations = (1..=self.iterations).filter(|&t| UnitTrace::is_due(t, self.iterations)).collect();
         trace.loss = vec![0.0; trace.iterations.len()];
-        let mut parts = Vec::with_capacity(batches);
+        let mut corrected = Collector::new(n, x.memory());
         for batch in 0..batches {
             let start = batch * self.batch;
-            let x_0 = x.narrow(0, start, self.batch.min(n - start))?;
+            let x_0 = x.narrow(start, self.batch.min(n - start))?;
             let moved = Var::from_tensor(&x_0.copy()?)?;
             let adam = AdamState::new(&moved);
             let mut plateau = Plateau::new(self.lr, PLATEAU_FACTOR, PLATEAU_PATIENCE, LOWEST_LR);
@@ -93,9 +106,9 @@ impl Correction {
                 let (iteration, iterations) = (batch * self.iterations + t, batches * self.iterations);
                 (control.observe)(Event::Step { phase: PHASE, iteration, iterations, loss: value });
             }
-            parts.push(moved.as_detached_tensor());
+            corrected.push(&moved)?;
         }
-        Ok(Tensor::cat(&parts, 0)?)
+        corrected.finish()
     }
 }
 

@@ -1,5 +1,6 @@
 //! BRECQ's Fisher-diagonal weights (arXiv 2102.05426, section 3.3).
 
+use super::activations::{Activations, Collector};
 use super::event::Control;
 use super::recipe::{Loss, Recipe};
 use crate::error::Result;
@@ -18,27 +19,27 @@ const BATCH: usize = 32;
 pub fn loss_weight(
     model: &QuantModel,
     index: usize,
-    x_fp: &Tensor,
-    x_q: &Tensor,
+    x_fp: &Activations,
+    x_q: &Activations,
     recipe: &Recipe,
     control: &Control,
-) -> Result<Option<Tensor>> {
+) -> Result<Option<Activations>> {
     if recipe.loss != Loss::Fisher {
         return Ok(None);
     }
-    let n = x_fp.dim(0)?;
-    let mut parts = Vec::with_capacity(n.div_ceil(BATCH));
+    let n = x_fp.images()?;
+    let mut weights = Collector::new(n, x_fp.memory());
     for start in (0..n).step_by(BATCH) {
         control.check()?;
         let len = BATCH.min(n - start);
         let logits = |y: &Tensor| through(model.units[index + 1..].iter().map(|unit| &unit.unit), y);
-        let fp = logits(&forward(&model.units[index].unit, &x_fp.narrow(0, start, len)?, &FullPrecision)?)?;
-        let y = model.units[index].forward(&x_q.narrow(0, start, len)?, Mode::of_prefix(recipe.unit_input))?;
+        let fp = logits(&forward(&model.units[index].unit, &x_fp.narrow(start, len)?, &FullPrecision)?)?;
+        let y = model.units[index].forward(&x_q.narrow(start, len)?, Mode::of_prefix(recipe.unit_input))?;
         let y = Var::from_tensor(&y.detach())?;
         let divergence = kl_divergence(&fp.detach(), &logits(y.as_tensor())?)?;
         let gradient = divergence.backward()?.remove(&y);
         let gradient = gradient.map_or_else(|| y.zeros_like(), Ok)?;
-        parts.push((gradient.detach().abs()? + recipe.fisher_damping)?);
+        weights.push(&(gradient.detach().abs()? + recipe.fisher_damping)?)?;
     }
-    Ok(Some(Tensor::cat(&parts, 0)?))
+    weights.finish().map(Some)
 }

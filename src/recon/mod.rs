@@ -1,6 +1,7 @@
 //! Reconstruction: optimises the quantizers of one unit after the other, on activations that are computed once and
 //! propagated from unit to unit.
 
+pub mod activations;
 pub mod added;
 pub mod correction;
 pub mod event;
@@ -19,12 +20,13 @@ use crate::meta::train::Originals;
 use crate::quant::model::{Mode, QuantModel, QuantUnit};
 use crate::rng::Stream;
 use crate::store::record::UnitTrace;
+use activations::{Activations, Memory};
 use added::{Added, Rows};
 use candle_core::Tensor;
 use correction::Correction;
 use event::Control;
 use prediction::Prediction;
-use propagate::{full_precision, in_batches};
+use propagate::full_precision;
 use recipe::{Granularity, Prefix, Recipe, SearchPrefix};
 use train::{Phase, Problem};
 
@@ -32,6 +34,8 @@ use train::{Phase, Problem};
 pub struct Calibration<'a> {
     /// `(N, C, H, W)`.
     pub images: &'a Tensor,
+    /// Where activations computed from them are kept.
+    pub memory: &'a Memory,
     /// The network as it was trained: the statistics of its BatchNorm layers say what the images should look like.
     pub trained: &'a Network,
     /// Images that join them while a unit is reconstructed.
@@ -81,12 +85,8 @@ pub fn search_ranges(model: &mut QuantModel, images: &Tensor, recipe: &Recipe) -
         SearchPrefix::FullPrecision => Mode::of_prefix(Prefix::FullPrecision),
         _ => Mode::HARD,
     };
-    model.search_acts(&searched_rows(images, recipe)?, recipe.act_search, mode)
-}
-
-/// The first images of `x`, one row per calibration image, that ranges are searched on.
-fn searched_rows(x: &Tensor, recipe: &Recipe) -> Result<Tensor> {
-    Ok(x.narrow(0, 0, recipe.act_search_images.min(x.dim(0)?))?)
+    let first = images.narrow(0, 0, recipe.act_search_images.min(images.dim(0)?))?;
+    model.search_acts(&first, recipe.act_search, mode)
 }
 
 /// Reconstructs what [`prepare`] made for the same recipe.
@@ -131,13 +131,15 @@ impl Reconstruction<'_> {
         let originals = (judges || added.reaches(Role::Block))
             .then(|| Originals::new(model, self.calib.images, added.labels, control));
         let originals = originals.transpose()?;
-        let (mut x_fp, mut x_q) = (self.calib.images.clone(), self.calib.images.clone());
+        let logits = originals.as_ref().map(|originals| Activations::new(&originals.logits, self.calib.memory));
+        let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
+        let mut x_q = x_fp.clone();
         for index in 0..model.units.len() {
             self.search_unit(&mut model.units[index], &x_q, &phase)?;
             let unit = &model.units[index];
             control.unit(index, model.units.len(), &unit.unit.name);
             let y_fp = full_precision(&unit.unit, &x_fp, control)?;
-            let logits = originals.as_ref().filter(|_| judges).map(|originals| originals.logits.clone());
+            let logits = logits.clone().filter(|_| judges);
             let rows = Rows { x_fp, x_q, y_fp, logits };
             if self.is_trained(unit) {
                 match originals.as_ref().filter(|_| added.reaches(unit.unit.role)) {
@@ -147,18 +149,19 @@ impl Reconstruction<'_> {
                         let new = added.rows(model, index, (originals, &rows.x_q), recipe, context, traces)?;
                         let joined = rows.and(&new)?;
                         // A pass over the sample keeps its number of steps.
-                        let batch = phase.batch * joined.x_fp.dim(0)? / rows.x_fp.dim(0)?;
+                        let batch = phase.batch * joined.x_fp.images()? / rows.x_fp.images()?;
                         self.train_unit(model, index, &joined, &Phase { batch, ..phase.clone() }, traces)?;
                     }
                 }
             }
+            let Rows { x_fp: done, x_q: read, y_fp, .. } = rows;
+            // Before the next input takes its place.
+            drop(done);
             x_q = match recipe.unit_input {
-                Prefix::FullPrecision => rows.y_fp.clone(),
-                Prefix::QuantizedWeights | Prefix::Quantized => {
-                    in_batches(&rows.x_q, control, |x| unit.forward(x, prefix))?
-                }
+                Prefix::FullPrecision => y_fp.clone(),
+                Prefix::QuantizedWeights | Prefix::Quantized => read.map(control, |x| unit.forward(x, prefix))?,
             };
-            x_fp = rows.y_fp;
+            x_fp = y_fp;
         }
         Ok(())
     }
@@ -204,9 +207,9 @@ impl Reconstruction<'_> {
         &self,
         unit: &QuantUnit,
         index: usize,
-        x_fp: &Tensor,
+        x_fp: &Activations,
         traces: &mut Vec<UnitTrace>,
-    ) -> Result<Option<(Tensor, Tensor)>> {
+    ) -> Result<Option<(Activations, Activations)>> {
         let Some(correction) = Correction::of(self.recipe) else { return Ok(None) };
         let x = correction.correct(&self.calib.trained.units[index], x_fp, self.control, traces)?;
         let y = full_precision(&unit.unit, &x, self.control)?;
@@ -214,12 +217,12 @@ impl Reconstruction<'_> {
     }
 
     /// Searches the ranges of a unit whose turn has come, if the recipe leaves it until then.
-    fn search_unit(&self, unit: &mut QuantUnit, x_q: &Tensor, phase: &Phase) -> Result<()> {
+    fn search_unit(&self, unit: &mut QuantUnit, x_q: &Activations, phase: &Phase) -> Result<()> {
         let recipe = self.recipe;
         if !recipe.quantize_acts || !recipe.act_search_prefix.waits() {
             return Ok(());
         }
-        let x = searched_rows(x_q, recipe)?;
+        let x = x_q.narrow(0, recipe.act_search_images.min(x_q.images()?))?;
         match self.is_trained(unit) && recipe.act_search_prefix == SearchPrefix::Reconstructed {
             true => phase.search_acts(unit, &x, recipe.act_search, self.stream.named(&unit.unit.name)),
             false => unit.search_acts(&x, recipe.act_search, Mode::HARD).map(drop),
@@ -230,7 +233,7 @@ impl Reconstruction<'_> {
     fn train_layers(
         &self,
         unit: &QuantUnit,
-        (x_fp, x_q): (&Tensor, &Tensor),
+        (x_fp, x_q): (&Activations, &Activations),
         phase: &Phase,
         traces: &mut Vec<UnitTrace>,
     ) -> Result<()> {
@@ -240,7 +243,7 @@ impl Reconstruction<'_> {
         for layer in layers::layers(unit) {
             let full = |source| propagate::full_precision_until(&unit.unit, x_fp, source, control);
             let (layer_fp, y_fp) = (full(layer.input)?, full(Source::Node(layer.last))?);
-            let layer_q = in_batches(x_q, control, |x| unit.read(x, prefix, layer.input))?;
+            let layer_q = x_q.map(control, |x| unit.read(x, prefix, layer.input))?;
             let (unit, x_fp, x_q) = (&layer.unit, &layer_fp, &layer_q);
             let problem = Problem { unit, x_fp, x_q, y_fp: &y_fp, loss_weight: None, prediction: None };
             train::train(&problem, phase, stream, control, traces)?;
@@ -252,7 +255,7 @@ impl Reconstruction<'_> {
     fn train_acts(&self, model: &QuantModel, traces: &mut Vec<UnitTrace>) -> Result<()> {
         let control = self.control;
         let phase = Phase::acts(self.recipe);
-        let mut x_fp = self.calib.images.clone();
+        let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
         for (index, unit) in model.units.iter().enumerate() {
             control.unit(index, model.units.len(), &unit.unit.name);
             let y_fp = full_precision(&unit.unit, &x_fp, control)?;

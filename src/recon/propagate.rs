@@ -1,13 +1,11 @@
 //! Carries the activations of the calibration sample through one unit, in batches.
 
+use super::activations::{Activations, BATCH};
 use super::event::Control;
 use crate::error::Result;
 use crate::graph::forward::{FullPrecision, read};
 use crate::graph::{Source, Unit};
 use candle_core::Tensor;
-
-/// Images per batch: enough for all cores, small beside the cached activations.
-const BATCH: usize = 64;
 
 /// `f` over `x` `(N, ...)`, batch by batch.
 pub fn in_batches(x: &Tensor, control: &Control, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
@@ -21,11 +19,11 @@ pub fn in_batches(x: &Tensor, control: &Control, f: impl Fn(&Tensor) -> Result<T
 }
 
 /// Full-precision output of `unit`.
-pub fn full_precision(unit: &Unit, x: &Tensor, control: &Control) -> Result<Tensor> {
+pub fn full_precision(unit: &Unit, x: &Activations, control: &Control) -> Result<Activations> {
     full_precision_until(unit, x, Source::Node(unit.nodes.len() - 1), control)
 }
 
 /// Full-precision value of `source` inside `unit`.
-pub fn full_precision_until(unit: &Unit, x: &Tensor, source: Source, control: &Control) -> Result<Tensor> {
-    in_batches(x, control, |x| read(unit, x, &FullPrecision, source))
+pub fn full_precision_until(unit: &Unit, x: &Activations, source: Source, control: &Control) -> Result<Activations> {
+    x.map(control, |x| read(unit, x, &FullPrecision, source))
 }

@@ -1,5 +1,6 @@
 //! Optimises the quantizers of one unit.
 
+use super::activations::Activations;
 use super::event::{Control, Event};
 use super::prediction::Prediction;
 use super::recipe::{RangeSearch, Recipe, Sampling};
@@ -7,7 +8,6 @@ use super::schedule::{BetaSchedule, LearningRate};
 use crate::error::{Error, Result};
 use crate::ops::adam::AdamState;
 use crate::ops::fake_quant::Mask;
-use crate::ops::mix::mix_rows;
 use crate::ops::recon_error::recon_error;
 use crate::ops::rounding::rounding_regulariser;
 use crate::quant::model::{Acts, Masks, Mode, QuantUnit, Weights};
@@ -20,15 +20,15 @@ use std::time::Instant;
 pub struct Problem<'a> {
     pub unit: &'a QuantUnit,
     /// Input from the full-precision prefix.
-    pub x_fp: &'a Tensor,
+    pub x_fp: &'a Activations,
     /// Input from the quantized prefix.
-    pub x_q: &'a Tensor,
+    pub x_q: &'a Activations,
     /// Full-precision output for `x_fp`: the target.
-    pub y_fp: &'a Tensor,
+    pub y_fp: &'a Activations,
     /// Weight of each element of the error.
-    pub loss_weight: Option<&'a Tensor>,
+    pub loss_weight: Option<&'a Activations>,
     /// What judges the unit's output, and the logits `(N, K)` of the full-precision network.
-    pub prediction: Option<(Prediction<'a>, &'a Tensor)>,
+    pub prediction: Option<(Prediction<'a>, &'a Activations)>,
 }
 
 /// What is trained, on what, for how long.
@@ -256,7 +256,7 @@ pub fn train(
 /// The steps of a phase.
 fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, trace: &mut UnitTrace) -> Result<()> {
     let phase = trainer.phase;
-    let sampler = Sampler { sampling: phase.sampling, images: problem.x_fp.dim(0)?, batch: phase.batch, stream };
+    let sampler = Sampler { sampling: phase.sampling, images: problem.x_fp.images()?, batch: phase.batch, stream };
     for t in 1..=phase.iterations {
         control.check()?;
         let batch =
@@ -282,12 +282,12 @@ fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, 
 impl Problem<'_> {
     /// Mini-batch of the images `rows`, each input element taken from the full-precision prefix with probability `drop`.
     fn batch(&self, rows: &[u32], drop: f64, stream: Stream) -> Result<Batch<'_>> {
-        let take = |cached: &Tensor| mix_rows(cached, cached, rows, &Mask::All);
+        let take = |activations: &Activations| activations.rows(rows);
         let judged = self
             .prediction
             .map(|(by, logits)| -> Result<Judged> { Ok(Judged { by, x_q: take(self.x_q)?, logits: take(logits)? }) });
         Ok(Batch {
-            x: mix_rows(self.x_q, self.x_fp, rows, &keyed(stream, drop))?,
+            x: self.x_q.mixed(self.x_fp, rows, &keyed(stream, drop))?,
             y_fp: take(self.y_fp)?,
             loss_weight: self.loss_weight.map(take).transpose()?,
             judged: judged.transpose()?,

@@ -16,6 +16,7 @@ use metaaug::meta::train::Trainable;
 use metaaug::meta::warm_up::warmed_up;
 use metaaug::methods::METHODS;
 use metaaug::quant::model::{Mode, QuantModel};
+use metaaug::recon::activations::Memory;
 use metaaug::recon::added::Added;
 use metaaug::recon::event::Control;
 use metaaug::recon::recipe::{Granularity, Loss, Recipe};
@@ -50,8 +51,20 @@ fn quantized(
     bits: (Bits, Setting),
     recipe: &Recipe,
 ) -> (QuantModel, Vec<UnitTrace>) {
+    quantized_within(&Memory::unlimited(), trained, images, bits, recipe)
+}
+
+/// The same with activations in memory as far as `memory` goes.
+fn quantized_within(
+    memory: &Memory,
+    trained: &Network,
+    images: &Tensor,
+    bits: (Bits, Setting),
+    recipe: &Recipe,
+) -> (QuantModel, Vec<UnitTrace>) {
     let folded = fold_bn(trained, recipe.batch_norm).unwrap();
-    let (calib, mut traces) = (Calibration { images, trained, added: Added::default() }, Vec::new());
+    let mut traces = Vec::new();
+    let calib = Calibration { images, memory, trained, added: Added::default() };
     (quantize(&folded, &calib, bits, recipe, 0, &CONTROL, &mut traces).unwrap(), traces)
 }
 
@@ -77,6 +90,32 @@ fn every_method_keeps_four_bits_close_to_full_precision() {
             assert_eq!((judged, corrected), (method.name == "pd-quant", method.name == "pd-quant"), "{}", method.name);
             let top1 = accuracy(&model, &test);
             assert!(top1 > 0.85, "{} with {}: {top1}", arch.name, method.name);
+        }
+    }
+}
+
+#[test]
+fn activations_in_a_file_train_every_method_as_those_in_memory() {
+    let images = test_split(80).images;
+    let arch = metaaug::arch::find("resnet20").unwrap();
+    let network = network(arch);
+    let folder = tempfile::tempdir().unwrap();
+    let losses = |memory: &Memory, recipe: &Recipe| {
+        let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
+        let (_, traces) = quantized_within(memory, &network, &images, bits, recipe);
+        traces.into_iter().map(|trace| (trace.unit, trace.phase, trace.loss, trace.prediction)).collect::<Vec<_>>()
+    };
+    for method in METHODS.iter().filter(|method| method.name != "rtn") {
+        let mut recipe = Recipe { iterations: 2, loss: Loss::Fisher, ..(method.recipe)(arch) };
+        if recipe.granularity == Granularity::Layer || recipe.loss_exponent != 2.0 {
+            recipe.loss = Loss::Error;
+        }
+        recipe.correction_iterations = recipe.correction_iterations.min(2);
+        let in_memory = losses(&Memory::unlimited(), &recipe);
+        assert!(in_memory.len() >= 9, "{}", method.name);
+        // Nothing fits; or the smaller units do.
+        for limit in [0, 6_000_000] {
+            assert_eq!(losses(&Memory::new(limit, folder.path()), &recipe), in_memory, "{}", method.name);
         }
     }
 }
@@ -154,7 +193,8 @@ fn the_identity_transform_is_genie_m_on_duplicated_images() {
     let meta = Meta { skip_ends: false, ..Meta::published(arch) };
     let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
     let added = Added { transform: Some(transform), labels: &calib.labels, ..Added::default() };
-    let (joined, mut traces) = (Calibration { images: &calib.images, trained: &network, added }, Vec::new());
+    let (memory, mut traces) = (Memory::unlimited(), Vec::new());
+    let joined = Calibration { images: &calib.images, memory: &memory, trained: &network, added };
     let recipe = recipe("metaaug", 8);
     let folded = fold_bn(&network, recipe.batch_norm).unwrap();
     let model = quantize(&folded, &joined, bits, &recipe, 0, &CONTROL, &mut traces).unwrap();
@@ -184,7 +224,8 @@ fn a_trained_transform_leaves_its_losses_and_does_not_depend_on_threads_or_time(
         let before = net.parameters.tensors().unwrap();
         let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
         let added = Added { transform: Some(transform), labels: &calib.labels, ..Added::default() };
-        let (joined, mut traces) = (Calibration { images: &calib.images, trained: &network, added }, Vec::new());
+        let (memory, mut traces) = (Memory::unlimited(), Vec::new());
+        let joined = Calibration { images: &calib.images, memory: &memory, trained: &network, added };
         let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
         quantize(&folded, &joined, bits, &recipe, 0, &CONTROL, &mut traces).unwrap();
         let after = net.parameters.tensors().unwrap();

@@ -17,11 +17,11 @@ method = ["rtn", "qdrop"]
 "#;
 
 /// Runs the grid of `bench` with its own cache, and returns predictions and losses of its cells.
-fn run(bench: &Bench, results: &str) -> Vec<(Predictions, Vec<(String, Vec<f64>, Vec<f64>)>)> {
+fn run(bench: &Bench, results: &str, memory: &str) -> Vec<(Predictions, Vec<(String, Vec<f64>, Vec<f64>)>)> {
     let mut command = Command::cargo_bin("harness").unwrap();
     command.current_dir(bench.path()).env("HARNESS_CACHE", bench.path().join("cache"));
     let end = ended({
-        command.args(["run", "grid.toml", "--quiet", "--results", results]);
+        command.args(["run", "grid.toml", "--quiet", "--results", results, "--memory", memory]);
         command
     });
     assert_eq!(end.code, 0, "{}", end.stderr);
@@ -35,22 +35,24 @@ fn run(bench: &Bench, results: &str) -> Vec<(Predictions, Vec<(String, Vec<f64>,
 }
 
 #[test]
-fn a_run_is_the_same_with_a_cold_a_warm_and_a_damaged_cache() {
+fn a_run_is_the_same_with_any_cache_and_any_memory() {
     let bench = Bench::new(GRID);
-    let cold = run(&bench, "cold");
+    let cold = run(&bench, "cold", "4GiB");
     let ranges = bench.path().join("cache/ranges");
     let entries = || std::fs::read_dir(&ranges).unwrap().map(|entry| entry.unwrap().path());
     // Both methods start from the same weight scales and activation ranges.
     assert_eq!((cold.len(), entries().count()), (2, 2));
     assert!(cold[0].1.is_empty() != cold[1].1.is_empty());
     let whole: Vec<Vec<u8>> = entries().map(|path| std::fs::read(path).unwrap()).collect();
-    assert_eq!(run(&bench, "warm"), cold);
+    assert_eq!(run(&bench, "warm", "4GiB"), cold);
+    assert_eq!(run(&bench, "spilled", "0"), cold);
+    assert_eq!(std::fs::read_dir(bench.path().join("cache/activations")).unwrap().count(), 0);
     for path in entries() {
         let mut entry = std::fs::read(&path).unwrap();
         let middle = entry.len() / 2;
         entry[middle] ^= 0x40;
         std::fs::write(path, entry).unwrap();
     }
-    assert_eq!(run(&bench, "damaged"), cold);
+    assert_eq!(run(&bench, "damaged", "100kB"), cold);
     assert_eq!(entries().map(|path| std::fs::read(path).unwrap()).collect::<Vec<_>>(), whole);
 }
