@@ -119,7 +119,7 @@ fn read(bytes: &[u8]) -> Option<Vec<Vec<Range>>> {
         let values: Vec<f32> = values.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
         let (scales, zero_points) = values.split_at_checked(values.len() / 2)?;
         let ranges = scales.iter().zip(zero_points).map(|(&scale, &zero_point)| Range { scale, zero_point });
-        (rest.is_empty() && values.len() % 2 == 0).then(|| ranges.collect())
+        (rest.is_empty() && values.len().is_multiple_of(2)).then(|| ranges.collect())
     };
     (0..tensors.len()).map(quantizer).collect()
 }

@@ -16,8 +16,11 @@ recipe = { iterations = 2, batch = 8 }
 method = ["rtn", "qdrop"]
 "#;
 
+/// Unit, reconstruction error and regulariser of each trace.
+type Losses = Vec<(String, Vec<f64>, Vec<f64>)>;
+
 /// Runs the grid of `bench` with its own cache, and returns predictions and losses of its cells.
-fn run(bench: &Bench, results: &str, memory: &str) -> Vec<(Predictions, Vec<(String, Vec<f64>, Vec<f64>)>)> {
+fn run(bench: &Bench, results: &str, memory: &str) -> Vec<(Predictions, Losses)> {
     let mut command = Command::cargo_bin("harness").unwrap();
     command.current_dir(bench.path()).env("HARNESS_CACHE", bench.path().join("cache"));
     let end = ended({
