@@ -282,7 +282,8 @@ mod tests {
         let x = Tensor::from_vec(x, (count, 2, 3), &Device::Cpu).unwrap();
         let [memory, file] = [Memory::unlimited(), Memory::new(0, folder.path())].map(|memory| {
             let twice = Activations::new(&x, &memory).map(&CONTROL, |x| Ok((x * 2.0)?)).unwrap();
-            (twice.and(&twice).unwrap(), Activations::new(&x, &memory).map(&CONTROL, |x| Ok(x.clone())).unwrap())
+            let same = Activations::new(&x, &memory).map(&CONTROL, |x| Ok(x.clone())).unwrap();
+            (twice.and(&twice).unwrap(), same.and(&same).unwrap())
         });
         assert_eq!([&memory.0, &memory.1, &file.0, &file.1].map(Activations::is_spilled), [false, false, true, true]);
         let key = Stream::new(1).purpose(Purpose::DropInput).element_key();
