@@ -122,9 +122,15 @@ impl Activations {
     }
 
     /// Rows of `self` where the mask selects, of `others` elsewhere ([`mix_rows`]).
+    ///
+    /// Errors: another number of rows; rows that are not there.
     pub fn mixed(&self, others: &Activations, rows: &[u32], mask: &Mask) -> Result<Tensor> {
         if let (Rows::InMemory { tensor: a, .. }, Rows::InMemory { tensor: b, .. }) = (&*self.rows, &*others.rows) {
             return Ok(mix_rows(a, b, rows, mask)?);
+        }
+        if self.images()? != others.images()? {
+            let problem = format!("{} rows beside {}", self.images()?, others.images()?);
+            return Err(Error::Shape { op: "activations", problem });
         }
         let own = self.rows(rows)?;
         if matches!(mask, Mask::All) {
@@ -281,9 +287,9 @@ mod tests {
         let x: Vec<f32> = (0..count * 6).map(|i| (i as f32).sin()).collect();
         let x = Tensor::from_vec(x, (count, 2, 3), &Device::Cpu).unwrap();
         let [memory, file] = [Memory::unlimited(), Memory::new(0, folder.path())].map(|memory| {
-            let twice = Activations::new(&x, &memory).map(&CONTROL, |x| Ok((x * 2.0)?)).unwrap();
-            let same = Activations::new(&x, &memory).map(&CONTROL, |x| Ok(x.clone())).unwrap();
-            (twice.and(&twice).unwrap(), same.and(&same).unwrap())
+            let once = Activations::new(&x, &memory);
+            let twice = once.map(&CONTROL, |x| Ok((x * 2.0)?)).unwrap();
+            (twice.and(&twice).unwrap(), once.and(&twice).unwrap())
         });
         assert_eq!([&memory.0, &memory.1, &file.0, &file.1].map(Activations::is_spilled), [false, false, true, true]);
         let key = Stream::new(1).purpose(Purpose::DropInput).element_key();
@@ -303,6 +309,9 @@ mod tests {
         // One of both in the file.
         assert_eq!(values(&memory.0.mixed(&file.1, &rows, &mask).unwrap()), of(&file)[2]);
         assert!(file.0.rows(&[2 * count as u32]).is_err());
+        let fewer = file.0.map(&CONTROL, |x| Ok(x.clone())).unwrap();
+        let single = Activations::new(&x, file.0.memory());
+        assert!(fewer.mixed(&single, &rows, &mask).is_err() && memory.0.mixed(&single, &rows, &mask).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files have no names");
     }
 
