@@ -6,10 +6,11 @@
 
 use super::series::{end_s, phases, singles};
 use super::{Run, part};
+use crate::assets::embedded::sha256;
 use crate::error::{Error, Result};
 use crate::report::picture;
-use crate::store::atomic;
 use crate::store::record::Status;
+use crate::store::{atomic, read_if_there};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
@@ -128,7 +129,7 @@ impl FileStore {
         let mut hash = Sha256::new();
         hash.update(format!("{EXPORT_REVISION} {} {}\n", self.folder.display(), run.stored.experiment));
         for name in ARTEFACTS {
-            let content = optional(&run.stored.folder.join(name))?;
+            let content = read_if_there(&run.stored.folder.join(name))?;
             hash.update(format!("{name} {}\n", content.as_ref().map_or(-1, |content| content.len() as i64)));
             hash.update(content.unwrap_or_default());
         }
@@ -180,7 +181,7 @@ impl FileStore {
         // The clients expect the folder even where nothing is in it.
         fs::create_dir_all(folder.join("artifacts")).map_err(Error::io("cannot make folder", folder))?;
         for name in ARTEFACTS {
-            if let Some(content) = optional(&run.stored.folder.join(name))? {
+            if let Some(content) = read_if_there(&run.stored.folder.join(name))? {
                 put(&folder.join("artifacts").join(name), &content)?;
             }
         }
@@ -194,7 +195,7 @@ impl FileStore {
 /// 32 hexadecimal digits, as MLflow's own.
 fn run_id(run: &Run) -> String {
     let name = format!("{}\n{}", run.stored.experiment, run.stored.record.run_id);
-    Sha256::digest(name.as_bytes()).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    sha256(&[name.as_bytes()])[..32].to_string()
 }
 
 /// Notes and tags of a run change when they will: they are no part of its digest.
@@ -241,14 +242,6 @@ fn put(path: &Path, content: &[u8]) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder).map_err(Error::io("cannot make folder", folder))?;
     fs::write(path, content).map_err(Error::io("cannot write", path))
-}
-
-fn optional(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(content) => Ok(Some(content)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("cannot read", path)(error)),
-    }
 }
 
 fn yaml(fields: &[(&str, String)]) -> String {

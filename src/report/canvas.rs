@@ -1,7 +1,7 @@
 //! What all figures share: size, font, palette, markers, legend, and the two formats.
 
+use super::details::data_url;
 use crate::error::{Error, Result};
-use base64::prelude::{BASE64_STANDARD, Engine};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -66,11 +66,11 @@ where
 /// An SVG that is the picture `png` of `size` pixels: for figures whose content is pixels, of which vectors would be
 /// thousands of squares.
 pub fn svg_of_pixels((width, height): (u32, u32), png: &[u8]) -> String {
-    let data = BASE64_STANDARD.encode(png);
+    let source = data_url("image/png", png);
     format!(
         "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          xmlns=\"http://www.w3.org/2000/svg\">\n<image width=\"{width}\" height=\"{height}\" \
-         href=\"data:image/png;base64,{data}\"/>\n</svg>\n"
+         href=\"{source}\"/>\n</svg>\n"
     )
 }
 

@@ -2,7 +2,6 @@
 //! meta-loss pulled.
 
 use super::canvas::{COLOURS, Drawing, GRID_LINE, Panel, TEXT, failed, png, segments, write};
-use crate::data;
 use crate::error::Result;
 use crate::store::record::{TermTrace, UnitTrace};
 use crate::store::{Pictures, Stored, read_traces};
@@ -63,8 +62,7 @@ pub type Unreadable = (PathBuf, String);
 /// Those of `runs` that trained a transform network, with their pictures; what cannot be read goes to `unreadable`.
 pub fn read_runs(runs: &[&Stored], unreadable: &mut Vec<Unreadable>) -> Vec<TransformRun> {
     let read = |run: &Stored| -> Result<TransformRun> {
-        let of_data_set = || data::find(&run.record.cell.dataset).map(|dataset| (dataset.preprocess)());
-        let pictures = match (Pictures::read(&run.folder)?, run.record.preprocess.clone().or_else(of_data_set)) {
+        let pictures = match (Pictures::read(&run.folder)?, run.preprocess()) {
             (Some(pictures), Some(preprocess)) => Some(pictures.strip(&preprocess.mean, &preprocess.std)?),
             _ => None,
         };

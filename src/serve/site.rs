@@ -7,7 +7,7 @@ use crate::report::html::{Column, run_table};
 use crate::report::templates::render;
 use crate::store::live::Live;
 use crate::store::record::Status;
-use crate::store::{Scan, Store, Stored, experiments};
+use crate::store::{Scan, Store, Stored, experiments, read_if_there};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -175,12 +175,7 @@ impl Site {
     /// The report that was written last.
     pub fn report(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(store) = self.find(name)? else { return Ok(None) };
-        let path = report_path(&store);
-        match std::fs::read(&path) {
-            Ok(report) => Ok(Some(report)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::io("cannot read", &path)(error)),
-        }
+        read_if_there(&report_path(&store))
     }
 
     fn summaries(&self) -> Result<Vec<Summary>> {

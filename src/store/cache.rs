@@ -2,6 +2,7 @@
 
 use super::atomic;
 use super::removal::mark_used;
+use crate::assets::embedded::sha256;
 use sha2::{Digest, Sha256};
 use std::path::PathBuf;
 
@@ -41,8 +42,7 @@ impl Cache {
     }
 
     fn path(&self, key: &str) -> PathBuf {
-        let digest = Sha256::digest(key.as_bytes());
-        self.folder.join(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        self.folder.join(&sha256(&[key.as_bytes()])[..32])
     }
 }
 

@@ -3,9 +3,10 @@
 use super::annotations::Annotations;
 use super::record::{Record, Status};
 use super::{Store, experiments};
+use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::experiment::filter::{Kind, Subject, known, vocabulary};
-use crate::methods;
+use crate::{data, methods};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,12 @@ impl Stored {
     pub fn read(experiment: &str, folder: PathBuf, record: Record) -> Self {
         let annotations = Annotations::read(&folder);
         Self { experiment: experiment.to_string(), folder, record, annotations }
+    }
+
+    /// How its images were preprocessed: as its record says, or in old ones as its data set does by default.
+    pub fn preprocess(&self) -> Option<Preprocess> {
+        let of_data_set = || data::find(&self.record.cell.dataset).map(|dataset| (dataset.preprocess)());
+        self.record.preprocess.clone().or_else(of_data_set)
     }
 
     /// Whether this harness has another revision of the method than the run, or does not know the method.

@@ -256,6 +256,15 @@ impl Store {
     }
 }
 
+/// The content of a file; `None` if there is none.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match std::fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("cannot read", path)(error)),
+    }
+}
+
 /// The loss traces of the run in `folder`.
 pub fn read_traces(folder: &Path) -> Result<Vec<UnitTrace>> {
     let path = folder.join(TRACE);

@@ -1,7 +1,6 @@
 //! Stored pictures as bytes of pixels.
 
 use super::{Pictures, Stored};
-use crate::data;
 use crate::data::augment::Normalisation;
 use crate::error::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -47,8 +46,7 @@ impl Pixels {
     /// The pictures that `run` left, if any.
     pub fn read(run: &Stored) -> Result<Option<Self>> {
         let Some(pictures) = Pictures::read(&run.folder)? else { return Ok(None) };
-        let of_data_set = || data::find(&run.record.cell.dataset).map(|dataset| (dataset.preprocess)());
-        let normalisation = run.record.preprocess.clone().or_else(of_data_set).map_or_else(
+        let normalisation = run.preprocess().map_or_else(
             || Normalisation { mean: vec![0.0; 3], std: vec![1.0; 3] },
             |preprocess| Normalisation { mean: preprocess.mean, std: preprocess.std },
         );
