@@ -24,6 +24,7 @@
 //! | [`store`] | records on disk |
 //! | [`report`] | tables, figures, pages and comparisons from records; published numbers |
 //! | [`serve`] | the pages of all experiments, live, on loopback |
+//! | [`profile`] | where the time of a run goes |
 //! | [`export`] | runs in the formats of MLflow and TensorBoard |
 //! | [`rng`] | keyed random streams |
 //! | [`error`] | the error type |
@@ -40,6 +41,7 @@ pub mod launch;
 pub mod meta;
 pub mod methods;
 pub mod ops;
+pub mod profile;
 pub mod quant;
 pub mod recon;
 pub mod report;

@@ -20,6 +20,7 @@ mod export;
 mod fetch;
 mod filter_help;
 mod inspect;
+mod jobs;
 mod list;
 mod plan;
 mod progress;

@@ -4,14 +4,19 @@ use super::Exit;
 use super::bytes;
 use super::device::DeviceArgs;
 use super::download::hub;
+use super::jobs;
 use super::progress::Progress;
 use super::session::{GridArgs, Session, cache_folder};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
-use crate::launch::{Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, run_grid, sensible_memory_bytes};
+use crate::launch::{
+    Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, Worker, run_grid, sensible_memory_bytes, thread_pools,
+};
 use crate::methods;
+use crate::profile::Profile;
 use crate::store::record::{Hashes, Provenance};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,6 +26,10 @@ pub struct Args {
     grid: GridArgs,
     #[command(flatten)]
     devices: DeviceArgs,
+    /// How many cells to run at the same time on the CPU, with the same results, or `auto`: as many as a short measurement
+    /// finds fastest. The threads are divided among them.
+    #[arg(long, value_name = "N|auto", default_value = "1", env = "HARNESS_JOBS", value_parser = jobs::parse, conflicts_with = "devices")]
+    jobs: jobs::Wanted,
     /// How much of the activations of calibration images is kept in memory, such as 4GiB; the rest goes to a file in the cache
     /// folder, with the same results [default: half of the free memory].
     #[arg(long, value_name = "SIZE", env = "HARNESS_MEMORY", value_parser = bytes::parse)]
@@ -31,6 +40,10 @@ pub struct Args {
     /// Run the selected cells again even if they are stored.
     #[arg(long)]
     fresh: bool,
+    /// Say where the time went, per phase and per operation, and write a trace to FILE for https://ui.perfetto.dev or
+    /// chrome://tracing [default: trace.json in the folder of the experiment's results].
+    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
+    profile: Option<Option<PathBuf>>,
     /// No progress, no table: errors and warnings only.
     #[arg(long, short)]
     quiet: bool,
@@ -61,9 +74,12 @@ pub fn run(args: &Args) -> Result<Exit> {
     let progress = Progress::new(to_run.len(), session.plan.len() - to_run.len(), args.quiet);
     let publisher = Publisher::new(to_run.len(), session.plan.len() - to_run.len());
     let grid = args.grid.grid.display().to_string();
-    let mut others: Vec<Loader> = devices[1..].iter().map(|device| Loader::new(device, hub(args.quiet))).collect();
-    let mut loaders = vec![&mut session.loader];
-    loaders.extend(&mut others);
+    let first = to_run.first().map(|(_, cell, _)| cell);
+    let count =
+        devices.len().max(args.jobs.count(first, &mut session.loader, to_run.len(), (&cancelled, args.quiet))?);
+    let others = devices.iter().cycle().take(count).skip(1);
+    let mut others: Vec<Loader> = others.map(|device| Loader::new(device, hub(args.quiet))).collect();
+    let workers = workers(&mut session.loader, &mut others)?;
     let launch = Launch {
         store: &session.store,
         caches: &caches,
@@ -71,14 +87,15 @@ pub fn run(args: &Args) -> Result<Exit> {
         provenance: &|device| Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &grid),
         observe: &|event: GridEvent| {
             // The steps of several cells at once would only hide each other.
-            if devices.len() == 1 || !matches!(event, GridEvent::Cell(_)) {
+            if count == 1 || !matches!(event, GridEvent::Cell(_)) {
                 publisher.note(&event);
                 progress.show(&event);
             }
         },
         cancelled: &cancelled,
     };
-    let (outcome, published) = publisher.during(&session.store, || run_grid(&to_run, loaders, &launch));
+    let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
+    let (outcome, published) = publisher.during(&session.store, || run_grid(&to_run, workers, &launch));
     progress.finish();
     drop(lock);
     if let Err(error) = published {
@@ -86,6 +103,11 @@ pub fn run(args: &Args) -> Result<Exit> {
     }
     let outcome = outcome?;
     super::report::write(&session, args.quiet)?;
+    if let (Some(profile), Some(path)) = (profile, &args.profile) {
+        let path = path.clone().unwrap_or_else(|| session.store.folder().join("trace.json"));
+        profile.write_trace(&path)?;
+        say!("{}\n{}", profile.summary(), path.display());
+    }
     if outcome.left > 0 {
         eprintln!("interrupted: {} of {} cells left; the same command goes on from here", outcome.left, to_run.len());
         return Ok(Exit::Interrupted);
@@ -98,6 +120,16 @@ pub fn run(args: &Args) -> Result<Exit> {
         return Ok(Exit::SomeFailed);
     }
     Ok(Exit::Done)
+}
+
+/// One worker per loader; several share the threads of the process.
+fn workers<'a>(first: &'a mut Loader, others: &'a mut [Loader]) -> Result<Vec<Worker<'a>>> {
+    if others.is_empty() {
+        return Ok(vec![Worker::with_all_threads(first)]);
+    }
+    let pools = thread_pools(1 + others.len())?;
+    let loaders = std::iter::once(first).chain(others);
+    Ok(loaders.zip(pools).map(|(loader, pool)| Worker { loader, threads: Some(pool) }).collect())
 }
 
 /// A flag that Ctrl-C sets; a second Ctrl-C ends the process at once.

@@ -9,7 +9,7 @@ use super::run::interruptible;
 use super::session::ResultsArgs;
 use crate::error::{Error, Result};
 use crate::experiment::RunId;
-use crate::launch::{Caches, EVAL_BATCH, Launch, Loader, run_grid, sensible_memory_bytes};
+use crate::launch::{Caches, EVAL_BATCH, Launch, Loader, Worker, run_grid, sensible_memory_bytes};
 use crate::store::record::{Provenance, Record, Status};
 use crate::store::{Predictions, Query, Store, Stored, scan_all, select_one};
 use std::path::Path;
@@ -164,7 +164,7 @@ fn again(
     let progress = Progress::new(1, 0, quiet);
     let outcome = run_grid(
         &[(id.clone(), cell.clone(), hashes)],
-        vec![loader],
+        vec![Worker::with_all_threads(loader)],
         &Launch {
             store: &store,
             caches: &Caches::new(&folder.join(".cache"), sensible_memory_bytes()),

@@ -22,12 +22,21 @@ pub trait Hooks {
     fn output(&self, _node: usize, y: Tensor) -> Result<Tensor> {
         Ok(y)
     }
+
+    /// Whether node `to` sees what its only input, node `from`, computes, so that both may be computed in one pass.
+    fn passes_on(&self, _from: usize, _to: usize) -> bool {
+        false
+    }
 }
 
 /// The full-precision pass.
 pub struct FullPrecision;
 
-impl Hooks for FullPrecision {}
+impl Hooks for FullPrecision {
+    fn passes_on(&self, _from: usize, _to: usize) -> bool {
+        true
+    }
+}
 
 /// Output of `unit` for input `x`.
 pub fn forward(unit: &Unit, x: &Tensor, hooks: &impl Hooks) -> Result<Tensor> {
@@ -41,12 +50,41 @@ pub fn through<'u>(mut units: impl Iterator<Item = &'u Unit>, x: &Tensor) -> Res
 
 /// What a consumer of `source` reads when the input of `unit` is `x`; later nodes are not computed.
 pub fn read(unit: &Unit, x: &Tensor, hooks: &impl Hooks, source: Source) -> Result<Tensor> {
+    let Source::Node(last) = source else { return Ok(x.clone()) };
     interpret(unit, x.clone(), source, |index, node, inputs| {
         let inputs = inputs.into_iter().enumerate().map(|(slot, value)| hooks.input(index, slot, value));
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        let weight = node.op.weight().map(|weight| hooks.weight(index, weight)).transpose()?;
-        hooks.output(index, apply(&node.op, &inputs, weight.as_ref())?)
+        let is_done = matches!(node.inputs[..], [Source::Node(from)] if fused(unit, from, last, hooks).is_some());
+        let y = match is_done {
+            true => inputs[0].clone(),
+            false => {
+                let weight = node.op.weight().map(|weight| hooks.weight(index, weight)).transpose()?;
+                apply(&node.op, &inputs, weight.as_ref(), fused(unit, index, last, hooks))?
+            }
+        };
+        hooks.output(index, y)
     })
+}
+
+/// The upper bound of the rectifier that is computed with node `index`: it is the only one to read it, comes at `last` at the
+/// latest, and nothing happens in between.
+fn fused(unit: &Unit, index: usize, last: usize, hooks: &impl Hooks) -> Option<f32> {
+    let can_rectify = match unit.nodes[index].op {
+        Op::Conv(_) => true,
+        Op::Add => unit.nodes[index].inputs.len() == 2,
+        _ => false,
+    };
+    if !can_rectify {
+        return None;
+    }
+    let mut readers = unit.nodes.iter().enumerate().filter(|(_, node)| node.inputs.contains(&Source::Node(index)));
+    let (Some((reader, node)), None) = (readers.next(), readers.next()) else { return None };
+    let upper = match node.op {
+        Op::Relu => f32::INFINITY,
+        Op::Relu6 => 6.0,
+        _ => return None,
+    };
+    (reader <= last && hooks.passes_on(index, reader)).then_some(upper)
 }
 
 /// Computes the nodes of `unit` in order up to `source`, each by `compute` from its index and inputs, and returns what a
@@ -83,13 +121,16 @@ fn out_of_order(unit: &Unit, node: &Node) -> Error {
     Error::Shape { op: "unit", problem: format!("{}: {} reads a node that comes later", unit.name, node.name) }
 }
 
-/// `op` on `inputs`, with `weight` in place of its own.
-fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>) -> Result<Tensor> {
+/// `op` on `inputs`, with `weight` in place of its own, and the [`rectifier`] behind it, if there is an `upper`.
+fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>, upper: Option<f32>) -> Result<Tensor> {
     let x = &inputs[0];
     Ok(match op {
         Op::Conv(layer) => {
-            let weight = layer.scaled(weight.unwrap_or(&layer.weight))?;
-            conv::conv2d(x, &weight, layer.bias.as_ref(), layer.geometry)?
+            let (weight, bias) = (layer.scaled(weight.unwrap_or(&layer.weight))?, layer.bias.as_ref());
+            match upper {
+                Some(upper) => conv::conv2d_relu(x, &weight, bias, layer.geometry, upper)?,
+                None => conv::conv2d(x, &weight, bias, layer.geometry)?,
+            }
         }
         Op::Linear(layer) => {
             let y = x.matmul(&weight.unwrap_or(&layer.weight).t()?)?;
@@ -105,6 +146,7 @@ fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>) -> Result<Tensor> 
         }
         Op::Relu => relu::relu(x)?,
         Op::Relu6 => relu::clipped_relu(x, 6.0)?,
+        Op::Add if let (Some(upper), [a, b]) = (upper, inputs) => relu::clipped_relu_of_sum(a, b, upper)?,
         Op::Add => inputs[1..].iter().try_fold(x.clone(), |sum, term| sum + term)?,
         Op::MaxPool(window) => pool::max_pool2d(x, *window)?,
         Op::GlobalAvgPool => x.mean_keepdim((D::Minus2, D::Minus1))?,

@@ -7,10 +7,10 @@ use crate::graph::Network;
 use crate::graph::forward::through;
 use crate::recon::event::Control;
 use crate::recon::propagate::in_batches;
-use crate::store::{atomic, removal::mark_used};
+use crate::store::cache::Cache;
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Raised when the full-precision pass changes, so that remembered accuracies are measured again.
 const REVISION: u32 = 1;
@@ -23,7 +23,7 @@ const FOLDING_IMAGES: usize = 64;
 
 /// Full-precision accuracies, measured once per network and test set and remembered in a folder.
 pub struct FullPrecisionCache {
-    folder: PathBuf,
+    cache: Cache,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -36,33 +36,29 @@ struct Remembered {
 
 impl FullPrecisionCache {
     pub fn new(cache: &Path) -> Self {
-        Self { folder: cache.join("full-precision") }
+        Self { cache: Cache::new(cache.join("full-precision")) }
     }
 
     /// Top-1 on the test split in full precision; an error if the checkpoint's card says otherwise.
     pub fn accuracy(&self, inputs: &Inputs, control: &Control) -> Result<f64> {
         let hashes = &inputs.hashes;
-        let path = self
-            .folder
-            .join(format!("{}-{:.16}-{:.16}-r{REVISION}.json", inputs.network.arch, hashes.weights, hashes.test));
-        // A file that cannot be read or parsed only costs a measurement.
-        let remembered = std::fs::read(&path).ok().and_then(|json| serde_json::from_slice::<Remembered>(&json).ok());
+        let key = format!("accuracy {REVISION}\n{} {}\n{}", inputs.network.arch, hashes.weights, hashes.test);
+        let _held = self.cache.hold(&key);
+        // What cannot be parsed only costs a measurement.
+        let remembered = self.cache.get(&key).and_then(|json| serde_json::from_slice::<Remembered>(&json).ok());
         let images = inputs.test.len();
         // What was measured without the unreadable images says nothing where these are errors.
         let counts = |remembered: &Remembered| {
             remembered.images == images && (remembered.skipped == 0 || !inputs.test.corrupt.is_error())
         };
         let measured = match remembered.filter(counts) {
-            Some(remembered) => {
-                mark_used(&path);
-                remembered.test_top1
-            }
+            Some(remembered) => remembered.test_top1,
             None => {
                 let evaluation = evaluate(&inputs.test, control, |x| logits(&inputs.network, x))?;
                 let (test_top1, skipped) = (evaluation.top1(), evaluation.skipped);
                 let json = serde_json::to_vec(&Remembered { test_top1, images, skipped })
-                    .map_err(|error| Error::content(&path, error.to_string()))?;
-                atomic::write(&path, &json)?;
+                    .map_err(|error| Error::Usage(format!("an accuracy cannot be written: {error}")))?;
+                self.cache.put(&key, &json);
                 test_top1
             }
         };

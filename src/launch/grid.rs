@@ -1,4 +1,4 @@
-//! The cells of a plan, one after the other on each device; each leaves a record, whatever becomes of it.
+//! The cells of a plan, one after the other by each worker; each leaves a record, whatever becomes of it.
 
 use super::inputs::{Inputs, Loader};
 use super::log::CellLog;
@@ -10,8 +10,10 @@ use crate::methods;
 use crate::recon::event::{Control, Event};
 use crate::store::record::{FORMAT, Hashes, Provenance, Record, Status, UnitTrace};
 use crate::store::{Artefacts, Store};
+use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tracing::info_span;
 
 /// Something happened in the grid.
 pub enum GridEvent<'a> {
@@ -47,23 +49,44 @@ pub struct Launch<'a> {
     pub cancelled: &'a AtomicBool,
 }
 
-/// Runs `cells` in order and stores a record of each; every device has a loader, and takes the next cell when it has
-/// finished one.
+/// One of those that run cells at the same time.
+pub struct Worker<'a> {
+    /// Of the device that it computes on.
+    pub loader: &'a mut Loader,
+    /// Threads of its own; `None`: those of the process.
+    pub threads: Option<ThreadPool>,
+}
+
+impl<'a> Worker<'a> {
+    /// Computes with all threads of the process.
+    pub fn with_all_threads(loader: &'a mut Loader) -> Self {
+        Self { loader, threads: None }
+    }
+}
+
+/// Runs `cells` in order and stores a record of each; every worker takes the next cell when it has finished one.
 ///
-/// Time and memory in the records are those of the process: what the other devices did meanwhile is in them.
+/// Results do not depend on the number of workers or of their threads.
 ///
 /// A cell that fails, or panics, is recorded and the others go on. Errors: only where going on is pointless, that is,
 /// when a record cannot be stored.
-pub fn run_grid(cells: &[(RunId, Cell, Hashes)], mut loaders: Vec<&mut Loader>, launch: &Launch) -> Result<Outcome> {
+pub fn run_grid(cells: &[(RunId, Cell, Hashes)], mut workers: Vec<Worker>, launch: &Launch) -> Result<Outcome> {
     let (next, pointless) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let work = |loader: &mut Loader| -> Result<Outcome> {
+    let are_several = workers.len() > 1;
+    let work = |worker: &mut Worker| -> Result<Outcome> {
+        let Worker { loader, threads } = worker;
         let mut outcome = Outcome::default();
         while !pointless.load(Ordering::Relaxed) {
             let position = next.fetch_add(1, Ordering::Relaxed);
             if position >= cells.len() {
                 break;
             }
-            match run_one(cells, position, loader, launch).inspect_err(|_| pointless.store(true, Ordering::Relaxed))? {
+            let mut run = || run_one(cells, position, loader, launch, are_several);
+            let status = match threads {
+                Some(threads) => threads.install(run),
+                None => run(),
+            };
+            match status.inspect_err(|_| pointless.store(true, Ordering::Relaxed))? {
                 Some(Status::Done) => outcome.done += 1,
                 Some(Status::Failed) => outcome.failed += 1,
                 None => break,
@@ -71,36 +94,38 @@ pub fn run_grid(cells: &[(RunId, Cell, Hashes)], mut loaders: Vec<&mut Loader>, 
         }
         Ok(outcome)
     };
-    // One device computes on the thread that asks: nothing changes for it.
-    let ended: Vec<Result<Outcome>> = match loaders.as_mut_slice() {
-        [loader] => vec![work(loader)],
-        loaders => std::thread::scope(|scope| {
-            let threads: Vec<_> = loaders.iter_mut().map(|loader| scope.spawn(|| work(loader))).collect();
+    // A single one computes on the thread that asks: nothing changes for it.
+    let ended: Vec<Result<Outcome>> = match workers.as_mut_slice() {
+        [worker] => vec![work(worker)],
+        workers => std::thread::scope(|scope| {
+            let threads: Vec<_> = workers.iter_mut().map(|worker| scope.spawn(|| work(worker))).collect();
             let panicked = |_| Err(Error::Panicked("between two cells".to_string()));
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(panicked)).collect()
         }),
     };
     let mut outcome = Outcome::default();
-    for of_device in ended {
-        let of_device = of_device?;
-        outcome.done += of_device.done;
-        outcome.failed += of_device.failed;
+    for of_worker in ended {
+        let of_worker = of_worker?;
+        outcome.done += of_worker.done;
+        outcome.failed += of_worker.failed;
     }
     outcome.left = cells.len() - outcome.done - outcome.failed;
     Ok(outcome)
 }
 
-/// Runs one cell and stores its record; `None` if it was interrupted.
+/// Runs one cell, beside others if so, and stores its record; `None` if it was interrupted.
 fn run_one(
     cells: &[(RunId, Cell, Hashes)],
     position: usize,
     loader: &mut Loader,
     launch: &Launch,
+    is_beside_others: bool,
 ) -> Result<Option<Status>> {
     let (id, cell, hashes) = &cells[position];
+    let _span = info_span!("cell", name = %id).entered();
     (launch.observe)(GridEvent::Started { position, count: cells.len(), id });
     let provenance = (launch.provenance)(&loader.device_name());
-    let watch = Stopwatch::start();
+    let watch = if is_beside_others { Stopwatch::beside_others() } else { Stopwatch::start() };
     let log = CellLog::start(id);
     let observe = |event: Event| {
         log.note(&event);
@@ -108,7 +133,8 @@ fn run_one(
     };
     let control = Control { observe: &observe, cancelled: launch.cancelled };
     let mut traces = Vec::new();
-    let result = loader.inputs(cell).and_then(|inputs| run_caught(cell, &inputs, launch.caches, &control, &mut traces));
+    let inputs = info_span!("inputs").in_scope(|| loader.inputs(cell));
+    let result = inputs.and_then(|inputs| run_caught(cell, &inputs, launch.caches, &control, &mut traces));
     if matches!(result, Err(Error::Interrupted)) {
         return Ok(None);
     }

@@ -4,6 +4,7 @@ mod evaluate;
 mod gate;
 mod grid;
 mod inputs;
+mod jobs;
 mod log;
 mod publish;
 mod ranges;
@@ -13,8 +14,9 @@ mod usage;
 
 pub use evaluate::{EVAL_BATCH, Evaluation, evaluate, predict, top1};
 pub use gate::{FullPrecisionCache, check_folding};
-pub use grid::{GridEvent, Launch, Outcome, run_grid};
+pub use grid::{GridEvent, Launch, Outcome, Worker, run_grid};
 pub use inputs::{Inputs, Loader};
+pub use jobs::{Jobs, fastest as fastest_jobs, thread_pools};
 pub use publish::Publisher;
 pub use ranges::RangeCache;
 pub use run_cell::{Caches, CellResult, run_cell};

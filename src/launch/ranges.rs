@@ -37,6 +37,7 @@ impl RangeCache {
     pub fn prepared(&self, cell: &Cell, network: &Network, inputs: &Inputs) -> Result<QuantModel> {
         let (bits, setting, recipe) = (cell.bits, cell.setting, &cell.recipe);
         let weights_key = weights_key(cell, inputs);
+        let held = self.cache.hold(&weights_key);
         let kept = self.cache.get(&weights_key).and_then(|bytes| read(&bytes));
         let kept = kept.and_then(|ranges| QuantModel::with_weight_ranges(network, bits, setting, recipe, &ranges).ok());
         let mut model = match kept {
@@ -47,8 +48,10 @@ impl RangeCache {
                 model
             }
         };
+        drop(held);
         if searches_first(recipe) {
             let acts_key = acts_key(cell, inputs, &weights_key);
+            let _held = self.cache.hold(&acts_key);
             let kept = self.cache.get(&acts_key).and_then(|bytes| read(&bytes));
             if kept.is_none_or(|ranges| model.set_act_ranges(&ranges, inputs.calib.images.device()).is_err()) {
                 search_ranges(&mut model, &inputs.calib.images, recipe)?;

@@ -23,6 +23,7 @@ use crate::store::removal::over_limit;
 use crate::store::{Pictures, Predictions};
 use candle_core::Tensor;
 use std::path::{Path, PathBuf};
+use tracing::info_span;
 
 /// Images that a cell's pictures show.
 const PICTURES: usize = 8;
@@ -79,9 +80,11 @@ pub fn run_cell(
     traces: &mut Vec<UnitTrace>,
 ) -> Result<CellResult> {
     inputs.sample.skipped.iter().for_each(|problem| (control.observe)(Event::Skipped { problem }));
-    let fp_test_top1 = caches.full_precision.accuracy(inputs, control)?;
+    let measure = || caches.full_precision.accuracy(inputs, control);
+    let fp_test_top1 = info_span!("full-precision accuracy").in_scope(measure)?;
     let network = fold_bn(&inputs.network, cell.recipe.batch_norm)?;
-    check_folding(&inputs.network, &network, &inputs.calib.images, control)?;
+    let check = || check_folding(&inputs.network, &network, &inputs.calib.images, control);
+    info_span!("check of BatchNorm folding").in_scope(check)?;
     let net = caches.transforms.network(cell, inputs, control)?;
     let normalisation = Normalisation { mean: inputs.preprocess.mean.clone(), std: inputs.preprocess.std.clone() };
     let calib = Calibration {
@@ -95,15 +98,18 @@ pub fn run_cell(
             labels: &inputs.calib.labels,
         },
     };
-    let model = caches.ranges.prepared(cell, &network, inputs)?;
+    let model = info_span!("starting ranges").in_scope(|| caches.ranges.prepared(cell, &network, inputs))?;
     caches.trim();
-    let model = reconstruct(model, &calib, &cell.recipe, cell.seed, control, traces)?;
+    let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, control, traces);
+    let model = info_span!("reconstruction").in_scope(train)?;
     // Scales are variables: what is not detached is kept for a gradient that nobody asks for.
     let quantized = |x: &Tensor| -> Result<Tensor> {
         model.units.iter().try_fold(x.clone(), |x, unit| Ok(unit.forward(&x, Mode::HARD)?.detach()))
     };
+    let span = info_span!("evaluation").entered();
     let calib_classes = predict(&inputs.calib, control, quantized)?;
     let test = evaluate(&inputs.test, control, quantized)?;
+    drop(span);
     let metrics = Metrics {
         fp_test_top1,
         test_top1: test.top1(),

@@ -10,6 +10,7 @@ use crate::recon::event::Control;
 use crate::rng::Stream;
 use crate::store::cache::Cache;
 use std::path::{Path, PathBuf};
+use tracing::info_span;
 
 /// Warmed-up networks in a folder, by everything that determines them.
 pub struct TransformCache {
@@ -41,6 +42,7 @@ impl TransformCache {
             return Ok(Some(untrained(config, images, stream)?));
         }
         let key = key(config, cell.seed, channels, inputs)?;
+        let _held = self.cache.hold(&key);
         if let Some(bytes) = self.cache.get(&key) {
             let net = untrained(config, images, stream)?;
             // What does not fit only costs a warm-up.
@@ -49,7 +51,7 @@ impl TransformCache {
                 return Ok(Some(net));
             }
         }
-        let net = warmed_up(config, images, stream, control)?;
+        let net = info_span!("warm-up").in_scope(|| warmed_up(config, images, stream, control))?;
         let bytes = safetensors::serialize(net.parameters.tensors()?, None)
             .map_err(|error| Error::Usage(format!("the transform network cannot be written: {error}")))?;
         self.cache.put(&key, &bytes);

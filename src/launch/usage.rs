@@ -1,29 +1,55 @@
 //! Time and memory of a run.
 
 use crate::store::record::Cost;
-use cpu_time::ProcessTime;
-use std::time::Instant;
+use cpu_time::{ProcessTime, ThreadTime};
+use std::time::{Duration, Instant};
 
 /// Measures from its creation on.
 pub struct Stopwatch {
     wall: Instant,
-    cpu: ProcessTime,
+    cpu: Cpu,
+}
+
+/// Processor time spent before.
+enum Cpu {
+    /// By the process.
+    Process(ProcessTime),
+    /// By the threads that compute here.
+    Threads(Duration),
 }
 
 impl Stopwatch {
     pub fn start() -> Self {
         // Linux: 5 resets the peak of the resident memory. Elsewhere, and without the right to, the peak is the process's.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
-        Self { wall: Instant::now(), cpu: ProcessTime::now() }
+        Self { wall: Instant::now(), cpu: Cpu::Process(ProcessTime::now()) }
+    }
+
+    /// For a computation beside others in this process, by threads of its own: those of the rayon pool that this thread belongs
+    /// to. Nobody can tell whose the process's memory is.
+    pub fn beside_others() -> Self {
+        Self { wall: Instant::now(), cpu: Cpu::Threads(threads_time()) }
     }
 
     pub fn cost(&self) -> Cost {
         Cost {
             wall_s: self.wall.elapsed().as_secs_f64(),
-            cpu_s: self.cpu.elapsed().as_secs_f64(),
-            peak_memory_bytes: peak_memory_bytes(),
+            cpu_s: match &self.cpu {
+                Cpu::Process(before) => before.elapsed(),
+                Cpu::Threads(before) => threads_time().saturating_sub(*before),
+            }
+            .as_secs_f64(),
+            peak_memory_bytes: match self.cpu {
+                Cpu::Process(_) => peak_memory_bytes(),
+                Cpu::Threads(_) => None,
+            },
         }
     }
+}
+
+/// Processor time of all threads of the current pool, since they began.
+fn threads_time() -> Duration {
+    rayon::broadcast(|_| ThreadTime::now().as_duration()).into_iter().sum()
 }
 
 /// Half of the memory that programs could still get (`MemAvailable` of Linux); no limit where the system does not tell.

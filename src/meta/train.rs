@@ -20,6 +20,7 @@ use crate::rng::{Purpose, Stream};
 use crate::store::record::{TermTrace, UnitTrace};
 use candle_core::{Tensor, Var};
 use std::time::Instant;
+use tracing::{info_span, trace_span};
 
 /// What the trace and the events of this phase are called.
 pub const PHASE: &str = "meta";
@@ -64,6 +65,7 @@ pub fn train(
         return Ok(());
     }
     let started = Instant::now();
+    let _span = info_span!("train", phase = PHASE).entered();
     let phase = Phase { iterations: meta.iterations, ..Phase::weights(recipe) };
     let unit = MetaUnit { model, index, phase: &phase, prefix: recipe.unit_input, meta, terms };
     let mut trace = UnitTrace::new(&model.units[index].unit.name, PHASE);
@@ -111,8 +113,8 @@ fn run(
             outer_masks: &keyed(0),
             target: None,
         };
-        let t_x = net.forward(&x, Statistics::Batch)?;
-        let parts = unit.parts(&sample, &t_x, Engine::Fused)?;
+        let t_x = trace_span!("transform").in_scope(|| net.forward(&x, Statistics::Batch))?;
+        let parts = trace_span!("meta-loss and gradients").in_scope(|| unit.parts(&sample, &t_x, Engine::Fused))?;
         let total: f64 = parts.iter().map(|part| part.weight * part.loss).sum();
         let diverged = parts.iter().find(|part| !part.loss.is_finite());
         if UnitTrace::is_due(t, meta.iterations) || diverged.is_some() {
@@ -127,7 +129,7 @@ fn run(
             let unit = format!("{}, meta-loss term {}", trace.unit, part.term.name);
             return Err(Error::Diverged { unit, iteration: t, value: part.loss });
         }
-        optimiser.step(&t_x, &parts, total)?;
+        trace_span!("update").in_scope(|| optimiser.step(&t_x, &parts, total))?;
         (control.observe)(Event::Step { phase: PHASE, iteration: t, iterations: meta.iterations, loss: total });
     }
     Ok(())

@@ -4,6 +4,7 @@ use super::kernel::{self, BLOCK};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 use std::sync::Mutex;
+use tracing::trace_span;
 
 const BETA_1: f64 = 0.9;
 const BETA_2: f64 = 0.999;
@@ -41,6 +42,7 @@ impl AdamState {
     /// Step number `t >= 1` with learning rate `lr`:
     /// `p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + 1e-8)`, as PyTorch computes it.
     pub fn step(&self, gradient: &Tensor, t: usize, lr: f64) -> Result<()> {
+        let _span = trace_span!("adam").entered();
         let t = t as i32;
         let step_size = lr / (1.0 - BETA_1.powi(t));
         let correction = (1.0 - BETA_2.powi(t)).sqrt();

@@ -3,6 +3,7 @@
 use super::kernel;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
+use tracing::trace_span;
 
 /// What was subtracted and divided by, per channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,6 +49,7 @@ pub fn batch_norm_train(
 impl BatchStatistics {
     /// Of every channel of `x` `(N, C, H, W)`.
     pub fn of(x: &Tensor) -> Result<Self> {
+        let _span = trace_span!("batch normalisation").entered();
         match x.dtype() {
             DType::F32 => kernel::with_slice::<f32, _>(x, |values| Ok(Self::of_values(values, x.dims4()?))),
             _ => kernel::with_slice::<f64, _>(x, |values| Ok(Self::of_values(values, x.dims4()?))),
@@ -166,6 +168,7 @@ impl CustomOp3 for BatchNormTrain {
         bias: &CpuStorage,
         bias_at: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("batch normalisation").entered();
         let (_, c, h, w) = x_at.shape().dims4()?;
         if weight_at.shape().elem_count() != c || bias_at.shape().elem_count() != c {
             bail!("batch-norm: {c} channels, {:?} weights, {:?} biases", weight_at.shape(), bias_at.shape());
@@ -195,6 +198,7 @@ impl CustomOp3 for BatchNormTrain {
         _y: &Tensor,
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let _span = trace_span!("batch normalisation, gradient").entered();
         let g = g.contiguous()?;
         let [g_x, g_weight, g_bias] = match x.dtype() {
             DType::F32 => self.gradients::<f32>(x, weight, &g)?,

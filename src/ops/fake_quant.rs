@@ -8,6 +8,7 @@ use crate::rng;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
+use tracing::trace_span;
 
 /// The quantizer's levels and what becomes of its gradients.
 #[derive(Clone, Debug)]
@@ -231,6 +232,7 @@ impl CustomOp2 for FakeQuant {
         s: &CpuStorage,
         s_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("fake quantization").entered();
         let x = kernel::slice(x, x_layout)?;
         self.mask.check(x.len())?;
         let y = self.forward(x, kernel::slice(s, s_layout)?[0]);
@@ -238,6 +240,7 @@ impl CustomOp2 for FakeQuant {
     }
 
     fn bwd(&self, x: &Tensor, scale: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let _span = trace_span!("fake quantization, gradient").entered();
         let scale_value = kernel::with_slice(scale, |scale: &[f32]| Ok(scale[0]))?;
         let g = g.contiguous()?;
         let (g_x, g_scale) =

@@ -5,12 +5,14 @@ use super::fake_quant::Mask;
 use super::kernel::{self, BLOCK};
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
+use tracing::trace_span;
 
 /// Rows `rows` of `selected` where the mask selects, of `others` elsewhere: QDrop's element-wise mixed unit input.
 ///
 /// Shapes: `selected` and `others` `(N, ...)`; result `(rows.len(), ...)`, over whose elements the mask is indexed.
 /// Gradient: none.
 pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -> Result<Tensor> {
+    let _span = trace_span!("rows of a mini-batch").entered();
     let mut shape = selected.dims().to_vec();
     if selected.shape() != others.shape() || rows.iter().any(|&row| row as usize >= shape[0]) {
         bail!("mix-rows: rows out of {:?}, or another shape than {:?}", selected.dims(), others.dims());

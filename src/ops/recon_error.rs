@@ -3,6 +3,7 @@
 use super::power::power;
 use super::{composed, kernel};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use tracing::trace_span;
 
 /// `mean over batch and positions of sum over channels of |weight * (y_q - y_fp)|^p`.
 ///
@@ -73,11 +74,13 @@ impl CustomOp1 for ReconError {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("reconstruction error").entered();
         let value = self.value(kernel::slice(storage, layout)?)?;
         Ok((CpuStorage::F32(vec![value]), Shape::from(())))
     }
 
     fn bwd(&self, y_q: &Tensor, _value: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = trace_span!("reconstruction error, gradient").entered();
         let upstream = grad.to_scalar::<f32>()?;
         let gradient = kernel::with_slice(y_q, |y| self.gradient(y, upstream))?;
         Ok(Some(Tensor::from_vec(gradient, y_q.shape(), y_q.device())?))

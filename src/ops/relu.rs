@@ -1,7 +1,8 @@
 //! Rectified linear units with gradient 0 on the bounds, as in PyTorch (Candle: 1 for `relu`, 1/2 for `clamp`).
 
 use super::{composed, kernel};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use tracing::trace_span;
 
 /// `min(max(x, 0), upper)`.
 ///
@@ -16,6 +17,14 @@ pub fn clipped_relu(x: &Tensor, upper: f32) -> Result<Tensor> {
 /// `max(x, 0)`; see [`clipped_relu`].
 pub fn relu(x: &Tensor) -> Result<Tensor> {
     clipped_relu(x, f32::INFINITY)
+}
+
+/// [`clipped_relu`] of `a + b` in one pass, bit for bit the same.
+pub fn clipped_relu_of_sum(a: &Tensor, b: &Tensor, upper: f32) -> Result<Tensor> {
+    match a.device().is_cpu() {
+        true => a.contiguous()?.apply_op2(&b.contiguous()?, SumRelu { upper }),
+        false => composed::clipped_relu(&(a + b)?, upper),
+    }
 }
 
 /// `t` where `0 < y < upper`, else 0: what [`clipped_relu`] with result `y` does to a tangent of its input.
@@ -38,6 +47,7 @@ impl CustomOp1 for ClippedRelu {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("relu").entered();
         let upper = self.upper;
         let y = match storage {
             CpuStorage::F64(_) => {
@@ -50,6 +60,46 @@ impl CustomOp1 for ClippedRelu {
 
     fn bwd(&self, _x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         Ok(Some(gate(grad, y, self.upper)?))
+    }
+}
+
+struct SumRelu {
+    upper: f32,
+}
+
+impl CustomOp2 for SumRelu {
+    fn name(&self) -> &'static str {
+        "clipped-relu of a sum"
+    }
+
+    fn cpu_fwd(
+        &self,
+        a: &CpuStorage,
+        a_layout: &Layout,
+        b: &CpuStorage,
+        b_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("relu").entered();
+        if a_layout.shape() != b_layout.shape() {
+            bail!("clipped-relu of a sum: {:?} and {:?}", a_layout.shape(), b_layout.shape());
+        }
+        let upper = self.upper;
+        let y = match a {
+            CpuStorage::F64(_) => {
+                let (a, b) = (kernel::slice(a, a_layout)?, kernel::slice(b, b_layout)?);
+                CpuStorage::F64(kernel::map2(a, b, |a: f64, b: f64| (a + b).max(0.0).min(upper.into())))
+            }
+            _ => {
+                let (a, b) = (kernel::slice(a, a_layout)?, kernel::slice(b, b_layout)?);
+                CpuStorage::F32(kernel::map2(a, b, |a: f32, b: f32| (a + b).max(0.0).min(upper)))
+            }
+        };
+        Ok((y, a_layout.shape().clone()))
+    }
+
+    fn bwd(&self, _a: &Tensor, _b: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gated = gate(grad, y, self.upper)?;
+        Ok((Some(gated.clone()), Some(gated)))
     }
 }
 
@@ -70,6 +120,7 @@ impl CustomOp2 for Gate {
         y: &CpuStorage,
         y_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("relu, gradient").entered();
         let upper = self.upper;
         let gated = match g {
             CpuStorage::F64(_) => {
@@ -87,5 +138,33 @@ impl CustomOp2 for Gate {
 
     fn bwd(&self, _g: &Tensor, y: &Tensor, _r: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((Some(grad.contiguous()?.apply_op2(y, Gate { upper: self.upper })?), None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::noise;
+    use candle_core::{DType, Var};
+
+    #[test]
+    fn a_rectified_sum_is_both_operations_bit_for_bit() {
+        for (dtype, upper) in [(DType::F32, f32::INFINITY), (DType::F32, 0.5), (DType::F64, 0.5)] {
+            let [a, b] = [1, 2].map(|seed| Var::from_tensor(&noise((3, 5, 7), seed, dtype)).unwrap());
+            let gradients = |together: bool| {
+                let y = match together {
+                    true => clipped_relu_of_sum(&a, &b, upper).unwrap(),
+                    false => clipped_relu(&(a.as_tensor() + b.as_tensor()).unwrap(), upper).unwrap(),
+                };
+                let store = (&y * noise((3, 5, 7), 3, dtype)).unwrap().sum_all().unwrap().backward().unwrap();
+                let values = |tensor: &Tensor| {
+                    tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
+                };
+                [values(&y), values(store.get(&a).unwrap()), values(store.get(&b).unwrap())]
+            };
+            assert_eq!(gradients(true), gradients(false), "{dtype:?} {upper}");
+        }
+        let [a, b] = [(2, 3), (3, 2)].map(|shape| noise(shape, 1, DType::F32));
+        assert!(clipped_relu_of_sum(&a, &b, 1.0).is_err());
     }
 }

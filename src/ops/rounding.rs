@@ -7,6 +7,7 @@ use super::power::{power, sigmoid};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::sync::{Arc, OnceLock};
+use tracing::trace_span;
 
 /// AdaRound's `zeta - gamma` and `gamma`: the sigmoid is stretched beyond 0 and 1 so that it can reach both.
 const STRETCH: f32 = 1.2;
@@ -35,11 +36,13 @@ impl CustomOp1 for StretchedSigmoid {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("soft rounding").entered();
         let r = kernel::map(kernel::slice(storage, layout)?, |alpha| STRETCH * sigmoid(alpha) + SHIFT);
         Ok((CpuStorage::F32(r), layout.shape().clone()))
     }
 
     fn bwd(&self, _alpha: &Tensor, r: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = trace_span!("soft rounding, gradient").entered();
         let grad = grad.contiguous()?;
         let g_alpha = kernel::with_slice(r, |r| {
             kernel::with_slice(&grad, |g| {
@@ -103,6 +106,7 @@ impl CustomOp2 for SoftWeight {
         s: &CpuStorage,
         s_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("soft rounding").entered();
         let (r, scale): (&[f32], &[f32]) = (kernel::slice(r, r_layout)?, kernel::slice(s, s_layout)?);
         let per_channel = self.per_channel(r.len(), scale.len())?;
         let mut w = vec![0f32; r.len()];
@@ -123,6 +127,7 @@ impl CustomOp2 for SoftWeight {
     }
 
     fn bwd(&self, r: &Tensor, scale: &Tensor, _w: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let _span = trace_span!("soft rounding, gradient").entered();
         let g = g.contiguous()?;
         let (g_r, g_scale) = kernel::with_slice(r, |r| {
             kernel::with_slice(scale, |scale| kernel::with_slice(&g, |g| self.backward(r, scale, g)))
@@ -190,6 +195,7 @@ impl CustomOp1 for Regulariser {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("rounding regulariser").entered();
         let r: &[f32] = kernel::slice(storage, layout)?;
         let (beta, weight) = (self.beta, self.weight);
         let mut gradient = vec![0f32; r.len()];
@@ -219,6 +225,7 @@ impl CustomOp1 for Regulariser {
     }
 
     fn bwd(&self, r: &Tensor, _value: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = trace_span!("rounding regulariser, gradient").entered();
         let Some(gradient) = self.gradient.get() else { bail!("rounding-regulariser: backward before forward") };
         let upstream = grad.to_scalar::<f32>()?;
         Ok(Some(Tensor::from_vec(kernel::map(gradient, |g| upstream * g), r.shape(), r.device())?))

@@ -5,6 +5,7 @@ use super::kernel::{lane_sum, slice, vectorised, with_slice};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
+use tracing::trace_span;
 
 /// Added to variances before their root is taken.
 const EPS: f64 = 1e-6;
@@ -109,11 +110,13 @@ impl CustomOp1 for StatisticsError {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("statistics error").entered();
         let value = self.value(slice(storage, layout)?);
         Ok((CpuStorage::F32(vec![value]), Shape::from(())))
     }
 
     fn bwd(&self, z: &Tensor, _value: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let _span = trace_span!("statistics error, gradient").entered();
         let upstream = grad.to_scalar::<f32>()?;
         let gradient = with_slice(z, |z| Ok(self.gradient(z, upstream)))?;
         Ok(Some(Tensor::from_vec(gradient, z.shape(), z.device())?))

@@ -12,6 +12,7 @@ use crate::ops::fake_quant::Mask;
 use crate::recon::recipe::{Prefix, RangeSearch, Recipe};
 use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
+use tracing::info_span;
 
 /// One unit with its quantizers; `unit` keeps the full-precision parameters.
 #[derive(Clone, Debug)]
@@ -152,6 +153,10 @@ impl Hooks for Pass<'_> {
     fn output(&self, node: usize, y: Tensor) -> Result<Tensor> {
         self.act(self.unit.placement.on_output[node], y, node, None)
     }
+
+    fn passes_on(&self, from: usize, to: usize) -> bool {
+        self.unit.placement.on_output[from].is_none() && self.unit.placement.on_input[to].iter().all(Option::is_none)
+    }
 }
 
 impl Weights<'_> {
@@ -182,6 +187,7 @@ impl Acts<'_> {
 impl QuantModel {
     /// Places the quantizers and searches the weights' scales; activation ranges come with [`Self::search_acts`].
     pub fn new(network: &Network, bits: Bits, setting: Setting, recipe: &Recipe) -> Result<Self> {
+        let _span = info_span!("weight scales").entered();
         let search = |weight: &Tensor, bits: u32| {
             let values = weight.flatten_all()?.to_vec1::<f32>()?;
             Ok(search_weight(&values, weight.dim(0)?, recipe.weight_search, bits))

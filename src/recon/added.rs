@@ -12,6 +12,7 @@ use crate::recon::recipe::{Prefix, Recipe};
 use crate::rng::{Purpose, Stream};
 use crate::store::record::UnitTrace;
 use candle_core::Tensor;
+use tracing::info_span;
 
 /// Where they come from.
 #[derive(Default)]
@@ -73,6 +74,7 @@ impl Added<'_> {
             train::train(transform, model, index, (originals, x_q), recipe, (stream, control), traces)?;
             images = transformed(transform, &images, control)?;
         }
+        let _span = info_span!("added images").entered();
         if let (Some(normalisation), false) = (self.normalisation, self.augment.is_empty()) {
             images = augmented(&images, self.augment, normalisation, stream.purpose(Purpose::Augment))?;
         }

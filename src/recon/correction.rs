@@ -15,6 +15,7 @@ use crate::store::record::UnitTrace;
 use candle_core::{Tensor, Var};
 use std::cell::RefCell;
 use std::time::Instant;
+use tracing::info_span;
 
 /// What the trace and the events of this phase are called.
 const PHASE: &str = "correction";
@@ -62,6 +63,7 @@ impl Correction {
         let layers = norms(unit)?;
         let Some(last) = layers.iter().rposition(Option::is_some) else { return Ok(x.clone()) };
         let started = Instant::now();
+        let _span = info_span!("train", phase = PHASE).entered();
         let mut trace = UnitTrace::new(&unit.name, PHASE);
         let objective = Objective { unit, layers: &layers, last: Source::Node(last), lambda: self.lambda };
         let outcome = self.run(&objective, x, control, &mut trace);

@@ -8,6 +8,7 @@ use crate::graph::forward::{FullPrecision, forward, through};
 use crate::ops::divergence::kl_divergence;
 use crate::quant::model::{Mode, QuantModel};
 use candle_core::{Tensor, Var};
+use tracing::info_span;
 
 /// Images per gradient; the divergence is a mean over them.
 const BATCH: usize = 32;
@@ -27,6 +28,7 @@ pub fn loss_weight(
     if recipe.loss != Loss::Fisher {
         return Ok(None);
     }
+    let _span = info_span!("Fisher information").entered();
     let n = x_fp.images()?;
     let mut weights = Collector::new(n, x_fp.memory());
     for start in (0..n).step_by(BATCH) {

@@ -28,6 +28,7 @@ use event::Control;
 use prediction::Prediction;
 use propagate::full_precision;
 use recipe::{Granularity, Prefix, Recipe, SearchPrefix};
+use tracing::info_span;
 use train::{Phase, Problem};
 
 /// What a network is quantized on.
@@ -81,6 +82,7 @@ pub fn searches_first(recipe: &Recipe) -> bool {
 
 /// Searches the activation ranges of the whole network at once, on the first of the calibration images.
 pub fn search_ranges(model: &mut QuantModel, images: &Tensor, recipe: &Recipe) -> Result<()> {
+    let _span = info_span!("activation ranges").entered();
     let mode = match recipe.act_search_prefix {
         SearchPrefix::FullPrecision => Mode::of_prefix(Prefix::FullPrecision),
         _ => Mode::HARD,
@@ -135,10 +137,11 @@ impl Reconstruction<'_> {
         let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
         let mut x_q = x_fp.clone();
         for index in 0..model.units.len() {
+            let _span = info_span!("unit", name = model.units[index].unit.name).entered();
             self.search_unit(&mut model.units[index], &x_q, &phase)?;
             let unit = &model.units[index];
             control.unit(index, model.units.len(), &unit.unit.name);
-            let y_fp = full_precision(&unit.unit, &x_fp, control)?;
+            let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(&unit.unit, &x_fp, control))?;
             let logits = logits.clone().filter(|_| judges);
             let rows = Rows { x_fp, x_q, y_fp, logits };
             if self.is_trained(unit) {
@@ -159,7 +162,10 @@ impl Reconstruction<'_> {
             drop(done);
             x_q = match recipe.unit_input {
                 Prefix::FullPrecision => y_fp.clone(),
-                Prefix::QuantizedWeights | Prefix::Quantized => read.map(control, |x| unit.forward(x, prefix))?,
+                Prefix::QuantizedWeights | Prefix::Quantized => {
+                    let _span = info_span!("quantized outputs").entered();
+                    read.map(control, |x| unit.forward(x, prefix))?
+                }
             };
             x_fp = y_fp;
         }
@@ -222,6 +228,7 @@ impl Reconstruction<'_> {
         if !recipe.quantize_acts || !recipe.act_search_prefix.waits() {
             return Ok(());
         }
+        let _span = info_span!("activation ranges").entered();
         let x = x_q.narrow(0, recipe.act_search_images.min(x_q.images()?))?;
         match self.is_trained(unit) && recipe.act_search_prefix == SearchPrefix::Reconstructed {
             true => phase.search_acts(unit, &x, recipe.act_search, self.stream.named(&unit.unit.name)),
@@ -258,7 +265,8 @@ impl Reconstruction<'_> {
         let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
         for (index, unit) in model.units.iter().enumerate() {
             control.unit(index, model.units.len(), &unit.unit.name);
-            let y_fp = full_precision(&unit.unit, &x_fp, control)?;
+            let _span = info_span!("unit", name = unit.unit.name).entered();
+            let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(&unit.unit, &x_fp, control))?;
             if self.is_trained(unit) {
                 let (x_fp, x_q) = (&x_fp, &x_fp);
                 let problem = Problem { unit, x_fp, x_q, y_fp: &y_fp, loss_weight: None, prediction: None };

@@ -15,6 +15,7 @@ use crate::rng::{Purpose, Stream, threshold};
 use crate::store::record::UnitTrace;
 use candle_core::{Tensor, Var};
 use std::time::Instant;
+use tracing::{info_span, trace_span};
 
 /// A unit and the cached activations around it, all `(N, ...)`.
 pub struct Problem<'a> {
@@ -218,13 +219,15 @@ impl<'a> Trainer<'a> {
     /// Step `t` (from 1): forward, backward, Adam.
     pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<StepLoss> {
         let phase = self.phase;
-        let losses = phase.losses(self.unit, t, batch, masks)?;
-        let gradients = losses.total.backward()?;
+        let losses = trace_span!("forward").in_scope(|| phase.losses(self.unit, t, batch, masks))?;
+        let gradients = trace_span!("backward").in_scope(|| losses.total.backward())?;
+        let span = trace_span!("update").entered();
         for (state, lr) in &self.parameters {
             if let Some(gradient) = gradients.get(state.var()) {
                 state.step(gradient, t, lr.at(t, phase.iterations))?;
             }
         }
+        drop(span);
         let scalar = |value: &Tensor| -> Result<f64> { Ok(f64::from(value.to_scalar::<f32>()?)) };
         let (error, total) = (scalar(&losses.error)?, scalar(&losses.total)?);
         let prediction = losses.prediction.as_ref().map(scalar).transpose()?;
@@ -246,6 +249,7 @@ pub fn train(
         return Ok(());
     }
     let started = Instant::now();
+    let _span = info_span!("train", phase = phase.name).entered();
     let mut trace = UnitTrace::new(&problem.unit.unit.name, phase.name);
     let outcome = run(&trainer, problem, stream, control, &mut trace);
     trace.wall_s = started.elapsed().as_secs_f64();
@@ -259,8 +263,8 @@ fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, 
     let sampler = Sampler { sampling: phase.sampling, images: problem.x_fp.images()?, batch: phase.batch, stream };
     for t in 1..=phase.iterations {
         control.check()?;
-        let batch =
-            problem.batch(&sampler.rows(t), phase.drop_input, stream.purpose(Purpose::DropInput).at(t as u64))?;
+        let drops = stream.purpose(Purpose::DropInput).at(t as u64);
+        let batch = trace_span!("mini-batch").in_scope(|| problem.batch(&sampler.rows(t), phase.drop_input, drops))?;
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
         let loss = trainer.step(t, &batch, &masks)?;
         let total = loss.total();

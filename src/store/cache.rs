@@ -4,7 +4,9 @@ use super::atomic;
 use super::removal::mark_used;
 use crate::assets::embedded::sha256;
 use sha2::{Digest, Sha256};
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of the checksum that an entry begins with.
 const CHECKSUM_BYTES: usize = 32;
@@ -15,11 +17,34 @@ const CHECKSUM_BYTES: usize = 32;
 /// again. Reading an entry marks it as used; the least recently used go first ([`super::removal::over_limit`]).
 pub struct Cache {
     folder: PathBuf,
+    /// Keys that some thread holds.
+    held: Mutex<HashSet<String>>,
+    released: Condvar,
+}
+
+/// A key that no other thread of this process holds until this is dropped.
+pub struct Held<'a> {
+    cache: &'a Cache,
+    key: String,
 }
 
 impl Cache {
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, held: Mutex::default(), released: Condvar::new() }
+    }
+
+    /// Waits until no other thread of this process holds `key`: who looks, computes and keeps while holding it does so once for
+    /// all cells that run at the same time.
+    pub fn hold(&self, key: &str) -> Held<'_> {
+        let is_held = |held: &mut HashSet<String>| !held.insert(key.to_string());
+        let held = self.released.wait_while(self.held(), is_held);
+        drop(held.unwrap_or_else(PoisonError::into_inner));
+        Held { cache: self, key: key.to_string() }
+    }
+
+    /// A set is whole whatever panicked.
+    fn held(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The content kept for `key`; `None` if there is none whose checksum is right.
@@ -46,10 +71,38 @@ impl Cache {
     }
 }
 
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.cache.held().remove(&self.key);
+        self.cache.released.notify_all();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::store::removal::over_limit;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn threads_that_need_the_same_compute_it_once_and_others_do_not_wait() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cache, computed) = (Cache::new(folder.path().to_path_buf()), AtomicUsize::new(0));
+        let _other = cache.hold("b");
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let _held = cache.hold("a");
+                    if cache.get("a").is_none() {
+                        computed.fetch_add(1, Ordering::Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                        cache.put("a", b"content");
+                    }
+                });
+            }
+        });
+        assert_eq!(computed.into_inner(), 1);
+    }
 
     #[test]
     fn what_is_kept_is_found_under_its_key_alone_and_not_when_damaged() {

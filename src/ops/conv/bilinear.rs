@@ -3,15 +3,21 @@
 //! With `<a, b> = sum(a * b)`, the three are the partial derivatives of one trilinear form
 //! `f(x, w, gy) = <gy, conv(x, w)>`: [`Forward`] to `gy`, [`InputGradient`] to `x`, [`WeightGradient`] to `w`.
 //! Given `g`, the gradient of a result, the gradients of its two arguments are therefore again partial derivatives of
-//! `f`, with `g` in the place of the third: no other formula appears below.
+//! `f`, with `g` in the place of the third: no other formula appears below, but the gate of a rectified result.
 
+use super::finish::Finish;
 use super::sizes::Sizes;
 use super::vector::Real;
 use super::{dense, depthwise, direct};
+use crate::ops::relu::gate;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use tracing::trace_span;
 
-/// `(x, w) -> conv(x, w)`, or `(x, w, bias) -> conv(x, w) + bias`.
-pub(super) struct Forward(pub Sizes);
+/// `(x, w) -> conv(x, w)`, or `(x, w, bias) -> conv(x, w) + bias`; then `min(max(., 0), upper)` if there is an `upper`.
+pub(super) struct Forward {
+    pub sizes: Sizes,
+    pub upper: Option<f32>,
+}
 
 /// `(gy, w) -> df/dx`.
 pub(super) struct InputGradient(pub Sizes);
@@ -39,22 +45,35 @@ impl Algorithm {
 }
 
 impl Forward {
+    /// The bilinear one.
+    fn linear(sizes: Sizes) -> Self {
+        Self { sizes, upper: None }
+    }
+
     fn compute<T: Real>(&self, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
-        match Algorithm::of(&self.0) {
-            Algorithm::Depthwise => depthwise::forward(&self.0, x, w, bias),
-            Algorithm::Direct => direct::forward(&self.0, x, w, bias),
-            Algorithm::Products => dense::forward(&self.0, x, w, bias),
+        let finish = Finish { bias, upper: self.upper.map(|upper| T::from_f64(upper.into())) };
+        match Algorithm::of(&self.sizes) {
+            Algorithm::Depthwise => depthwise::forward(&self.sizes, x, w, finish),
+            Algorithm::Direct => direct::forward(&self.sizes, x, w, finish),
+            Algorithm::Products => dense::forward(&self.sizes, x, w, finish),
         }
     }
 
     fn shape(&self) -> Shape {
-        (self.0.batch, self.0.c_out, self.0.out_h, self.0.out_w).into()
+        (self.sizes.batch, self.sizes.c_out, self.sizes.out_h, self.sizes.out_w).into()
+    }
+
+    /// The gradient to the sums with their bias, where the result is `y` and its gradient `g`.
+    fn to_sums(&self, y: &Tensor, g: &Tensor) -> Result<Tensor> {
+        match self.upper {
+            Some(upper) => gate(g, y, upper),
+            None => g.contiguous(),
+        }
     }
 
     fn gradients(&self, x: &Tensor, w: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let g = g.contiguous()?;
-        let gx = x.track_op().then(|| g.apply_op2(w, InputGradient(self.0))).transpose()?;
-        let gw = w.track_op().then(|| x.apply_op2(&g, WeightGradient(self.0))).transpose()?;
+        let gx = x.track_op().then(|| g.apply_op2(w, InputGradient(self.sizes))).transpose()?;
+        let gw = w.track_op().then(|| x.apply_op2(g, WeightGradient(self.sizes))).transpose()?;
         Ok((gx, gw))
     }
 }
@@ -65,6 +84,7 @@ impl CustomOp2 for Forward {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, w: &CpuStorage, w_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("convolution").entered();
         let y = match (x, w) {
             (CpuStorage::F32(x), CpuStorage::F32(w)) => {
                 CpuStorage::F32(self.compute(values(x, x_at)?, values(w, w_at)?, None))
@@ -77,8 +97,8 @@ impl CustomOp2 for Forward {
         Ok((y, self.shape()))
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        self.gradients(x, w, g)
+    fn bwd(&self, x: &Tensor, w: &Tensor, y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        self.gradients(x, w, &self.to_sums(y, g)?)
     }
 }
 
@@ -96,6 +116,7 @@ impl CustomOp3 for Forward {
         bias: &CpuStorage,
         bias_at: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("convolution").entered();
         let y = match (x, w, bias) {
             (CpuStorage::F32(x), CpuStorage::F32(w), CpuStorage::F32(b)) => {
                 CpuStorage::F32(self.compute(values(x, x_at)?, values(w, w_at)?, Some(values(b, bias_at)?)))
@@ -113,10 +134,11 @@ impl CustomOp3 for Forward {
         x: &Tensor,
         w: &Tensor,
         bias: &Tensor,
-        _y: &Tensor,
+        y: &Tensor,
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (gx, gw) = self.gradients(x, w, g)?;
+        let g = self.to_sums(y, g)?;
+        let (gx, gw) = self.gradients(x, w, &g)?;
         let gb = bias.track_op().then(|| g.sum((0, 2, 3))).transpose()?;
         Ok((gx, gw, gb))
     }
@@ -138,6 +160,7 @@ impl CustomOp2 for InputGradient {
     }
 
     fn cpu_fwd(&self, gy: &CpuStorage, gy_at: &Layout, w: &CpuStorage, w_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("convolution, input gradient").entered();
         let gx = match (gy, w) {
             (CpuStorage::F32(gy), CpuStorage::F32(w)) => {
                 CpuStorage::F32(self.compute(values(gy, gy_at)?, values(w, w_at)?))
@@ -152,7 +175,7 @@ impl CustomOp2 for InputGradient {
 
     fn bwd(&self, gy: &Tensor, w: &Tensor, _gx: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let g = g.contiguous()?;
-        let to_gy = gy.track_op().then(|| g.apply_op2(w, Forward(self.0))).transpose()?;
+        let to_gy = gy.track_op().then(|| g.apply_op2(w, Forward::linear(self.0))).transpose()?;
         let to_w = w.track_op().then(|| g.apply_op2(gy, WeightGradient(self.0))).transpose()?;
         Ok((to_gy, to_w))
     }
@@ -174,6 +197,7 @@ impl CustomOp2 for WeightGradient {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, gy: &CpuStorage, gy_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("convolution, weight gradient").entered();
         let gw = match (x, gy) {
             (CpuStorage::F32(x), CpuStorage::F32(gy)) => {
                 CpuStorage::F32(self.compute(values(x, x_at)?, values(gy, gy_at)?))
@@ -189,7 +213,7 @@ impl CustomOp2 for WeightGradient {
     fn bwd(&self, x: &Tensor, gy: &Tensor, _gw: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let g = g.contiguous()?;
         let to_x = x.track_op().then(|| gy.apply_op2(&g, InputGradient(self.0))).transpose()?;
-        let to_gy = gy.track_op().then(|| x.apply_op2(&g, Forward(self.0))).transpose()?;
+        let to_gy = gy.track_op().then(|| x.apply_op2(&g, Forward::linear(self.0))).transpose()?;
         Ok((to_x, to_gy))
     }
 }

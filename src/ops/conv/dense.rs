@@ -1,5 +1,6 @@
 //! Convolution and its two gradients as matrix products, one per image and group, parallel over the batch.
 
+use super::finish::Finish;
 use super::im2col::{fold_add, unfold};
 use super::matrix::{Matrix, Store, multiply};
 use super::sizes::Sizes;
@@ -9,14 +10,14 @@ use rayon::prelude::*;
 /// Partial sums of the weight gradient; fixed, so that the order of additions does not depend on the thread count.
 const PARTS: usize = 8;
 
-/// `y = conv(x, w) + bias`.
-pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+/// `y = finish(conv(x, w))`.
+pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T>) -> Vec<T> {
     let mut y = vec![T::zero(); sizes.batch * sizes.out_image()];
     let images = y.par_chunks_exact_mut(sizes.out_image()).zip(x.par_chunks_exact(sizes.in_image()));
     images.for_each_init(
         || columns_buffer(sizes),
         |columns, (y, x)| {
-            let store = match bias {
+            let store = match finish.bias {
                 Some(bias) => {
                     y.chunks_exact_mut(sizes.out_pixels()).zip(bias).for_each(|(channel, b)| channel.fill(*b));
                     Store::Add
@@ -27,6 +28,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T
                 let columns = unfolded(sizes, of_group(sizes, x, group), columns);
                 multiply(y, store, weight_of_group(sizes, w, group), columns);
             }
+            finish.rectify(y);
         },
     );
     y

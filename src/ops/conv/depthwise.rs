@@ -1,5 +1,6 @@
 //! Depthwise convolution (one filter per channel) and its two gradients, as sums of shifted vectors (see [`super::flat`]).
 
+use super::finish::Finish;
 use super::flat::Flat;
 use super::shifted::{shifted_dots, shifted_sum};
 use super::sizes::Sizes;
@@ -12,8 +13,8 @@ const CHANNELS: usize = 8;
 /// Pixels of images that share one pass of dot products: sums over longer vectors spend less time on their ends.
 const GROUP: usize = 8192;
 
-/// `y = conv(x, w) + bias`.
-pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+/// `y = finish(conv(x, w))`.
+pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T>) -> Vec<T> {
     let flat = Flat::new(sizes, 1);
     let offsets: Vec<usize> = (0..sizes.taps()).map(|tap| flat.offset(tap)).collect();
     let mut y = vec![T::zero(); sizes.batch * sizes.out_image()];
@@ -24,7 +25,8 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T
             let channel = i % sizes.c_in;
             flat.fill(0, x, input);
             shifted_sum(output, input, &offsets, &w[channel * sizes.taps()..][..sizes.taps()]);
-            flat.compact(0, output, bias.map_or(T::zero(), |bias| bias[channel]), y);
+            flat.compact(0, output, finish.bias_of(channel), y);
+            finish.rectify(y);
         },
     );
     y

@@ -5,6 +5,7 @@
 //! unfolded matrix is the input itself, from an offset on. The gradient to the input is the same product with other
 //! weights and offsets; the gradient to the weight is a dot product of long vectors for each weight.
 
+use super::finish::Finish;
 use super::flat::Flat;
 use super::sizes::Sizes;
 use super::tile::{CHANNELS, Panels, add_dots, multiply_panel};
@@ -27,8 +28,8 @@ pub(super) fn suits(sizes: &Sizes) -> bool {
     sizes.taps() > 1 && few.contains(&sizes.c_in_of_group()) && few.contains(&sizes.c_out_of_group())
 }
 
-/// `y = conv(x, w) + bias`.
-pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T]>) -> Vec<T> {
+/// `y = finish(conv(x, w))`.
+pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T>) -> Vec<T> {
     let flat = Flat::new(sizes, images_together(sizes, PIXELS_OF_PRODUCT, sizes.batch.div_ceil(GROUPS)));
     let rows = unfolded_rows(sizes, &flat);
     let filters: Vec<Panels<T>> = w
@@ -47,7 +48,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T
                     multiply_panel(output, flat.span(), panel, &rows, input);
                     let channels = panel_channels(sizes.c_out_of_group(), group, first);
                     for (channel, output) in channels.zip(output.chunks_exact(flat.span())) {
-                        let bias = bias.map_or(T::zero(), |bias| bias[channel]);
+                        let bias = finish.bias_of(channel);
                         for (image, y) in y.chunks_exact_mut(sizes.out_image()).enumerate() {
                             let y = &mut y[channel * sizes.out_pixels()..][..sizes.out_pixels()];
                             flat.compact(image, output, bias, y);
@@ -55,6 +56,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], bias: Option<&[T
                     }
                 }
             }
+            finish.rectify(y);
         },
     );
     y

@@ -11,6 +11,7 @@ mod bilinear;
 mod dense;
 mod depthwise;
 mod direct;
+mod finish;
 mod flat;
 mod im2col;
 mod matrix;
@@ -22,6 +23,7 @@ mod tile;
 mod vector;
 
 use super::composed::{self, Sliding};
+use super::relu::clipped_relu;
 use crate::error::{Error, Result};
 use bilinear::{Forward, InputGradient, WeightGradient};
 use candle_core::{DType, Device, Tensor};
@@ -44,6 +46,15 @@ pub struct Geometry {
 ///
 /// On other devices this is Candle's own convolution, or for several groups one without a loop over them.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Tensor> {
+    convolve(x, w, bias, geometry, None)
+}
+
+/// [`clipped_relu`] of [`conv2d`] in one pass over the output, bit for bit the same.
+pub fn conv2d_relu(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, upper: f32) -> Result<Tensor> {
+    convolve(x, w, bias, geometry, Some(upper))
+}
+
+fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, upper: Option<f32>) -> Result<Tensor> {
     let sizes = Sizes::new(x.dims4()?, w.dims4()?, geometry)?;
     if let Some(bias) = bias
         && bias.dims() != [sizes.c_out]
@@ -58,20 +69,24 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry)
             _ if sizes.is_depthwise() => composed::depthwise_conv2d(x, w, sliding)?,
             _ => composed::grouped_conv2d(x, w, groups, sliding)?,
         };
-        return match bias {
-            Some(bias) => Ok(y.broadcast_add(&bias.reshape((1, sizes.c_out, 1, 1))?)?),
-            None => Ok(y),
+        let y = match bias {
+            Some(bias) => y.broadcast_add(&bias.reshape((1, sizes.c_out, 1, 1))?)?,
+            None => y,
         };
+        return Ok(match upper {
+            Some(upper) => clipped_relu(&y, upper)?,
+            None => y,
+        });
     }
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     match bias {
         Some(bias) => {
             check_dtypes(&[&x, &w, bias])?;
-            Ok(x.apply_op3(&w, &bias.contiguous()?, Forward(sizes))?)
+            Ok(x.apply_op3(&w, &bias.contiguous()?, Forward { sizes, upper })?)
         }
         None => {
             check_dtypes(&[&x, &w])?;
-            Ok(x.apply_op2(&w, Forward(sizes))?)
+            Ok(x.apply_op2(&w, Forward { sizes, upper })?)
         }
     }
 }

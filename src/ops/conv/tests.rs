@@ -314,3 +314,26 @@ fn what_does_not_fit_is_an_error() {
     assert!(weight_gradient(&x.narrow(0, 0, 1).unwrap(), &gy, (3, 3), good).is_err());
     assert!(weight_gradient(&x, &gy, (3, 3), Geometry { groups: 0, ..good }).is_err());
 }
+
+#[test]
+fn a_rectified_convolution_is_both_operations_bit_for_bit() {
+    for case in network_cases() {
+        for (dtype, upper) in [(DType::F32, f32::INFINITY), (DType::F32, 0.5), (DType::F64, 0.5)] {
+            let (x, w, bias) = case.tensors(dtype);
+            let [x, w, bias] = [x, w, bias].map(|tensor| Var::from_tensor(&tensor).unwrap());
+            let gradients = |bias: Option<&Tensor>, together: bool| {
+                let y = match together {
+                    true => conv2d_relu(&x, &w, bias, case.geometry, upper).unwrap(),
+                    false => clipped_relu(&conv2d(&x, &w, bias, case.geometry).unwrap(), upper).unwrap(),
+                };
+                let gy = noise(y.dims4().unwrap(), 4, dtype);
+                let store = (&y * gy).unwrap().sum_all().unwrap().backward().unwrap();
+                let of = |var: &Var| store.get(var).map(values);
+                (values(&y), of(&x), of(&w), bias.and_then(|bias| store.get(bias).map(values)))
+            };
+            for bias in [Some(bias.as_tensor()), None] {
+                assert_eq!(gradients(bias, true), gradients(bias, false), "{case:?} {dtype:?} {upper}");
+            }
+        }
+    }
+}

@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType, bail}
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use std::sync::Arc;
+use tracing::trace_span;
 
 /// Planes handed to a worker at once: one plane is too little work for a task.
 const PLANES: usize = 8;
@@ -174,6 +175,7 @@ impl CustomOp1 for Select {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, at: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("max pooling").entered();
         let Some((start, end)) = at.contiguous_offsets() else { bail!("max_pool2d of a view") };
         let y = match x {
             CpuStorage::F32(x) => CpuStorage::F32(self.compute(&x[start..end])),
@@ -195,6 +197,7 @@ impl CustomOp1 for PutBack {
     }
 
     fn cpu_fwd(&self, y: &CpuStorage, at: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("max pooling, gradient").entered();
         let Some((start, end)) = at.contiguous_offsets() else { bail!("max_pool2d gradient of a view") };
         let x = match y {
             CpuStorage::F32(y) => CpuStorage::F32(self.compute(&y[start..end])),

@@ -1,0 +1,60 @@
+//! How many cells a user wants at the same time.
+
+use crate::error::{Error, Result};
+use crate::experiment::Cell;
+use crate::launch::{Loader, fastest_jobs};
+use crate::recon::event::Control;
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicBool;
+
+/// `--jobs`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// As many as a measurement finds fastest.
+    Auto,
+    Count(NonZeroUsize),
+}
+
+/// A number from 1 on, or `auto`.
+pub fn parse(text: &str) -> Result<Wanted, String> {
+    match text {
+        "auto" => Ok(Wanted::Auto),
+        _ => text.parse().map(Wanted::Count).map_err(|_| "it is a number from 1 on, or auto".to_string()),
+    }
+}
+
+impl Wanted {
+    /// How many of `pending` cells, the first of them `cell`, run at the same time; says what was measured unless `quiet`.
+    ///
+    /// Errors: several on a GPU.
+    pub fn count(
+        self,
+        cell: Option<&Cell>,
+        loader: &mut Loader,
+        pending: usize,
+        (cancelled, quiet): (&AtomicBool, bool),
+    ) -> Result<usize> {
+        let is_cpu = loader.device_name() == "cpu";
+        match (self, cell) {
+            (Wanted::Count(count), _) if count.get() > 1 && !is_cpu => Err(Error::Usage(format!(
+                "--jobs {count}: a GPU computes one cell at a time; --devices names several of them"
+            ))),
+            (Wanted::Count(count), _) => Ok(count.get().min(pending).max(1)),
+            (Wanted::Auto, Some(cell)) if is_cpu && pending > 1 && rayon::current_num_threads() > 1 => {
+                let inputs = loader.inputs(cell)?;
+                let control = Control { observe: &|_| (), cancelled };
+                let jobs = fastest_jobs(cell, &inputs, pending, &control)?;
+                if !quiet {
+                    let speed = if jobs.count > 1 {
+                        format!(", {:.2} times as fast as one", jobs.speed)
+                    } else {
+                        String::new()
+                    };
+                    eprintln!("{} of {pending} cells at a time{speed}", jobs.count);
+                }
+                Ok(jobs.count)
+            }
+            (Wanted::Auto, _) => Ok(1),
+        }
+    }
+}
