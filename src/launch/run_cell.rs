@@ -102,10 +102,7 @@ pub fn run_cell(
     caches.trim();
     let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, control, traces);
     let model = info_span!("reconstruction").in_scope(train)?;
-    // Scales are variables: what is not detached is kept for a gradient that nobody asks for.
-    let quantized = |x: &Tensor| -> Result<Tensor> {
-        model.units.iter().try_fold(x.clone(), |x, unit| Ok(unit.forward(&x, Mode::HARD)?.detach()))
-    };
+    let quantized = |x: &Tensor| model.units.iter().try_fold(x.clone(), |x, unit| unit.forward(&x, Mode::HARD));
     let span = info_span!("evaluation").entered();
     let calib_classes = predict(&inputs.calib, control, quantized)?;
     let test = evaluate(&inputs.test, control, quantized)?;

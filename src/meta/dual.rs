@@ -116,7 +116,7 @@ impl DualPass<'_> {
         let Some(site) = site else { return Ok(x) };
         let mask = match self.acts {
             Acts::FullPrecision => return Ok(x),
-            Acts::Quantized => Mask::All,
+            Acts::Quantized | Acts::Fixed => Mask::All,
             Acts::Dropped(masks) => masks.mask(node, slot),
         };
         let quantizer = &self.unit.acts[site];

@@ -54,6 +54,11 @@ impl ActQuantizer {
         Ok(fake_quant(x, &self.scale, self.fake_quant(x, mask)?)?)
     }
 
+    /// Quantizes all of `x`; no gradient flows to the scale.
+    pub fn forward_fixed(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(fake_quant(x, &self.scale.as_detached_tensor(), self.fake_quant(x, Mask::All)?)?)
+    }
+
     /// The operation that [`Self::forward`] applies to `x`.
     pub fn fake_quant(&self, x: &Tensor, mask: Mask) -> Result<FakeQuant> {
         let Some(levels) = self.levels else {

@@ -52,6 +52,8 @@ pub enum Weights<'a> {
 pub enum Acts<'a> {
     FullPrecision,
     Quantized,
+    /// Quantized, without a gradient to the scales: what no gradient needs makes room as a pass goes on.
+    Fixed,
     /// Quantized where the masks say, full precision elsewhere.
     Dropped(&'a dyn Masks),
 }
@@ -64,7 +66,7 @@ pub trait Masks {
 
 impl Mode<'_> {
     /// The finished quantized network.
-    pub const HARD: Mode<'static> = Mode { weights: Weights::Hard, acts: Acts::Quantized };
+    pub const HARD: Mode<'static> = Mode { weights: Weights::Hard, acts: Acts::Fixed };
 
     /// The pass that computes the prefix of later units.
     pub fn of_prefix(prefix: Prefix) -> Mode<'static> {
@@ -179,6 +181,7 @@ impl Acts<'_> {
         match self {
             Acts::FullPrecision => Ok(x),
             Acts::Quantized => quantizer.forward(&x, Mask::All),
+            Acts::Fixed => quantizer.forward_fixed(&x),
             Acts::Dropped(masks) => quantizer.forward(&x, masks.mask(node, slot)),
         }
     }
