@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
-use crate::launch::{Loader, fastest_jobs};
+use crate::launch::{Loader, fastest_jobs, sensible_memory_bytes};
 use crate::recon::event::Control;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicBool;
 /// `--jobs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// As many as a measurement finds fastest.
+    /// As many as a measurement finds fastest, of those that fit into half of the free memory.
     Auto,
     Count(NonZeroUsize),
 }
@@ -41,9 +41,11 @@ impl Wanted {
             ))),
             (Wanted::Count(count), _) => Ok(count.get().min(pending).max(1)),
             (Wanted::Auto, Some(cell)) if is_cpu && pending > 1 && rayon::current_num_threads() > 1 => {
+                let free = sensible_memory_bytes();
+                let fit = free.checked_div(loader.peak_bytes(cell, free)?).unwrap_or(1) as usize;
                 let inputs = loader.inputs(cell)?;
                 let control = Control { observe: &|_| (), cancelled };
-                let jobs = fastest_jobs(cell, &inputs, pending, &control)?;
+                let jobs = fastest_jobs(cell, &inputs, pending.min(fit).max(1), &control)?;
                 if !quiet {
                     let speed = if jobs.count > 1 {
                         format!(", {:.2} times as fast as one", jobs.speed)

@@ -1,9 +1,11 @@
 //! `harness plan`.
 
 use super::Exit;
+use super::bytes;
 use super::session::{GridArgs, Session};
 use crate::error::Result;
 use crate::experiment::State;
+use crate::launch::sensible_memory_bytes;
 use candle_core::Device;
 
 #[derive(clap::Args)]
@@ -12,9 +14,10 @@ pub struct Args {
     grid: GridArgs,
 }
 
-/// Lists every cell with its id and state.
+/// Lists every cell with its id and state, and how much memory it will take.
 pub fn plan(args: &Args) -> Result<Exit> {
-    let session = Session::open(&args.grid, &Device::Cpu)?;
+    let mut session = Session::open(&args.grid, &Device::Cpu)?;
+    let width = session.plan.iter().map(|planned| planned.id.to_string().len()).max().unwrap_or(0);
     for planned in &session.plan {
         let why = match &planned.state {
             State::Failed(error) => format!("  {error}"),
@@ -24,7 +27,14 @@ pub fn plan(args: &Args) -> Result<Exit> {
             }
             State::Done | State::Missing => String::new(),
         };
-        say!("{:8} {}{why}", planned.state.name(), planned.id);
+        let memory = match planned.state {
+            State::Done => String::new(),
+            _ => {
+                format!("  about {}", bytes::shown(session.loader.peak_bytes(&planned.cell, sensible_memory_bytes())?))
+            }
+        };
+        let line = format!("{:8} {:width$}{memory}{why}", planned.state.name(), planned.id.to_string());
+        say!("{}", line.trim_end());
     }
     let done = session.plan.iter().filter(|planned| planned.state == State::Done).count();
     say!("{} cells, {done} done", session.plan.len());

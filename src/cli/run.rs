@@ -27,7 +27,7 @@ pub struct Args {
     #[command(flatten)]
     devices: DeviceArgs,
     /// How many cells to run at the same time on the CPU, with the same results, or `auto`: as many as a short measurement
-    /// finds fastest. The threads are divided among them.
+    /// finds fastest, and the memory holds. The threads are divided among them.
     #[arg(long, value_name = "N|auto", default_value = "1", env = "HARNESS_JOBS", value_parser = jobs::parse, conflicts_with = "devices")]
     jobs: jobs::Wanted,
     /// How much of the activations of calibration images is kept in memory, such as 4GiB; the rest goes to a file in the cache

@@ -113,6 +113,11 @@ impl ImageSet {
         (self.preprocess.channels(), height, width)
     }
 
+    /// Bytes of images that this keeps in memory.
+    pub(super) fn memory_bytes(&self) -> u64 {
+        self.source.memory_bytes()
+    }
+
     /// The largest label, where it is known without reading every image.
     pub(super) fn largest_label(&self) -> Option<u32> {
         self.source.largest_label()

@@ -51,6 +51,13 @@ pub struct Data {
     is_shuffled: bool,
 }
 
+impl Data {
+    /// Bytes of images in memory, whether used or not.
+    pub fn memory_bytes(&self) -> u64 {
+        self.pool.memory_bytes() + self.test.memory_bytes()
+    }
+}
+
 /// Which images of the pool a cell calibrates on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {

@@ -77,6 +77,14 @@ impl Source {
         }
     }
 
+    /// Bytes of images in memory.
+    pub fn memory_bytes(&self) -> u64 {
+        match self {
+            Source::Memory(stored) => stored.levels.len() as u64,
+            Source::Files(_) | Source::Shards(_) => 0,
+        }
+    }
+
     /// Whether that hash covers the content of the images.
     pub fn is_hashed_whole(&self) -> bool {
         matches!(self, Source::Memory(_))

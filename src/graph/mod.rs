@@ -1,10 +1,12 @@
 //! The network as data: units of nodes, and the passes over them.
 //!
-//! An architecture file ([`crate::arch`]) lists nodes; [`forward`] interprets them; [`fold_bn`] rewrites them.
+//! An architecture file ([`crate::arch`]) lists nodes; [`forward`] interprets them; [`fold_bn`] rewrites them; [`shapes`] says how
+//! large their values are.
 
 pub mod fold_bn;
 pub mod forward;
 mod op;
+pub mod shapes;
 mod state_dict;
 mod unit;
 

@@ -33,7 +33,7 @@ impl Evaluation {
 pub fn evaluate(set: &ImageSet, control: &Control, network: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Evaluation> {
     let (_, height, width) = set.size();
     let mut evaluation = Evaluation { classes: Vec::new(), labels: Vec::new(), skipped: 0 };
-    for batch in set.batches(batch_size(height, width)) {
+    for batch in set.batches(eval_batch(height, width)) {
         control.check()?;
         let batch = batch?;
         if let Some(images) = &batch.images {
@@ -54,7 +54,7 @@ pub fn evaluate(set: &ImageSet, control: &Control, network: impl Fn(&Tensor) -> 
 /// The class with the largest logit for each image of `split`; `network` maps `(N, C, H, W)` to logits `(N, classes)`.
 pub fn predict(split: &Split, control: &Control, network: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<u32>> {
     let (n, _, height, width) = split.images.dims4()?;
-    let size = batch_size(height, width);
+    let size = eval_batch(height, width);
     let mut classes = Vec::with_capacity(n);
     for start in (0..n).step_by(size) {
         control.check()?;
@@ -64,7 +64,8 @@ pub fn predict(split: &Split, control: &Control, network: impl Fn(&Tensor) -> Re
     Ok(classes)
 }
 
-fn batch_size(height: usize, width: usize) -> usize {
+/// Images per forward pass at this size.
+pub fn eval_batch(height: usize, width: usize) -> usize {
     (EVAL_PIXELS / (height * width).max(1)).clamp(1, EVAL_BATCH)
 }
 

@@ -1,5 +1,6 @@
 //! What a cell starts from: network, calibration sample, test split. Loaded once per process, however many cells share it.
 
+use super::memory::Footprint;
 use crate::arch::{self, ArchSpec};
 use crate::assets::checkpoint::{Card, Checkpoint, load_weights};
 use crate::assets::hub::Hub;
@@ -35,6 +36,7 @@ pub struct Loader {
     samples: HashMap<SampleKey, Sample>,
     /// The images of the last sample: those of ImageNet take 600 MB.
     calib: Option<(SampleKey, Split)>,
+    footprints: HashMap<(CheckpointKey, DataKey), Footprint>,
 }
 
 type CheckpointKey = (String, String, String);
@@ -59,6 +61,7 @@ impl Loader {
             data: HashMap::new(),
             samples: HashMap::new(),
             calib: None,
+            footprints: HashMap::new(),
         }
     }
 
@@ -90,6 +93,20 @@ impl Loader {
         let (test, preprocess) = (data.test.clone(), data.preprocess.clone());
         let (sample, calib) = (self.sample(cell)?, self.calibration(cell)?);
         Ok(Inputs { network, calib, sample, test, preprocess, hashes, card })
+    }
+
+    /// What `cell` will take of the memory, in bytes, with at most `memory_bytes` of activations ([`Footprint::peak_bytes`]).
+    pub fn peak_bytes(&mut self, cell: &Cell, memory_bytes: u64) -> Result<u64> {
+        let key = (checkpoint_key(cell), self.data_key(cell)?);
+        if !self.footprints.contains_key(&key) {
+            let checkpoint = self.checkpoint(cell)?.clone();
+            let network = arch::load(arch_of(cell)?, checkpoint, &self.device)?;
+            let data = self.data(cell)?;
+            let (channels, height, width) = data.test.size();
+            let footprint = Footprint::new(&network, [channels, height, width], data.memory_bytes())?;
+            self.footprints.insert(key.clone(), footprint);
+        }
+        Ok(self.footprints[&key].peak_bytes(cell, memory_bytes))
     }
 
     /// The file that the weights of `cell` were loaded from; one on the Hub has its commit.

@@ -69,6 +69,9 @@ pub fn assert_contains(text: &str, parts: &[&str]) {
 #[test]
 fn a_grid_runs_once_reports_and_explains_itself() {
     let bench = Bench::new(GRID);
+    let plan = bench.harness(&["plan", "grid.toml"]);
+    assert_eq!(plan.stdout.matches("  about ").count(), 2, "{}", plan.stdout);
+    assert!(plan.stdout.lines().next().unwrap().ends_with("MiB"), "{}", plan.stdout);
     let dry = bench.harness(&["run", "grid.toml", "--dry-run"]);
     assert_contains(&dry.stdout, &["resnet20-w4a4-rtn-s0-", "2 of 2 cells would run"]);
     assert!(!bench.path().join("results").exists());
@@ -105,6 +108,7 @@ fn a_grid_runs_once_reports_and_explains_itself() {
         &bench.harness(&["plan", "grid.toml"]).stdout,
         &["done     resnet20-w4a4-rtn-s0", "2 cells, 2 done"],
     );
+    assert!(!bench.harness(&["plan", "grid.toml"]).stdout.contains("about"));
     let changed = GRID.replace("iterations = 3", "iterations = 4");
     std::fs::write(bench.path().join("changed.toml"), changed).unwrap();
     let why = bench.harness(&["why", "resnet20-w4a4-genie-m", "--grid", "changed.toml"]);
