@@ -9,13 +9,13 @@ use candle_core::{Device, Tensor};
 use metaaug::arch::{self, ArchSpec};
 use metaaug::assets::checkpoint::load_weights;
 use metaaug::assets::hub::Hub;
-use metaaug::assets::source::EMBEDDED;
+use metaaug::assets::source::{EMBEDDED, MADE_UP};
 use metaaug::data;
-use metaaug::experiment::{Bits, Setting};
+use metaaug::experiment::{Bits, Experiment, Options, Setting};
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::graph::forward::through;
 use metaaug::graph::{Network, Op, Source};
-use metaaug::launch::Stopwatch;
+use metaaug::launch::{Caches, Loader, Stopwatch, eval_batch, run_cell, sensible_memory_bytes};
 use metaaug::meta::config::{Meta, Terms, Transform};
 use metaaug::meta::train::{self as meta_train, Originals, Trainable};
 use metaaug::meta::warm_up::untrained;
@@ -32,6 +32,10 @@ use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+
+/// That of the harness.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 static CANCELLED: AtomicBool = AtomicBool::new(false);
 const CONTROL: Control = Control { observe: &|_| (), cancelled: &CANCELLED };
@@ -73,8 +77,9 @@ fn spec(name: &str) -> &'static ArchSpec {
 
 fn load(name: &str) -> Network {
     let spec = spec(name);
-    arch::load(spec, load_weights(EMBEDDED, spec, "fashion-mnist", &Device::Cpu, &Hub::silent()).unwrap(), &Device::Cpu)
-        .unwrap()
+    let weights = |from, dataset| load_weights(from, spec, dataset, &Device::Cpu, &Hub::silent());
+    let checkpoint = weights(EMBEDDED, "fashion-mnist").or_else(|_| weights(MADE_UP, "imagenet")).unwrap();
+    arch::load(spec, checkpoint, &Device::Cpu).unwrap()
 }
 
 fn answer(request: &Request, network: &Network) -> Value {
@@ -84,6 +89,7 @@ fn answer(request: &Request, network: &Network) -> Value {
         "evaluate" => evaluate(request, network),
         "search" => search(request, network),
         "meta" => meta(request, network),
+        "cell" => cell(request),
         other => panic!("no task {other}"),
     }
 }
@@ -107,7 +113,7 @@ fn peak() -> Value {
 /// The nodes of every unit after folding, with the sizes of their weights, so that the peer builds the same.
 fn structure(network: &Network) -> Value {
     let folded = fold_bn(network, recipe(network, "qdrop").batch_norm).unwrap();
-    let mut x = images(1);
+    let mut x = images(network, 1);
     let units: Vec<Value> = folded
         .units
         .iter()
@@ -146,7 +152,12 @@ fn structure(network: &Network) -> Value {
     json!({ "units": units })
 }
 
-fn images(n: usize) -> Tensor {
+/// Images that the network takes: of the embedded data set, or random ones of 224 x 224.
+fn images(network: &Network, n: usize) -> Tensor {
+    let channels = network.units[0].nodes[0].op.weight().unwrap().dim(1).unwrap();
+    if channels == 3 {
+        return Tensor::randn(0f32, 1.0, (n, 3, 224, 224), &Device::Cpu).unwrap();
+    }
     let data = data::find("fashion-mnist").unwrap().load(&data::Request::default(), &Device::Cpu).unwrap();
     data.calibration(n, 0).unwrap().images
 }
@@ -169,7 +180,7 @@ fn position(model: &QuantModel, unit: &str) -> usize {
 
 /// Milliseconds per iteration of QDrop's reconstruction of one unit on 128 images, the regulariser on.
 fn reconstruct(request: &Request, network: &Network) -> Value {
-    let images = images(128);
+    let images = images(network, 128);
     let recipe = Recipe { iterations: request.n, round_warmup: 0.0, ..recipe(network, "qdrop") };
     let model = quantized(network, &recipe, &images);
     let index = position(&model, &request.unit);
@@ -191,15 +202,35 @@ fn prefix(model: &QuantModel, index: usize, images: &Tensor) -> Tensor {
     model.units[..index].iter().fold(images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap().detach())
 }
 
-/// Milliseconds of a pass of `n` images in batches of 250 through the quantized network.
+/// Milliseconds of a pass of `n` images through the quantized network, in batches as large as those of an evaluation.
 fn evaluate(request: &Request, network: &Network) -> Value {
-    let images = images(request.n);
+    let images = images(network, request.n);
+    let batch = eval_batch(images.dim(2).unwrap(), images.dim(3).unwrap());
     let model = quantized(network, &recipe(network, "qdrop"), &images.narrow(0, 0, 64).unwrap());
     let started = Instant::now();
-    for start in (0..request.n).step_by(250) {
-        prefix(&model, model.units.len(), &images.narrow(0, start, 250.min(request.n - start)).unwrap());
+    for start in (0..request.n).step_by(batch) {
+        prefix(&model, model.units.len(), &images.narrow(0, start, batch.min(request.n - start)).unwrap());
     }
     json!({ "ms": milliseconds(started) })
+}
+
+/// Milliseconds of a cell of QDrop on 1,024 images with `n` iterations per unit, nothing remembered but the full-precision
+/// accuracy.
+fn cell(request: &Request) -> Value {
+    let grid = format!(
+        "name = \"cell\"\n[base]\narch = \"{}\"\ndataset = \"fashion-mnist\"\nmethod = \"qdrop\"\nbits = \"W2A2\"\n\
+         calib-images = 1024\nrecipe = {{ iterations = {} }}\n",
+        request.arch, request.n
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("cell.toml"), grid).unwrap();
+    let cell = Experiment::read(&folder.path().join("cell.toml"), &Options::default()).unwrap().cells.remove(0);
+    let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
+    let caches = Caches::new(folder.path(), sensible_memory_bytes());
+    caches.full_precision.accuracy(&inputs, &CONTROL).unwrap();
+    let started = Instant::now();
+    let result = run_cell(&cell, &inputs, &caches, &CONTROL, &mut Vec::new()).unwrap();
+    json!({ "ms": milliseconds(started), "test_top1": result.metrics.test_top1 })
 }
 
 /// Milliseconds of Genie's search for the weight scales of the whole network at 2 bits, mean of `n`.
@@ -222,7 +253,7 @@ fn search(request: &Request, network: &Network) -> Value {
 
 /// Milliseconds per iteration of MetaAug's training of a UNet of base 8 and depth 2 for one unit, and peak memory.
 fn meta(request: &Request, network: &Network) -> Value {
-    let images = images(128);
+    let images = images(network, 128);
     let recipe = Recipe { round_warmup: 0.0, ..recipe(network, "metaaug") };
     let model = quantized(network, &recipe, &images);
     let index = position(&model, &request.unit);

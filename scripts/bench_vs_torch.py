@@ -3,6 +3,9 @@
 
     pip install torch higher            # CPU builds do
     scripts/bench_vs_torch.py [--arch resnet20] [--threads 2] [--rounds 5] [--markdown results/bench/resnet20.md]
+    scripts/bench_vs_torch.py --arch resnet20 --only cell        # minutes: one whole cell of QDrop on each side
+
+Any architecture will do: those without embedded weights take made-up ones and random images of 224 x 224.
 
 PyTorch does what the published codes do (QDrop's reconstruction step, Genie's search, MetaAug's step with `higher`),
 written with the same operations, on networks of the same structure with random weights; `benches/peer.rs` is the other
@@ -24,7 +27,8 @@ def arguments():
     parser.add_argument("--arch", default="resnet20")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only", choices=["reconstruct", "evaluate", "search", "meta"], help="one of the tables")
+    parser.add_argument("--only", choices=["reconstruct", "evaluate", "search", "meta", "cell"], help="one of the tables")
+    parser.add_argument("--cell", action="store_true", help="a whole cell too: 1,024 images, 1,000 iterations per unit")
     parser.add_argument("--markdown", help="where to write the tables")
     return parser.parse_args()
 
@@ -125,7 +129,20 @@ class Unit(torch.nn.Module):
         q = (getattr(self, f"floor{index}") + h + zero).clamp(0, 2**BITS - 1) - zero
         return scale * q
 
+    def search_act(self, x, site):
+        """QDrop's: the threshold of 100 with the least error."""
+        high, best = 2**BITS - 1, math.inf
+        for i in range(1, 101):
+            scale = x.max() * i / 100 / high
+            error = (((x / scale).round().clamp(0, high) * scale - x).abs().pow(2.4)).mean()
+            if error < best:
+                best = error
+                self.act[site].fill_(scale.item())
+
     def quantize_act(self, x, site, mode):
+        if mode == "search":
+            self.search_act(x, site)
+            return x
         scale, high = self.act[site], 2**BITS - 1
         if self.outputs:
             factor = 1 / math.sqrt(x.numel() * high)
@@ -136,7 +153,7 @@ class Unit(torch.nn.Module):
         return torch.where(torch.rand_like(x) < 0.5, q, x) if mode == "soft" else q
 
     def forward(self, x, mode):
-        """`mode`: full, hard, or soft (soft rounding, half of the activations dropped)."""
+        """`mode`: full, hard, soft (soft rounding, half of the activations dropped), or search (full, and finds ranges)."""
         values, places = [], set(self.places())
         for index, node in enumerate(self.nodes):
             inputs = [x if source == -1 else values[source] for source in node["inputs"]]
@@ -146,7 +163,7 @@ class Unit(torch.nn.Module):
                         inputs[slot] = self.quantize_act(inputs[slot], self.site(index, slot), mode)
             y, kind = inputs[0], node["kind"]
             if "weight" in node:
-                weight = getattr(self, f"weight{index}") if mode == "full" else self.quantized(index, mode)
+                weight = getattr(self, f"weight{index}") if mode in ("full", "search") else self.quantized(index, mode)
                 bias = getattr(self, f"bias{index}")
             if kind == "conv":
                 stride, padding, groups = node["geometry"]
@@ -215,19 +232,23 @@ def timed(work, n):
 
 
 def torch_reconstruct(unit, n):
-    """QDrop's step: gather and mix the inputs, forward, loss, backward, two Adams, a cosine schedule."""
     x_fp, x_q = torch.randn(128, *unit.input), torch.randn(128, *unit.input)
     with torch.no_grad():
         y_fp = unit(x_fp, "full")
+    return timed(qdrop_step(unit, x_fp, x_q, y_fp, n + 1), n)
+
+
+def qdrop_step(unit, x_fp, x_q, y_fp, iterations):
+    """QDrop's step: gather and mix the inputs, forward, loss, backward, two Adams, a cosine schedule."""
     rounding = torch.optim.Adam(unit.alpha.parameters(), lr=1e-3)
     optimisers = [rounding]
     if len(unit.act):
         acts = torch.optim.Adam(unit.act.parameters(), lr=4e-5)
         optimisers.append(acts)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(acts, n + 1)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(acts, iterations)
 
     def step():
-        rows = torch.randint(0, 128, (BATCH,))
+        rows = torch.randint(0, len(x_fp), (BATCH,))
         q, fp = x_q[rows], x_fp[rows]
         x = torch.where(torch.rand_like(q) < 0.5, q, fp)
         loss = (unit(x, "soft") - y_fp[rows]).abs().pow(2).sum(1).mean()
@@ -242,41 +263,63 @@ def torch_reconstruct(unit, n):
             schedule.step()
         float(loss.detach())
 
-    return timed(step, n)
+    return step
 
 
-def torch_evaluate(units, images):
+def evaluate(units, x, batch):
+    with torch.no_grad():
+        for start in range(0, len(x), batch):
+            through(units, x[start : start + batch], "hard").argmax(1)
+
+
+def torch_evaluate(units, images, batch):
     x = torch.randn(images, *units[0].input)
+    return timed(lambda: evaluate(units, x, batch), 1)
 
-    def evaluate():
+
+def torch_cell(units, images, iterations, test_images):
+    """A cell as QDrop's code goes about it: every unit's inputs are computed from the images on, 32 at a time, in full
+    precision and quantized. One run, in milliseconds."""
+    calib, test = torch.randn(images, *units[0].input), torch.randn(test_images, *units[0].input)
+    started = time.perf_counter()
+    search_weights(units)
+    with torch.no_grad():
+        through(units, calib[:256], "search")
+    for index, unit in enumerate(units):
+        cached = [[], [], []]
         with torch.no_grad():
-            for start in range(0, images, 250):
-                through(units, x[start : start + 250], "hard").argmax(1)
+            for x in calib.split(32):
+                fp = through(units[:index], x, "full")
+                for values, value in zip(cached, (fp, through(units[:index], x, "hard"), unit(fp, "full"))):
+                    values.append(value)
+        step = qdrop_step(unit, *[torch.cat(values) for values in cached], iterations)
+        for _ in range(iterations):
+            step()
+    evaluate(units, test, 64)
+    return (time.perf_counter() - started) * 1e3
 
-    return timed(evaluate, 1)
+
+def search_weights(units):
+    """Genie's `init_scale`: 100 candidate ranges per channel, one pass over the weight each."""
+    for unit in units:
+        for index, node in enumerate(unit.nodes):
+            if "weight" not in node:
+                continue
+            flat = getattr(unit, f"weight{index}").flatten(1)
+            best = torch.full((flat.shape[0],), 1e10)
+            scale, zero = torch.zeros_like(best), torch.zeros_like(best)
+            for ratio in torch.arange(1.0, 0.0, -0.01):
+                low, high = flat.min(1).values * ratio, flat.max(1).values * ratio
+                delta = (high - low) / (2**BITS - 1)
+                point = (-low / delta).round()
+                q = ((flat / delta[:, None]).round() + point[:, None]).clamp(0, 2**BITS - 1) - point[:, None]
+                score = (flat - q * delta[:, None]).abs().pow(2.4).mean(1)
+                scale, zero = torch.where(score < best, delta, scale), torch.where(score < best, point, zero)
+                best = torch.minimum(score, best)
 
 
 def torch_search(units):
-    """Genie's `init_scale`: 100 candidate ranges per channel, one pass over the weight each."""
-
-    def search():
-        for unit in units:
-            for index, node in enumerate(unit.nodes):
-                if "weight" not in node:
-                    continue
-                flat = getattr(unit, f"weight{index}").flatten(1)
-                best = torch.full((flat.shape[0],), 1e10)
-                scale, zero = torch.zeros_like(best), torch.zeros_like(best)
-                for ratio in torch.arange(1.0, 0.0, -0.01):
-                    low, high = flat.min(1).values * ratio, flat.max(1).values * ratio
-                    delta = (high - low) / (2**BITS - 1)
-                    point = (-low / delta).round()
-                    q = ((flat / delta[:, None]).round() + point[:, None]).clamp(0, 2**BITS - 1) - point[:, None]
-                    score = (flat - q * delta[:, None]).abs().pow(2.4).mean(1)
-                    scale, zero = torch.where(score < best, delta, scale), torch.where(score < best, point, zero)
-                    best = torch.minimum(score, best)
-
-    return timed(search, 1)
+    return timed(lambda: search_weights(units), 1)
 
 
 class UNet(torch.nn.Module):
@@ -397,6 +440,7 @@ def main():
     harness = Harness(ARGUMENTS.threads)
     described = harness.ask(task="structure", arch=arch)["units"]
     by_outputs = [Unit(unit, outputs=True) for unit in described]
+    is_small = described[0]["input"][1] < 64
     peak = harness.ask(task="peak")["gflops"]
     with open("/proc/cpuinfo") as lines:
         cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
@@ -418,7 +462,7 @@ def main():
         table("One reconstruction iteration (QDrop, W2A2, batch 32)", ["unit", "ours ms", "torch ms", "ratio", "GFLOP/s", "of peak"])
         sums = [0.0, 0.0]
         for unit in by_outputs:
-            n = 20
+            n = 20 if is_small else 5
             ours, theirs = alternate(
                 rounds,
                 lambda: harness.ask(task="reconstruct", arch=arch, unit=unit.name, n=n)["ms"],
@@ -431,15 +475,23 @@ def main():
         row("all units", f"{sums[0]:.1f}", f"{sums[1]:.1f}", f"{sums[0] / sums[1]:.2f}", "", "")
     if wanted("evaluate") or wanted("search"):
         table("Whole network", ["work", "ours ms", "torch ms", "ratio"])
+        images, batch = (1000, 250) if is_small else (100, 50)
         both = {
-            "evaluate": ("1,000 images, W2A2", lambda: torch_evaluate(by_outputs, 1000), 1000),
+            "evaluate": (f"{images:,} images, W2A2", lambda: torch_evaluate(by_outputs, images, batch), images),
             "search": ("weight scales, 2 bits", lambda: torch_search(by_outputs), 1),
         }
         for task, (title, theirs, n) in both.items():
             if wanted(task):
                 ours, theirs = alternate(rounds, lambda: harness.ask(task=task, arch=arch, n=n)["ms"], theirs)
                 row(title, f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}")
-    if wanted("meta"):
+    if ARGUMENTS.cell or ARGUMENTS.only == "cell":
+        title = "One cell of QDrop at W2A2: 1,024 images, 1,000 iterations per unit, 10,000 test images; one run each"
+        table(title, ["", "ours s", "torch s", "ratio"])
+        ours = harness.ask(task="cell", arch=arch, n=1000)["ms"] / 1e3
+        theirs = torch_cell(by_outputs, 1024, 1000, 10_000) / 1e3
+        row("search, reconstruction, evaluation", f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}")
+    # `higher` keeps the graph of a whole network: at 224 x 224 that is more memory than most machines have.
+    if wanted("meta") and is_small:
         title = "One iteration of MetaAug (UNet of base 8, depth 2; batches of 32 and 64; norms of three terms)"
         table(title, ["unit", "ours ms", "higher ms", "ratio", "ours peak MB", "higher peak MB"])
         by_inputs = [Unit(unit, outputs=False) for unit in described]
