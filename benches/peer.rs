@@ -5,13 +5,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod steps;
+
 use candle_core::{Device, Tensor};
-use metaaug::arch::{self, ArchSpec};
-use metaaug::assets::checkpoint::load_weights;
 use metaaug::assets::hub::Hub;
-use metaaug::assets::source::{EMBEDDED, MADE_UP};
-use metaaug::data;
-use metaaug::experiment::{Bits, Experiment, Options, Setting};
+use metaaug::experiment::{Experiment, Options};
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::graph::forward::through;
 use metaaug::graph::{Network, Op, Source};
@@ -19,26 +17,19 @@ use metaaug::launch::{Caches, Loader, Stopwatch, eval_batch, run_cell, sensible_
 use metaaug::meta::config::{Meta, Terms, Transform};
 use metaaug::meta::train::{self as meta_train, Originals, Trainable};
 use metaaug::meta::warm_up::untrained;
-use metaaug::methods;
-use metaaug::quant::model::{Mode, QuantModel};
 use metaaug::quant::range_search::search_weight;
 use metaaug::recon::activations::{Activations, Memory};
-use metaaug::recon::event::Control;
 use metaaug::recon::recipe::Recipe;
-use metaaug::recon::train::{Phase, Problem, train};
 use metaaug::rng::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
+use steps::{CONTROL, QdropSteps, images, load, position, prefix, quantized, recipe, spec};
 
 /// That of the harness.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-static CANCELLED: AtomicBool = AtomicBool::new(false);
-const CONTROL: Control = Control { observe: &|_| (), cancelled: &CANCELLED };
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -69,17 +60,6 @@ fn main() {
         println!("{answer}");
         std::io::stdout().flush().unwrap();
     }
-}
-
-fn spec(name: &str) -> &'static ArchSpec {
-    arch::find(name).unwrap_or_else(|| panic!("no architecture {name}"))
-}
-
-fn load(name: &str) -> Network {
-    let spec = spec(name);
-    let weights = |from, dataset| load_weights(from, spec, dataset, &Device::Cpu, &Hub::silent());
-    let checkpoint = weights(EMBEDDED, "fashion-mnist").or_else(|_| weights(MADE_UP, "imagenet")).unwrap();
-    arch::load(spec, checkpoint, &Device::Cpu).unwrap()
 }
 
 fn answer(request: &Request, network: &Network) -> Value {
@@ -152,54 +132,14 @@ fn structure(network: &Network) -> Value {
     json!({ "units": units })
 }
 
-/// Images that the network takes: of the embedded data set, or random ones of 224 x 224.
-fn images(network: &Network, n: usize) -> Tensor {
-    let channels = network.units[0].nodes[0].op.weight().unwrap().dim(1).unwrap();
-    if channels == 3 {
-        return Tensor::randn(0f32, 1.0, (n, 3, 224, 224), &Device::Cpu).unwrap();
-    }
-    let data = data::find("fashion-mnist").unwrap().load(&data::Request::default(), &Device::Cpu).unwrap();
-    data.calibration(n, 0).unwrap().images
-}
-
-fn recipe(network: &Network, method: &str) -> Recipe {
-    (methods::find(method).unwrap().recipe)(spec(network.arch))
-}
-
-/// The network at W2A2, its ranges searched on `images`.
-fn quantized(network: &Network, recipe: &Recipe, images: &Tensor) -> QuantModel {
-    let folded = fold_bn(network, recipe.batch_norm).unwrap();
-    let mut model = QuantModel::new(&folded, Bits { w: 2, a: 2 }, Setting::Qdrop, recipe).unwrap();
-    model.search_acts(images, recipe.act_search, Mode::HARD).unwrap();
-    model
-}
-
-fn position(model: &QuantModel, unit: &str) -> usize {
-    model.units.iter().position(|other| other.unit.name == unit).unwrap_or_else(|| panic!("no unit {unit}"))
-}
-
-/// Milliseconds per iteration of QDrop's reconstruction of one unit on 128 images, the regulariser on.
+/// Milliseconds per iteration of QDrop's reconstruction of one unit.
 fn reconstruct(request: &Request, network: &Network) -> Value {
-    let images = images(network, 128);
-    let recipe = Recipe { iterations: request.n, round_warmup: 0.0, ..recipe(network, "qdrop") };
-    let model = quantized(network, &recipe, &images);
-    let index = position(&model, &request.unit);
-    let x_fp = through(model.units[..index].iter().map(|unit| &unit.unit), &images).unwrap();
-    let x_q = prefix(&model, index, &images);
-    let unit = &model.units[index];
-    let y_fp = through(std::iter::once(&unit.unit), &x_fp).unwrap();
-    let [x_fp, x_q, y_fp] = [x_fp, x_q, y_fp].map(|tensor| Activations::new(&tensor, &Memory::unlimited()));
-    let (x_fp, x_q, y_fp) = (&x_fp, &x_q, &y_fp);
-    let problem = Problem { unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
+    let step = QdropSteps::new(network, &request.unit);
     let watch = Stopwatch::start();
     let started = Instant::now();
-    train(&problem, &Phase::weights(&recipe), Stream::new(0), &CONTROL, &mut Vec::new()).unwrap();
+    step.run(request.n);
     let ms = milliseconds(started) / request.n as f64;
     json!({ "ms": ms, "peak_bytes": watch.cost().peak_memory_bytes })
-}
-
-fn prefix(model: &QuantModel, index: usize, images: &Tensor) -> Tensor {
-    model.units[..index].iter().fold(images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap().detach())
 }
 
 /// Milliseconds of a pass of `n` images through the quantized network, in batches as large as those of an evaluation.

@@ -232,7 +232,8 @@ def timed(work, n):
 
 
 def torch_reconstruct(unit, n):
-    x_fp, x_q = torch.randn(128, *unit.input), torch.randn(128, *unit.input)
+    images = 128 if math.prod(unit.input) < 150_000 else 64
+    x_fp, x_q = torch.randn(images, *unit.input), torch.randn(images, *unit.input)
     with torch.no_grad():
         y_fp = unit(x_fp, "full")
     return timed(qdrop_step(unit, x_fp, x_q, y_fp, n + 1), n)

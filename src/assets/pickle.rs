@@ -46,8 +46,8 @@ pub fn parse(path: &str, bytes: &[u8], device: &Device) -> Result<HashMap<String
     let problem = |what: String| Error::content(path, what);
     if bytes.starts_with(BARE_PICKLE) {
         return Err(problem(format!(
-            "a PyTorch file of before version 1.6; write it anew: python -c \"import torch; torch.save(torch.load('{path}', \
-             map_location='cpu'), '{path}')\""
+            "a PyTorch file of before version 1.6; write it anew: python -c \"import torch; \
+             torch.save(torch.load('{path}', map_location='cpu', weights_only=True), 'new.pth')\""
         )));
     }
     let broken = |error: &dyn std::fmt::Display| {

@@ -1,0 +1,103 @@
+//! Steps of the computation, set up for the benchmarks.
+
+#![allow(dead_code, reason = "each benchmark uses its part")]
+
+use candle_core::{Device, Tensor};
+use metaaug::arch::{self, ArchSpec};
+use metaaug::assets::checkpoint::load_weights;
+use metaaug::assets::hub::Hub;
+use metaaug::assets::source::{EMBEDDED, MADE_UP};
+use metaaug::data;
+use metaaug::experiment::{Bits, Setting};
+use metaaug::graph::Network;
+use metaaug::graph::fold_bn::fold_bn;
+use metaaug::graph::forward::through;
+use metaaug::methods;
+use metaaug::quant::model::{Mode, QuantModel};
+use metaaug::recon::activations::{Activations, Memory};
+use metaaug::recon::event::Control;
+use metaaug::recon::recipe::{RangeSearch, Recipe};
+use metaaug::recon::train::{Phase, Problem, train};
+use metaaug::rng::Stream;
+use std::sync::atomic::AtomicBool;
+
+static CANCELLED: AtomicBool = AtomicBool::new(false);
+pub const CONTROL: Control = Control { observe: &|_| (), cancelled: &CANCELLED };
+
+pub fn spec(name: &str) -> &'static ArchSpec {
+    arch::find(name).unwrap_or_else(|| panic!("no architecture {name}"))
+}
+
+pub fn load(name: &str) -> Network {
+    let spec = spec(name);
+    let weights = |from, dataset| load_weights(from, spec, dataset, &Device::Cpu, &Hub::silent());
+    let checkpoint = weights(EMBEDDED, "fashion-mnist").or_else(|_| weights(MADE_UP, "imagenet")).unwrap();
+    arch::load(spec, checkpoint, &Device::Cpu).unwrap()
+}
+
+/// Images that the network takes: of the embedded data set, or random ones of 224 x 224.
+pub fn images(network: &Network, n: usize) -> Tensor {
+    if channels(network) == 3 {
+        return Tensor::randn(0f32, 1.0, (n, 3, 224, 224), &Device::Cpu).unwrap();
+    }
+    let data = data::find("fashion-mnist").unwrap().load(&data::Request::default(), &Device::Cpu).unwrap();
+    data.calibration(n, 0).unwrap().images
+}
+
+/// Of its images.
+fn channels(network: &Network) -> usize {
+    network.units[0].nodes[0].op.weight().unwrap().dim(1).unwrap()
+}
+
+pub fn recipe(network: &Network, method: &str) -> Recipe {
+    (methods::find(method).unwrap().recipe)(spec(network.arch))
+}
+
+/// The network at W2A2; its ranges are the whole ones of `images`, on which no time depends.
+pub fn quantized(network: &Network, recipe: &Recipe, images: &Tensor) -> QuantModel {
+    let folded = fold_bn(network, recipe.batch_norm).unwrap();
+    let mut model = QuantModel::new(&folded, Bits { w: 2, a: 2 }, Setting::Qdrop, recipe).unwrap();
+    model.search_acts(images, RangeSearch::MinMax, Mode::HARD).unwrap();
+    model
+}
+
+pub fn position(model: &QuantModel, unit: &str) -> usize {
+    model.units.iter().position(|other| other.unit.name == unit).unwrap_or_else(|| panic!("no unit {unit}"))
+}
+
+pub fn prefix(model: &QuantModel, index: usize, images: &Tensor) -> Tensor {
+    model.units[..index].iter().fold(images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap())
+}
+
+/// QDrop's reconstruction of one unit at W2A2 on 128 images, or 64 large ones, the regulariser on.
+pub struct QdropSteps {
+    model: QuantModel,
+    index: usize,
+    recipe: Recipe,
+    x_fp: Activations,
+    x_q: Activations,
+    y_fp: Activations,
+}
+
+impl QdropSteps {
+    pub fn new(network: &Network, unit: &str) -> Self {
+        let images = images(network, if channels(network) == 3 { 64 } else { 128 });
+        let recipe = Recipe { round_warmup: 0.0, ..recipe(network, "qdrop") };
+        let model = quantized(network, &recipe, &images);
+        let index = position(&model, unit);
+        let x_fp = through(model.units[..index].iter().map(|unit| &unit.unit), &images).unwrap();
+        let x_q = prefix(&model, index, &images);
+        let y_fp = through(std::iter::once(&model.units[index].unit), &x_fp).unwrap();
+        let [x_fp, x_q, y_fp] = [x_fp, x_q, y_fp].map(|tensor| Activations::new(&tensor, &Memory::unlimited()));
+        Self { model, index, recipe, x_fp, x_q, y_fp }
+    }
+
+    /// So many iterations.
+    pub fn run(&self, iterations: usize) {
+        let (x_fp, x_q, y_fp) = (&self.x_fp, &self.x_q, &self.y_fp);
+        let unit = &self.model.units[self.index];
+        let problem = Problem { unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
+        let phase = Phase { iterations, ..Phase::weights(&self.recipe) };
+        train(&problem, &phase, Stream::new(0), &CONTROL, &mut Vec::new()).unwrap();
+    }
+}
