@@ -449,7 +449,7 @@ def main():
         f"# {arch} beside PyTorch",
         "",
         f"{cpu}, {ARGUMENTS.threads} threads; PyTorch {torch.__version__.split('+')[0]}; fastest of {rounds} rounds in alternation; "
-        f"a matrix product of 1024 x 1024 reaches {peak:.0f} GFLOP/s. Made by `scripts/bench_vs_torch.py --arch {arch}`.",
+        f"a matrix product of 1024 x 1024 reaches {peak:.0f} GFLOP/s. Made by `scripts/bench_vs_torch.py --arch {arch}{' --cell' if ARGUMENTS.cell else ''}`.",
     ]
 
     def table(title, head):
