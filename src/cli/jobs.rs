@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
-use crate::launch::{Loader, fastest_jobs, sensible_memory_bytes};
+use crate::launch::{Jobs, Loader, fastest_jobs, sensible_memory_bytes};
 use crate::recon::event::Control;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
@@ -41,22 +41,32 @@ impl Wanted {
             ))),
             (Wanted::Count(count), _) => Ok(count.get().min(pending).max(1)),
             (Wanted::Auto, Some(cell)) if is_cpu && pending > 1 && rayon::current_num_threads() > 1 => {
-                let free = sensible_memory_bytes();
-                let fit = free.checked_div(loader.peak_bytes(cell, free)?).unwrap_or(1) as usize;
-                let inputs = loader.inputs(cell)?;
-                let control = Control { observe: &|_| (), cancelled };
-                let jobs = fastest_jobs(cell, &inputs, pending.min(fit).max(1), &control)?;
-                if !quiet {
-                    let speed = if jobs.count > 1 {
-                        format!(", {:.2} times as fast as one", jobs.speed)
-                    } else {
-                        String::new()
-                    };
-                    eprintln!("{} of {pending} cells at a time{speed}", jobs.count);
+                match measured(cell, loader, pending, cancelled) {
+                    Ok(jobs) if jobs.count > 1 && !quiet => {
+                        eprintln!(
+                            "{} of {pending} cells at a time, {:.2} times as fast as one",
+                            jobs.count, jobs.speed
+                        );
+                        Ok(jobs.count)
+                    }
+                    Ok(jobs) => Ok(jobs.count),
+                    Err(Error::Interrupted) => Err(Error::Interrupted),
+                    Err(error) => {
+                        // The cell will say so in its record, and the others go on.
+                        eprintln!("warning: one cell at a time, since nothing could be measured: {error}");
+                        Ok(1)
+                    }
                 }
-                Ok(jobs.count)
             }
             (Wanted::Auto, _) => Ok(1),
         }
     }
+}
+
+/// The fastest number of cells at the same time, of those that fit into half of the free memory.
+fn measured(cell: &Cell, loader: &mut Loader, pending: usize, cancelled: &AtomicBool) -> Result<Jobs> {
+    let free = sensible_memory_bytes();
+    let fit = free.checked_div(loader.peak_bytes(cell, free)?).unwrap_or(1) as usize;
+    let control = Control { observe: &|_| (), cancelled };
+    fastest_jobs(cell, &loader.inputs(cell)?, pending.min(fit).max(1), &control)
 }

@@ -29,9 +29,11 @@ pub fn plan(args: &Args) -> Result<Exit> {
         };
         let memory = match planned.state {
             State::Done => String::new(),
-            _ => {
-                format!("  about {}", bytes::shown(session.loader.peak_bytes(&planned.cell, sensible_memory_bytes())?))
-            }
+            // A network that does not fit its images is a failed cell when it runs, and no reason to list nothing.
+            _ => match session.loader.peak_bytes(&planned.cell, sensible_memory_bytes()) {
+                Ok(peak) => format!("  about {}", bytes::shown(peak)),
+                Err(_) => String::new(),
+            },
         };
         let line = format!("{:8} {:width$}{memory}{why}", planned.state.name(), planned.id.to_string());
         say!("{}", line.trim_end());
