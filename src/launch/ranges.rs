@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Raised when a search, the passes before it or the placement of quantizers change.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 
 /// Ranges in a folder, by everything that determines them.
 pub struct RangeCache {

@@ -8,7 +8,7 @@
 use super::finish::Finish;
 use super::sizes::Sizes;
 use super::vector::Real;
-use super::{dense, depthwise, direct};
+use super::{dense, depthwise, direct, gathered};
 use crate::ops::relu::gate;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use tracing::trace_span;
@@ -25,10 +25,11 @@ pub(super) struct InputGradient(pub Sizes);
 /// `(x, gy) -> df/dw`.
 pub(super) struct WeightGradient(pub Sizes);
 
-/// Which of the three ways is fastest.
+/// Which of the four ways is fastest.
 enum Algorithm {
     Depthwise,
     Direct,
+    Gathered,
     Products,
 }
 
@@ -38,6 +39,8 @@ impl Algorithm {
             Algorithm::Depthwise
         } else if direct::suits(sizes) {
             Algorithm::Direct
+        } else if gathered::suits(sizes) {
+            Algorithm::Gathered
         } else {
             Algorithm::Products
         }
@@ -55,6 +58,7 @@ impl Forward {
         match Algorithm::of(&self.sizes) {
             Algorithm::Depthwise => depthwise::forward(&self.sizes, x, w, finish),
             Algorithm::Direct => direct::forward(&self.sizes, x, w, finish),
+            Algorithm::Gathered => gathered::forward(&self.sizes, x, w, finish),
             Algorithm::Products => dense::forward(&self.sizes, x, w, finish),
         }
     }
@@ -149,6 +153,7 @@ impl InputGradient {
         match Algorithm::of(&self.0) {
             Algorithm::Depthwise => depthwise::input_gradient(&self.0, gy, w),
             Algorithm::Direct => direct::input_gradient(&self.0, gy, w),
+            Algorithm::Gathered => gathered::input_gradient(&self.0, gy, w),
             Algorithm::Products => dense::input_gradient(&self.0, gy, w),
         }
     }
@@ -186,6 +191,7 @@ impl WeightGradient {
         match Algorithm::of(&self.0) {
             Algorithm::Depthwise => depthwise::weight_gradient(&self.0, x, gy),
             Algorithm::Direct => direct::weight_gradient(&self.0, x, gy),
+            Algorithm::Gathered => gathered::weight_gradient(&self.0, x, gy),
             Algorithm::Products => dense::weight_gradient(&self.0, x, gy),
         }
     }

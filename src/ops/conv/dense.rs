@@ -1,14 +1,14 @@
 //! Convolution and its two gradients as matrix products, one per image and group, parallel over the batch.
 
 use super::finish::Finish;
-use super::im2col::{fold_add, unfold};
+use super::im2col::{Place, fold_add, unfold};
 use super::matrix::{Matrix, Store, multiply};
 use super::sizes::Sizes;
 use super::vector::Real;
 use rayon::prelude::*;
 
 /// Partial sums of the weight gradient; fixed, so that the order of additions does not depend on the thread count.
-const PARTS: usize = 8;
+pub(super) const PARTS: usize = 8;
 
 /// `y = finish(conv(x, w))`.
 pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T>) -> Vec<T> {
@@ -47,7 +47,7 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
                     multiply(gx, Store::Overwrite, w, gy);
                 } else {
                     multiply(columns, Store::Overwrite, w, gy);
-                    fold_add(sizes, columns, gx);
+                    fold_add(sizes, columns, gx, Place::ALONE);
                 }
             }
         },
@@ -91,11 +91,11 @@ fn unfolded<'a, T: Real>(sizes: &Sizes, x: &'a [T], columns: &'a mut [T]) -> Mat
     if sizes.is_pointwise() {
         return Matrix::new(x, sizes.terms(), sizes.out_pixels());
     }
-    unfold(sizes, x, columns);
+    unfold(sizes, x, columns, Place::ALONE);
     Matrix::new(columns, sizes.terms(), sizes.out_pixels())
 }
 
-fn of_group<'a, T>(sizes: &Sizes, x: &'a [T], group: usize) -> &'a [T] {
+pub(super) fn of_group<'a, T>(sizes: &Sizes, x: &'a [T], group: usize) -> &'a [T] {
     let len = sizes.c_in_of_group() * sizes.in_pixels();
     &x[group * len..][..len]
 }
@@ -105,7 +105,7 @@ fn output_of_group<'a, T: Real>(sizes: &Sizes, y: &'a [T], group: usize) -> Matr
     Matrix::new(&y[group * len..][..len], sizes.c_out_of_group(), sizes.out_pixels())
 }
 
-fn weight_of_group<'a, T: Real>(sizes: &Sizes, w: &'a [T], group: usize) -> Matrix<'a, T> {
+pub(super) fn weight_of_group<'a, T: Real>(sizes: &Sizes, w: &'a [T], group: usize) -> Matrix<'a, T> {
     let len = sizes.c_out_of_group() * sizes.terms();
     Matrix::new(&w[group * len..][..len], sizes.c_out_of_group(), sizes.terms())
 }

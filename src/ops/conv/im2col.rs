@@ -6,11 +6,25 @@ use super::sizes::Sizes;
 use super::vector::Real;
 use crate::ops::window::take_every;
 
-/// Copies the channels in `image` to `columns`; padding becomes zeros.
+/// One of the images that stand side by side in a matrix.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub image: usize,
+    pub of: usize,
+}
+
+impl Place {
+    /// The only one.
+    pub const ALONE: Place = Place { image: 0, of: 1 };
+}
+
+/// Copies the channels in `image` to its columns of `columns`; padding becomes zeros.
 ///
-/// `image` is `(channels, H, W)` and `columns` `(channels * K_h * K_w, H' * W')`.
-pub(super) fn unfold<T: Real>(sizes: &Sizes, image: &[T], columns: &mut [T]) {
-    let mut rows = columns.chunks_exact_mut(sizes.out_pixels());
+/// `image` is `(channels, H, W)` and `columns` `(channels * K_h * K_w, place.of * H' * W')`.
+pub(super) fn unfold<T: Real>(sizes: &Sizes, image: &[T], columns: &mut [T], place: Place) {
+    let mut rows = columns
+        .chunks_exact_mut(place.of * sizes.out_pixels())
+        .map(|row| &mut row[place.image * sizes.out_pixels()..][..sizes.out_pixels()]);
     for channel in image.chunks_exact(sizes.in_pixels()) {
         for tap_y in 0..sizes.k_h {
             for tap_x in 0..sizes.k_w {
@@ -36,9 +50,11 @@ fn unfold_tap<T: Real>(sizes: &Sizes, channel: &[T], tap_y: usize, tap_x: usize,
     }
 }
 
-/// Adds `columns` back to where [`unfold`] would have copied them from: its adjoint.
-pub(super) fn fold_add<T: Real>(sizes: &Sizes, columns: &[T], image: &mut [T]) {
-    let mut rows = columns.chunks_exact(sizes.out_pixels());
+/// Adds the image's columns of `columns` back to where [`unfold`] would have copied them from: its adjoint.
+pub(super) fn fold_add<T: Real>(sizes: &Sizes, columns: &[T], image: &mut [T], place: Place) {
+    let mut rows = columns
+        .chunks_exact(place.of * sizes.out_pixels())
+        .map(|row| &row[place.image * sizes.out_pixels()..][..sizes.out_pixels()]);
     for channel in image.chunks_exact_mut(sizes.in_pixels()) {
         for tap_y in 0..sizes.k_h {
             for tap_x in 0..sizes.k_w {

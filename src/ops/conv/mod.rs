@@ -2,8 +2,8 @@
 //!
 //! A convolution is bilinear in input and weight, and so are its two gradients. The three are one family
 //! (`bilinear`): the derivative of each is made of the other two, so derivatives of every order are exact and as
-//! fast as the first. The arithmetic behind them: `dense` (matrix products), `direct` (few channels) and
-//! `depthwise` (one).
+//! fast as the first. The arithmetic behind them: `dense` (matrix products), `gathered` (those of
+//! several small images), `direct` (few channels) and `depthwise` (one).
 //!
 //! Every result is the same, bit for bit, for any number of threads.
 
@@ -13,6 +13,7 @@ mod depthwise;
 mod direct;
 mod finish;
 mod flat;
+mod gathered;
 mod im2col;
 mod matrix;
 mod shifted;
