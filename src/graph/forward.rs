@@ -121,7 +121,7 @@ fn out_of_order(unit: &Unit, node: &Node) -> Error {
     Error::Shape { op: "unit", problem: format!("{}: {} reads a node that comes later", unit.name, node.name) }
 }
 
-/// `op` on `inputs`, with `weight` in place of its own, and the [`rectifier`] behind it, if there is an `upper`.
+/// `op` on `inputs`, with `weight` in place of its own, and the rectifier behind it ([`fused`]), if there is an `upper`.
 fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>, upper: Option<f32>) -> Result<Tensor> {
     let x = &inputs[0];
     Ok(match op {

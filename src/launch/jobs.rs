@@ -45,7 +45,11 @@ pub fn thread_pools(jobs: usize) -> Result<Vec<ThreadPool>> {
 /// The fastest of one cell at a time, two with half of the threads each, four, and so on up to `most`; measured on training steps
 /// of QDrop for the first and the last block of the network of `cell`, on its images, a second or two in all.
 pub fn fastest(cell: &Cell, inputs: &Inputs, most: usize, control: &Control) -> Result<Jobs> {
+    let mut best = Jobs { count: 1, speed: 1.0 };
     let threads = rayon::current_num_threads();
+    if threads.min(most) <= 1 {
+        return Ok(best);
+    }
     let halves = std::iter::successors(Some(threads), |threads| Some(threads / 2)).take_while(|&threads| threads > 0);
     let counts = halves.map(|of_job| (threads / of_job).min(most));
     let steps = Steps::new(cell, inputs)?;
@@ -53,10 +57,9 @@ pub fn fastest(cell: &Cell, inputs: &Inputs, most: usize, control: &Control) -> 
     steps.time(1, 1, control)?;
     let single = steps.time(1, 1, control)?;
     let steps_in_time = (MEASUREMENT.as_secs_f64() / single.as_secs_f64()).clamp(1.0, 200.0) as usize;
-    let mut best = Jobs { count: 1, speed: 1.0 };
     let mut one_at_a_time = 0.0;
     let mut measured = 0;
-    for count in counts.filter(|&count| count > 0) {
+    for count in counts {
         if count <= measured {
             break;
         }

@@ -3,12 +3,10 @@
 use super::finish::Finish;
 use super::im2col::{Place, fold_add, unfold};
 use super::matrix::{Matrix, Store, multiply};
+use super::parts::{PARTS, sum_of_parts};
 use super::sizes::Sizes;
 use super::vector::Real;
 use rayon::prelude::*;
-
-/// Partial sums of the weight gradient; fixed, so that the order of additions does not depend on the thread count.
-pub(super) const PARTS: usize = 8;
 
 /// `y = finish(conv(x, w))`.
 pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T>) -> Vec<T> {
@@ -74,11 +72,7 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
             },
         )
         .collect();
-    let mut gw = vec![T::zero(); sizes.weight()];
-    for part in parts {
-        gw.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-    }
-    gw
+    sum_of_parts(sizes, parts)
 }
 
 /// Room for one unfolded group of channels; a pointwise convolution needs none.

@@ -7,6 +7,7 @@
 
 use super::finish::Finish;
 use super::flat::Flat;
+use super::parts::sum_of_parts;
 use super::sizes::Sizes;
 use super::tile::{CHANNELS, Panels, add_dots, multiply_panel};
 use super::vector::Real;
@@ -149,11 +150,7 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
         gw
     };
     let parts: Vec<Vec<T>> = parts.map(of_part).collect();
-    let mut gw = vec![T::zero(); sizes.weight()];
-    for part in parts {
-        gw.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-    }
-    gw
+    sum_of_parts(sizes, parts)
 }
 
 /// Images that share the planes of one buffer: enough to have so many pixels, but no more than `limit`.

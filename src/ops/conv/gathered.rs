@@ -3,10 +3,11 @@
 //! There the weight is far larger than an image: a product per image would spend its time on reading the weight, or on writing
 //! its gradient.
 
-use super::dense::{PARTS, of_group, weight_of_group};
+use super::dense::{of_group, weight_of_group};
 use super::finish::Finish;
 use super::im2col::{Place, fold_add, unfold};
 use super::matrix::{Matrix, Store, multiply};
+use super::parts::{PARTS, sum_of_parts};
 use super::sizes::Sizes;
 use super::vector::Real;
 use rayon::prelude::*;
@@ -95,11 +96,7 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
             },
         )
         .collect();
-    let mut gw = vec![T::zero(); sizes.weight()];
-    for part in parts {
-        gw.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
-    }
-    gw
+    sum_of_parts(sizes, parts)
 }
 
 /// Images that share a product; by the sizes alone, not the number of threads, and so is every result.

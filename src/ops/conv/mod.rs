@@ -16,6 +16,7 @@ mod flat;
 mod gathered;
 mod im2col;
 mod matrix;
+mod parts;
 mod shifted;
 mod sizes;
 #[cfg(test)]
