@@ -9,7 +9,6 @@ mod steps;
 
 use candle_core::{Device, Tensor};
 use metaaug::assets::hub::Hub;
-use metaaug::experiment::{Experiment, Options};
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::graph::forward::through;
 use metaaug::graph::{Network, Op, Source};
@@ -157,14 +156,8 @@ fn evaluate(request: &Request, network: &Network) -> Value {
 /// Milliseconds of a cell of QDrop on 1,024 images with `n` iterations per unit, nothing remembered but the full-precision
 /// accuracy.
 fn cell(request: &Request) -> Value {
-    let grid = format!(
-        "name = \"cell\"\n[base]\narch = \"{}\"\ndataset = \"fashion-mnist\"\nmethod = \"qdrop\"\nbits = \"W2A2\"\n\
-         calib-images = 1024\nrecipe = {{ iterations = {} }}\n",
-        request.arch, request.n
-    );
+    let cell = steps::cell(&request.arch, "qdrop", "W2A2", 1024, request.n);
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("cell.toml"), grid).unwrap();
-    let cell = Experiment::read(&folder.path().join("cell.toml"), &Options::default()).unwrap().cells.remove(0);
     let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
     let caches = Caches::new(folder.path(), sensible_memory_bytes());
     caches.full_precision.accuracy(&inputs, &CONTROL).unwrap();

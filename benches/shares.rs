@@ -3,24 +3,22 @@
 //! Arguments after `--`: architecture, method, bits, images (default: `resnet20 qdrop W2A2 1024`). Each time is the fastest of
 //! three; an iteration is that of the unit at hand, mean of ten.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod steps;
 
 use candle_core::{Device, Tensor};
 use metaaug::assets::hub::Hub;
-use metaaug::experiment::{Cell, Experiment, Options};
+use metaaug::experiment::Cell;
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::launch::{Inputs, Loader, evaluate};
 use metaaug::quant::model::{Mode, QuantModel};
 use metaaug::recon::activations::{Activations, Memory};
-use metaaug::recon::event::Control;
 use metaaug::recon::propagate::{full_precision, in_batches};
 use metaaug::recon::recipe::{Prefix, Recipe};
 use metaaug::recon::{Calibration, added::Added, quantize};
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
-
-static RUNNING: AtomicBool = AtomicBool::new(false);
-static CONTROL: Control = Control { observe: &|_| (), cancelled: &RUNNING };
+use steps::{CONTROL, cell};
 
 /// Iterations per unit that a cell is taken to have.
 const ITERATIONS: f64 = 1000.0;
@@ -29,7 +27,8 @@ fn main() {
     // Cargo's own `--bench` is no argument of ours.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let argument = |index: usize, default: &str| arguments.get(index).cloned().unwrap_or_else(|| default.to_string());
-    let cell = cell(&argument(0, "resnet20"), &argument(1, "qdrop"), &argument(2, "W2A2"), &argument(3, "1024"));
+    let images = argument(3, "1024").parse().unwrap();
+    let cell = cell(&argument(0, "resnet20"), &argument(1, "qdrop"), &argument(2, "W2A2"), images, 10);
     let recipe = Recipe { round_warmup: 0.0, ..cell.recipe.clone() };
     let bits = cell.bits;
     let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
@@ -82,17 +81,6 @@ fn main() {
     });
     let (read, _) = fastest(|| std::fs::read(path.path()).unwrap().len());
     println!("  writing as many bytes takes {write:.3} s, reading them {read:.3} s (from the page cache)");
-}
-
-/// The only cell of a grid of these values, with ten iterations per unit.
-fn cell(arch: &str, method: &str, bits: &str, images: &str) -> Cell {
-    let grid = format!(
-        "name = \"shares\"\n[base]\narch = \"{arch}\"\nmethod = \"{method}\"\nbits = \"{bits}\"\ncalib-images = {images}\n\
-         recipe = {{ iterations = 10 }}\n"
-    );
-    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-    std::fs::write(file.path(), grid).unwrap();
-    Experiment::read(file.path(), &Options::default()).unwrap().cells.remove(0)
 }
 
 fn pass(model: &QuantModel, x: &Tensor) -> metaaug::error::Result<Tensor> {

@@ -8,7 +8,7 @@ use metaaug::assets::checkpoint::load_weights;
 use metaaug::assets::hub::Hub;
 use metaaug::assets::source::{EMBEDDED, MADE_UP};
 use metaaug::data;
-use metaaug::experiment::{Bits, Setting};
+use metaaug::experiment::{Bits, Cell, Experiment, Options, Setting};
 use metaaug::graph::Network;
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::graph::forward::through;
@@ -100,4 +100,15 @@ impl QdropSteps {
         let phase = Phase { iterations, ..Phase::weights(&self.recipe) };
         train(&problem, &phase, Stream::new(0), &CONTROL, &mut Vec::new()).unwrap();
     }
+}
+
+/// The only cell of a grid of these values.
+pub fn cell(arch: &str, method: &str, bits: &str, images: usize, iterations: usize) -> Cell {
+    let grid = format!(
+        "name = \"cell\"\n[base]\narch = \"{arch}\"\nmethod = \"{method}\"\nbits = \"{bits}\"\ncalib-images = {images}\n\
+         recipe = {{ iterations = {iterations} }}\n"
+    );
+    let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    std::fs::write(file.path(), grid).unwrap();
+    Experiment::read(file.path(), &Options::default()).unwrap().cells.remove(0)
 }
