@@ -7,13 +7,15 @@ use super::dense::{of_group, weight_of_group};
 use super::finish::Finish;
 use super::im2col::{Place, fold_add, unfold};
 use super::matrix::{Matrix, Store, multiply};
-use super::parts::{PARTS, sum_of_parts};
+use super::parts::PARTS;
 use super::sizes::Sizes;
 use super::vector::Real;
 use rayon::prelude::*;
 
 /// Columns that a product has, about.
 const PIXELS: usize = 256;
+/// Input channels whose weight gradients are one product.
+const CHANNELS: usize = 16;
 /// Values of a group's weight from which on this is worth the copies.
 const WEIGHT: usize = 9 * 128 * 128;
 
@@ -74,29 +76,46 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
     gx
 }
 
-/// Gradient of `sum(gy * conv(x, w))` to `w`.
+/// Gradient of `sum(gy * conv(x, w))` to `w`: of all images at once, for a few input channels after the other.
+///
+/// Partial sums over the images, as elsewhere, would each be as large as the weight.
 pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<T> {
-    let together = images_together(sizes);
-    let images_of_part = sizes.batch.div_ceil(PARTS).max(1);
-    let parts = x.par_chunks(images_of_part * sizes.in_image()).zip(gy.par_chunks(images_of_part * sizes.out_image()));
-    let parts: Vec<Vec<T>> = parts
-        .map_init(
-            || (columns_buffer(sizes), outputs_buffer(sizes)),
-            |(columns, outputs), (x, gy)| {
-                let mut gw = vec![T::zero(); sizes.weight()];
-                let chunks = x.chunks(together * sizes.in_image()).zip(gy.chunks(together * sizes.out_image()));
-                for (x, gy) in chunks {
-                    for (group, gw) in gw.chunks_exact_mut(sizes.c_out_of_group() * sizes.terms()).enumerate() {
-                        unfold_all(sizes, x, group, columns);
-                        gather(sizes, gy, group, outputs);
-                        multiply(gw, Store::Add, matrix(sizes, outputs), matrix(sizes, columns).transposed());
+    let (terms, channels) = (sizes.terms(), CHANNELS.min(sizes.c_in_of_group()));
+    let cols = sizes.batch * sizes.out_pixels();
+    let mut gw = vec![T::zero(); sizes.weight()];
+    if sizes.batch == 0 {
+        return gw;
+    }
+    let mut outputs = vec![T::zero(); sizes.c_out_of_group() * cols];
+    for (group, gw) in gw.chunks_exact_mut(sizes.c_out_of_group() * terms).enumerate() {
+        gather(sizes, gy, group, &mut outputs);
+        let outputs = Matrix::new(&outputs, sizes.c_out_of_group(), cols);
+        let first_channels: Vec<usize> = (0..sizes.c_in_of_group()).step_by(channels).collect();
+        let blocks: Vec<Vec<T>> = first_channels
+            .par_iter()
+            .map_init(
+                || vec![T::zero(); channels * sizes.taps() * cols],
+                |columns, first| {
+                    let channels = channels.min(sizes.c_in_of_group() - first);
+                    let columns = &mut columns[..channels * sizes.taps() * cols];
+                    for (image, x) in x.chunks_exact(sizes.in_image()).enumerate() {
+                        let x = &of_group(sizes, x, group)[first * sizes.in_pixels()..][..channels * sizes.in_pixels()];
+                        unfold(sizes, x, columns, Place { image, of: sizes.batch });
                     }
-                }
-                gw
-            },
-        )
-        .collect();
-    sum_of_parts(sizes, parts)
+                    let columns = Matrix::new(columns, channels * sizes.taps(), cols);
+                    let mut block = vec![T::zero(); sizes.c_out_of_group() * channels * sizes.taps()];
+                    multiply(&mut block, Store::Overwrite, outputs, columns.transposed());
+                    block
+                },
+            )
+            .collect();
+        gw.par_chunks_exact_mut(terms).enumerate().for_each(|(row, gw)| {
+            for (gw, block) in gw.chunks_mut(channels * sizes.taps()).zip(&blocks) {
+                gw.copy_from_slice(&block[row * gw.len()..][..gw.len()]);
+            }
+        });
+    }
+    gw
 }
 
 /// Images that share a product; by the sizes alone, not the number of threads, and so is every result.
@@ -128,8 +147,9 @@ fn unfold_all<T: Real>(sizes: &Sizes, x: &[T], group: usize, columns: &mut [T]) 
 
 /// The group's channels of the outputs in `gy`, side by side; zeros where there are fewer images than places.
 fn gather<T: Real>(sizes: &Sizes, gy: &[T], group: usize, outputs: &mut [T]) {
-    let (pixels, of) = (sizes.out_pixels(), images_together(sizes));
-    for (channel, row) in outputs.chunks_exact_mut(of * pixels).enumerate() {
+    let pixels = sizes.out_pixels();
+    let row_len = outputs.len() / sizes.c_out_of_group();
+    for (channel, row) in outputs.chunks_exact_mut(row_len).enumerate() {
         let channel = group * sizes.c_out_of_group() + channel;
         let mut images = gy.chunks_exact(sizes.out_image());
         for place in row.chunks_exact_mut(pixels) {
