@@ -78,6 +78,11 @@ pub fn soft_weight(r: &Tensor, scale: &Tensor, weight: SoftWeight) -> Result<Ten
     }
 }
 
+/// Channels of so many weights that are worth a task of their own.
+fn at_once(per_channel: usize) -> usize {
+    BLOCK.div_ceil(per_channel.max(1))
+}
+
 impl SoftWeight {
     /// The level before subtracting the zero point, and whether the gradient to `r` passes.
     #[inline(always)]
@@ -110,9 +115,8 @@ impl CustomOp2 for SoftWeight {
         let (r, scale): (&[f32], &[f32]) = (kernel::slice(r, r_layout)?, kernel::slice(s, s_layout)?);
         let per_channel = self.per_channel(r.len(), scale.len())?;
         let mut w = vec![0f32; r.len()];
-        for (c, ((w, r), floor)) in
-            w.chunks_mut(per_channel).zip(r.chunks(per_channel)).zip(self.floor.chunks(per_channel)).enumerate()
-        {
+        let channels = w.par_chunks_mut(per_channel).zip(r.par_chunks(per_channel)).with_min_len(at_once(per_channel));
+        channels.zip(self.floor.par_chunks(per_channel)).enumerate().for_each(|(c, ((w, r), floor))| {
             let (scale, zero_point) = (scale[c], self.zero_point[c]);
             kernel::vectorised(
                 #[inline(always)]
@@ -122,7 +126,7 @@ impl CustomOp2 for SoftWeight {
                     }
                 },
             );
-        }
+        });
         Ok((CpuStorage::F32(w), r_layout.shape().clone()))
     }
 
@@ -143,8 +147,9 @@ impl SoftWeight {
     fn backward(&self, r: &[f32], scale: &[f32], g: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
         let per_channel = self.per_channel(r.len(), scale.len())?;
         let mut g_r = vec![0f32; r.len()];
-        let channels = g_r.chunks_mut(per_channel).zip(r.chunks(per_channel)).zip(g.chunks(per_channel));
-        let g_scale = channels.zip(self.floor.chunks(per_channel)).enumerate().map(|(c, (((g_r, r), g), floor))| {
+        let channels = g_r.par_chunks_mut(per_channel).zip(r.par_chunks(per_channel)).zip(g.par_chunks(per_channel));
+        let channels = channels.zip(self.floor.par_chunks(per_channel)).with_min_len(at_once(per_channel));
+        let g_scale = channels.enumerate().map(|(c, (((g_r, r), g), floor))| {
             let (scale, zero_point) = (scale[c], self.zero_point[c]);
             kernel::vectorised(
                 #[inline(always)]

@@ -7,13 +7,14 @@ use super::dense::{of_group, weight_of_group};
 use super::finish::Finish;
 use super::im2col::{Place, fold_add, unfold};
 use super::matrix::{Matrix, Store, multiply};
-use super::parts::PARTS;
 use super::sizes::Sizes;
 use super::vector::Real;
 use rayon::prelude::*;
 
 /// Columns that a product has, about.
 const PIXELS: usize = 256;
+/// Products that a batch is cut into at least, for threads to share.
+const TASKS: usize = 8;
 /// Input channels whose weight gradients are one product.
 const CHANNELS: usize = 16;
 /// Values of a group's weight from which on this is worth the copies.
@@ -120,7 +121,7 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
 
 /// Images that share a product; by the sizes alone, not the number of threads, and so is every result.
 fn images_together(sizes: &Sizes) -> usize {
-    (PIXELS / sizes.out_pixels()).clamp(1, sizes.batch.div_ceil(PARTS).max(1))
+    (PIXELS / sizes.out_pixels()).clamp(1, sizes.batch.div_ceil(TASKS).max(1))
 }
 
 fn columns_buffer<T: Real>(sizes: &Sizes) -> Vec<T> {
