@@ -382,8 +382,8 @@ impl MetaUnit<'_> {
     fn outer_logits(&self, sample: &Sample, unit: &QuantUnit, engine: Engine) -> Result<Tensor> {
         let y = match engine {
             Engine::Fused => {
-                let stretched = unit.stretched()?;
-                unit.forward(sample.outer_input, self.phase.mode(&stretched, sample.outer_masks))?
+                let soft = unit.soft_weights(None)?;
+                unit.forward(sample.outer_input, self.phase.mode(&soft, sample.outer_masks))?
             }
             Engine::Plain(roundings) => {
                 let pass = self.pass(unit, None, sample.outer_masks, roundings);

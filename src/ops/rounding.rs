@@ -1,10 +1,10 @@
 //! AdaRound's soft rounding (arXiv 2004.10568, section 3.2) with learnable scales (Genie, arXiv 2212.04780), and its
-//! regulariser; exponentials and powers are taken once per step and element.
+//! regulariser: one pass forward and one backward; exponentials and powers are taken once per step and element.
 
 use super::composed;
 use super::kernel::{self, BLOCK};
 use super::power::{power, sigmoid};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::sync::{Arc, OnceLock};
 use tracing::trace_span;
@@ -14,13 +14,9 @@ const STRETCH: f32 = 1.2;
 const SHIFT: f32 = -0.1;
 
 /// `r(alpha) = 1.2 sigmoid(alpha) - 0.1`; the rounding is `h = clip(r, 0, 1)`.
-///
-/// Shapes: any.  Gradient (first order only): `1.2 sigmoid' (alpha)`, exact to f32 where `h` is not clipped.
-pub fn stretched_sigmoid(alpha: &Tensor) -> Result<Tensor> {
-    match alpha.device().is_cpu() {
-        true => alpha.contiguous()?.apply_op1(StretchedSigmoid),
-        false => composed::stretched_sigmoid(alpha, STRETCH, SHIFT),
-    }
+#[inline(always)]
+fn stretched_sigmoid(alpha: f32) -> f32 {
+    STRETCH * sigmoid(alpha) + SHIFT
 }
 
 /// `alpha` for which `h(alpha) = fraction`, `fraction` in `[0, 1)`.
@@ -28,37 +24,9 @@ pub fn inverse_stretched_sigmoid(fraction: f32) -> f32 {
     -(STRETCH / (fraction - SHIFT) - 1.0).ln()
 }
 
-struct StretchedSigmoid;
-
-impl CustomOp1 for StretchedSigmoid {
-    fn name(&self) -> &'static str {
-        "stretched-sigmoid"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let _span = trace_span!("soft rounding").entered();
-        let r = kernel::map(kernel::slice(storage, layout)?, |alpha| STRETCH * sigmoid(alpha) + SHIFT);
-        Ok((CpuStorage::F32(r), layout.shape().clone()))
-    }
-
-    fn bwd(&self, _alpha: &Tensor, r: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let _span = trace_span!("soft rounding, gradient").entered();
-        let grad = grad.contiguous()?;
-        let g_alpha = kernel::with_slice(r, |r| {
-            kernel::with_slice(&grad, |g| {
-                Ok(kernel::map2(g, r, |g: f32, r: f32| {
-                    let s = (r - SHIFT) / STRETCH;
-                    g * STRETCH * s * (1.0 - s)
-                }))
-            })
-        })?;
-        Ok(Some(Tensor::from_vec(g_alpha, r.shape(), r.device())?))
-    }
-}
-
-/// The constants of a softly rounded weight.
+/// What of a rounded weight does not change while its rounding is learned.
 #[derive(Clone, Debug)]
-pub struct SoftWeight {
+pub struct Levels {
     /// `floor(W / scale_0)`, row-major, fixed when the scales were searched.
     pub floor: Arc<Vec<f32>>,
     /// Per output channel.
@@ -67,23 +35,72 @@ pub struct SoftWeight {
     pub highest: f32,
 }
 
-/// `W_q = scale * (clip(floor + h + zero_point, 0, highest) - zero_point)`, `h = clip(r, 0, 1)`.
+/// `weight * sum(1 - |2 h - 1|^beta)`: pulls the rounding to 0 or 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Regulariser {
+    pub beta: f64,
+    pub weight: f64,
+}
+
+/// A softly rounded weight.
+#[derive(Clone, Debug)]
+pub struct SoftWeight {
+    /// `W_q`, of the weight's shape.
+    pub weight: Tensor,
+    /// The regulariser, a scalar, which must be added to the loss as it is: on the CPU it is a constant, and its gradient joins that
+    /// of `weight` on the way to `alpha`.
+    pub penalty: Option<Tensor>,
+}
+
+/// `W_q = scale * (clip(floor + h + zero_point, 0, highest) - zero_point)` with `h = clip(1.2 sigmoid(alpha) - 0.1, 0, 1)`.
 ///
-/// Shapes: `r` `(C_out, ...)`, `scale` of `C_out` elements; the result has the shape of `r`.
-/// Gradient (first order only): to `r` and `scale`; both clips pass it on their closed range.
-pub fn soft_weight(r: &Tensor, scale: &Tensor, weight: SoftWeight) -> Result<Tensor> {
-    match r.device().is_cpu() {
-        true => r.contiguous()?.apply_op2(scale, weight),
-        false => composed::soft_weight(r, scale, &weight),
+/// Shapes: `alpha` `(C_out, ...)`, `scale` of `C_out` elements; the result has the shape of `alpha`.
+/// Gradient (first order only): to `alpha` and `scale`; all clips pass it on their closed range.
+pub fn soft_weight(
+    alpha: &Tensor,
+    scale: &Tensor,
+    levels: &Levels,
+    regulariser: Option<Regulariser>,
+) -> Result<SoftWeight> {
+    if !alpha.device().is_cpu() {
+        let r = composed::stretched_sigmoid(alpha, STRETCH, SHIFT)?;
+        let penalty = regulariser.map(|regulariser| composed::rounding_regulariser(&r, regulariser));
+        return Ok(SoftWeight { weight: composed::rounded_weight(&r, scale, levels)?, penalty: penalty.transpose()? });
     }
+    let slopes = Arc::new(OnceLock::new());
+    let op = Soft { levels: levels.clone(), regulariser, slopes: slopes.clone() };
+    let weight = alpha.contiguous()?.apply_op2(scale, op)?;
+    let penalty = slopes.get().map(|Slopes { penalty, .. }| Tensor::new(*penalty, alpha.device()));
+    Ok(SoftWeight { weight, penalty: penalty.transpose()? })
 }
 
-/// Channels of so many weights that are worth a task of their own.
-fn at_once(per_channel: usize) -> usize {
-    BLOCK.div_ceil(per_channel.max(1))
+/// The same with `h = (alpha >= 0)`. No gradient.
+pub fn hard_weight(alpha: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Tensor> {
+    let (alpha, scale) = (alpha.detach().contiguous()?, scale.detach());
+    if !alpha.device().is_cpu() {
+        return composed::rounded_weight(&alpha.ge(0f64)?.to_dtype(alpha.dtype())?, &scale, levels);
+    }
+    let up = |alpha: f32| if alpha >= 0.0 { 1.0 } else { 0.0 };
+    let weight = kernel::with_slice(&alpha, |alpha| {
+        kernel::with_slice(&scale, |scale| {
+            let per_channel = levels.per_channel(alpha.len(), scale.len())?;
+            let mut w = vec![0f32; alpha.len()];
+            w.par_chunks_mut(BLOCK).zip(alpha.par_chunks(BLOCK)).enumerate().for_each(|(block, (w, alpha))| {
+                kernel::vectorised(
+                    #[inline(always)]
+                    || {
+                        w.iter_mut().zip(alpha).for_each(|(r, &alpha)| *r = up(alpha));
+                        levels.round(w, block * BLOCK, per_channel, scale);
+                    },
+                );
+            });
+            Ok(w)
+        })
+    })?;
+    Tensor::from_vec(weight, alpha.shape(), alpha.device())
 }
 
-impl SoftWeight {
+impl Levels {
     /// The level before subtracting the zero point, and whether the gradient to `r` passes.
     #[inline(always)]
     fn level(&self, r: f32, floor: f32, zero_point: f32) -> (f32, bool) {
@@ -97,142 +114,156 @@ impl SoftWeight {
         }
         Ok(elements / channels)
     }
+
+    /// Turns the `r` of consecutive elements, the first of which is element `start` of the weight, into weights.
+    #[inline(always)]
+    fn round(&self, r: &mut [f32], start: usize, per_channel: usize, scale: &[f32]) {
+        let (mut rest, mut at) = (r, start);
+        while !rest.is_empty() {
+            let channel = at / per_channel;
+            let len = ((channel + 1) * per_channel - at).min(rest.len());
+            let (of_channel, next) = rest.split_at_mut(len);
+            let (scale, zero_point) = (scale[channel], self.zero_point[channel]);
+            for (w, &floor) in of_channel.iter_mut().zip(&self.floor[at..at + len]) {
+                *w = (self.level(*w, floor, zero_point).0 - zero_point) * scale;
+            }
+            (rest, at) = (next, at + len);
+        }
+    }
 }
 
-impl CustomOp2 for SoftWeight {
+struct Soft {
+    levels: Levels,
+    regulariser: Option<Regulariser>,
+    /// Left by the forward pass, since the gradient shares its powers with the value.
+    slopes: Arc<OnceLock<Slopes>>,
+}
+
+/// A regulariser and its gradient to `r`.
+struct Slopes {
+    penalty: f32,
+    of_r: Vec<f32>,
+}
+
+impl Regulariser {
+    /// Its terms for a block of `r`, added up, and their derivatives.
+    #[inline(always)]
+    fn of_block(self, r: &[f32], slopes: &mut [f32]) -> f64 {
+        let (beta, weight) = (self.beta as f32, self.weight as f32);
+        let mut terms = [0f32; BLOCK];
+        for ((slope, &r), term) in slopes.iter_mut().zip(r).zip(&mut terms) {
+            let u = 2.0 * r.max(0.0).min(1.0) - 1.0;
+            let below = power(u.abs(), beta - 1.0);
+            *term = 1.0 - below * u.abs();
+            let of_u = -2.0 * weight * beta * below.copysign(u);
+            *slope = if (0.0..=1.0).contains(&r) { of_u } else { 0.0 };
+        }
+        kernel::lane_sum(&terms[..r.len()])
+    }
+}
+
+impl CustomOp2 for Soft {
     fn name(&self) -> &'static str {
         "soft-weight"
     }
 
     fn cpu_fwd(
         &self,
-        r: &CpuStorage,
-        r_layout: &Layout,
-        s: &CpuStorage,
-        s_layout: &Layout,
+        alpha: &CpuStorage,
+        alpha_layout: &Layout,
+        scale: &CpuStorage,
+        scale_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let _span = trace_span!("soft rounding").entered();
-        let (r, scale): (&[f32], &[f32]) = (kernel::slice(r, r_layout)?, kernel::slice(s, s_layout)?);
-        let per_channel = self.per_channel(r.len(), scale.len())?;
-        let mut w = vec![0f32; r.len()];
-        let channels = w.par_chunks_mut(per_channel).zip(r.par_chunks(per_channel)).with_min_len(at_once(per_channel));
-        channels.zip(self.floor.par_chunks(per_channel)).enumerate().for_each(|(c, ((w, r), floor))| {
-            let (scale, zero_point) = (scale[c], self.zero_point[c]);
+        let (alpha, scale): (&[f32], &[f32]) =
+            (kernel::slice(alpha, alpha_layout)?, kernel::slice(scale, scale_layout)?);
+        let per_channel = self.levels.per_channel(alpha.len(), scale.len())?;
+        let mut w = vec![0f32; alpha.len()];
+        let block = |block: usize, w: &mut [f32], alpha: &[f32], slopes: Option<(Regulariser, &mut [f32])>| {
             kernel::vectorised(
                 #[inline(always)]
                 || {
-                    for ((w, &r), &floor) in w.iter_mut().zip(r).zip(floor) {
-                        *w = (self.level(r, floor, zero_point).0 - zero_point) * scale;
-                    }
+                    w.iter_mut().zip(alpha).for_each(|(r, &alpha)| *r = stretched_sigmoid(alpha));
+                    let sum = slopes.map_or(0.0, |(regulariser, slopes)| regulariser.of_block(w, slopes));
+                    self.levels.round(w, block * BLOCK, per_channel, scale);
+                    sum
                 },
-            );
-        });
-        Ok((CpuStorage::F32(w), r_layout.shape().clone()))
+            )
+        };
+        let blocks = w.par_chunks_mut(BLOCK).zip(alpha.par_chunks(BLOCK)).enumerate();
+        match self.regulariser {
+            None => blocks.for_each(|(at, (w, alpha))| {
+                block(at, w, alpha, None);
+            }),
+            Some(regulariser) => {
+                let mut of_r = vec![0f32; alpha.len()];
+                let sums = blocks.zip(of_r.par_chunks_mut(BLOCK));
+                let sums = sums.map(|((at, (w, alpha)), slopes)| block(at, w, alpha, Some((regulariser, slopes))));
+                let sums: Vec<f64> = sums.collect();
+                let penalty = (f64::from(regulariser.weight as f32) * sums.iter().sum::<f64>()) as f32;
+                // Set once: an operation is applied once.
+                let _ = self.slopes.set(Slopes { penalty, of_r });
+            }
+        }
+        Ok((CpuStorage::F32(w), alpha_layout.shape().clone()))
     }
 
-    fn bwd(&self, r: &Tensor, scale: &Tensor, _w: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, alpha: &Tensor, scale: &Tensor, _w: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let _span = trace_span!("soft rounding, gradient").entered();
         let g = g.contiguous()?;
-        let (g_r, g_scale) = kernel::with_slice(r, |r| {
-            kernel::with_slice(scale, |scale| kernel::with_slice(&g, |g| self.backward(r, scale, g)))
+        let (g_alpha, g_scale) = kernel::with_slice(alpha, |alpha| {
+            kernel::with_slice(scale, |scale| kernel::with_slice(&g, |g| self.backward(alpha, scale, g)))
         })?;
         Ok((
-            Some(Tensor::from_vec(g_r, r.shape(), r.device())?),
+            Some(Tensor::from_vec(g_alpha, alpha.shape(), alpha.device())?),
             Some(Tensor::from_vec(g_scale, scale.shape(), scale.device())?),
         ))
     }
 }
 
-impl SoftWeight {
-    fn backward(&self, r: &[f32], scale: &[f32], g: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
-        let per_channel = self.per_channel(r.len(), scale.len())?;
-        let mut g_r = vec![0f32; r.len()];
-        let channels = g_r.par_chunks_mut(per_channel).zip(r.par_chunks(per_channel)).zip(g.par_chunks(per_channel));
-        let channels = channels.zip(self.floor.par_chunks(per_channel)).with_min_len(at_once(per_channel));
-        let g_scale = channels.enumerate().map(|(c, (((g_r, r), g), floor))| {
-            let (scale, zero_point) = (scale[c], self.zero_point[c]);
-            kernel::vectorised(
-                #[inline(always)]
-                || {
-                    let mut g_scale = 0f64;
-                    let blocks =
-                        g_r.chunks_mut(BLOCK).zip(r.chunks(BLOCK)).zip(g.chunks(BLOCK).zip(floor.chunks(BLOCK)));
-                    for ((g_r, r), (g, floor)) in blocks {
-                        let mut terms = [0f32; BLOCK];
-                        for (((g_r, &r), (&g, &floor)), term) in
-                            g_r.iter_mut().zip(r).zip(g.iter().zip(floor)).zip(&mut terms)
-                        {
-                            let (q, passes) = self.level(r, floor, zero_point);
-                            *g_r = if passes { g * scale } else { 0.0 };
-                            *term = g * (q - zero_point);
-                        }
-                        g_scale += kernel::lane_sum(&terms[..r.len()]);
-                    }
-                    g_scale as f32
-                },
-            )
-        });
-        let g_scale = g_scale.collect();
-        Ok((g_r, g_scale))
-    }
-}
-
-/// `weight * sum(1 - |2 h - 1|^beta)`, `h = clip(r, 0, 1)`: pulls the rounding to 0 or 1.
-///
-/// Shapes: `r` any; result: scalar.  Gradient (first order only): to `r`, on the closed range of the clip.
-pub fn rounding_regulariser(r: &Tensor, beta: f64, weight: f64) -> Result<Tensor> {
-    if !r.device().is_cpu() {
-        return composed::rounding_regulariser(r, beta, weight);
-    }
-    r.contiguous()?.apply_op1(Regulariser { beta: beta as f32, weight: weight as f32, gradient: OnceLock::new() })
-}
-
-struct Regulariser {
-    beta: f32,
-    weight: f32,
-    /// Gradient for an upstream gradient of 1: it shares its powers with the value, so the forward pass leaves it here.
-    gradient: OnceLock<Vec<f32>>,
-}
-
-impl CustomOp1 for Regulariser {
-    fn name(&self) -> &'static str {
-        "rounding-regulariser"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let _span = trace_span!("rounding regulariser").entered();
-        let r: &[f32] = kernel::slice(storage, layout)?;
-        let (beta, weight) = (self.beta, self.weight);
-        let mut gradient = vec![0f32; r.len()];
-        let blocks = gradient.par_chunks_mut(BLOCK).zip(r.par_chunks(BLOCK));
-        let sums: Vec<f64> = blocks
-            .map(|(gradient, r)| {
+impl Soft {
+    fn backward(&self, alpha: &[f32], scale: &[f32], g: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
+        let levels = &self.levels;
+        let per_channel = levels.per_channel(alpha.len(), scale.len())?;
+        let slopes = self.slopes.get().map(|slopes| slopes.of_r.as_slice());
+        let mut g_alpha = vec![0f32; alpha.len()];
+        // Channels of few weights are not worth a task each.
+        let at_once = BLOCK.div_ceil(per_channel.max(1));
+        let channels = g_alpha.par_chunks_mut(per_channel).enumerate().with_min_len(at_once);
+        let scratch = || [(); 2].map(|()| vec![0f32; per_channel.min(BLOCK)]);
+        let g_scale = channels.map_init(scratch, |[r, terms], (channel, g_alpha)| {
+            let zero_point = levels.zero_point[channel];
+            let mut g_scale = 0f64;
+            for (block, g_alpha) in g_alpha.chunks_mut(BLOCK).enumerate() {
+                let start = channel * per_channel + block * BLOCK;
+                let at = start..start + g_alpha.len();
+                let slopes = slopes.map(|slopes| &slopes[at.clone()]);
+                let (alpha, g, floor) = (&alpha[at.clone()], &g[at.clone()], &levels.floor[at]);
+                let (r, terms) = (&mut r[..g_alpha.len()], &mut terms[..g_alpha.len()]);
                 kernel::vectorised(
                     #[inline(always)]
                     || {
-                        let mut terms = [0f32; BLOCK];
-                        for ((gradient, &r), term) in gradient.iter_mut().zip(r).zip(&mut terms) {
-                            let u = 2.0 * r.max(0.0).min(1.0) - 1.0;
-                            let below = power(u.abs(), beta - 1.0);
-                            *term = 1.0 - below * u.abs();
-                            let slope = -2.0 * weight * beta * below.copysign(u);
-                            *gradient = if (0.0..=1.0).contains(&r) { slope } else { 0.0 };
+                        r.iter_mut().zip(alpha).for_each(|(r, &alpha)| *r = stretched_sigmoid(alpha));
+                        let gradients = g_alpha.iter_mut().zip(&mut *terms);
+                        for ((g_r, term), ((&r, &g), &floor)) in gradients.zip(r.iter().zip(g).zip(floor)) {
+                            let (q, passes) = levels.level(r, floor, zero_point);
+                            *g_r = if passes { g * scale[channel] } else { 0.0 };
+                            *term = g * (q - zero_point);
                         }
-                        kernel::lane_sum(&terms[..r.len()])
+                        if let Some(slopes) = slopes {
+                            g_alpha.iter_mut().zip(slopes).for_each(|(g_r, slope)| *g_r += slope);
+                        }
+                        for (g, &r) in g_alpha.iter_mut().zip(&*r) {
+                            let s = (r - SHIFT) / STRETCH;
+                            *g = *g * STRETCH * s * (1.0 - s);
+                        }
+                        g_scale += kernel::lane_sum(terms);
                     },
-                )
-            })
-            .collect();
-        let value = (f64::from(weight) * sums.iter().sum::<f64>()) as f32;
-        // Set once: an operation is applied once.
-        let _ = self.gradient.set(gradient);
-        Ok((CpuStorage::F32(vec![value]), Shape::from(())))
-    }
-
-    fn bwd(&self, r: &Tensor, _value: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let _span = trace_span!("rounding regulariser, gradient").entered();
-        let Some(gradient) = self.gradient.get() else { bail!("rounding-regulariser: backward before forward") };
-        let upstream = grad.to_scalar::<f32>()?;
-        Ok(Some(Tensor::from_vec(kernel::map(gradient, |g| upstream * g), r.shape(), r.device())?))
+                );
+            }
+            g_scale as f32
+        });
+        let g_scale = g_scale.collect();
+        Ok((g_alpha, g_scale))
     }
 }

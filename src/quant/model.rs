@@ -9,6 +9,7 @@ use crate::experiment::{Bits, Setting};
 use crate::graph::forward::{self, Hooks};
 use crate::graph::{Network, Source, Unit};
 use crate::ops::fake_quant::Mask;
+use crate::ops::rounding::{Regulariser, SoftWeight};
 use crate::recon::recipe::{Prefix, RangeSearch, Recipe};
 use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
@@ -42,8 +43,8 @@ pub struct Mode<'a> {
 #[derive(Clone, Copy)]
 pub enum Weights<'a> {
     FullPrecision,
-    /// Soft rounding; per node, the stretched sigmoids of the logits ([`WeightQuantizer::stretched`]).
-    Soft(&'a [Option<Tensor>]),
+    /// Softly rounded ones, per node ([`QuantUnit::soft_weights`]).
+    Soft(&'a [Option<SoftWeight>]),
     Hard,
 }
 
@@ -79,9 +80,9 @@ impl Mode<'_> {
 }
 
 impl QuantUnit {
-    /// The stretched sigmoids of all rounding logits, for [`Weights::Soft`].
-    pub fn stretched(&self) -> Result<Vec<Option<Tensor>>> {
-        self.weights.iter().map(|weight| weight.as_ref().map(WeightQuantizer::stretched).transpose()).collect()
+    /// All weights, softly rounded, for [`Weights::Soft`].
+    pub fn soft_weights(&self, regulariser: Option<Regulariser>) -> Result<Vec<Option<SoftWeight>>> {
+        self.weights.iter().map(|weight| weight.as_ref().map(|weight| weight.soft(regulariser)).transpose()).collect()
     }
 
     /// Output of the unit for input `x`.
@@ -167,8 +168,8 @@ impl Weights<'_> {
         match (quantizer, self) {
             (None, _) | (_, Weights::FullPrecision) => Ok(full_precision.clone()),
             (Some(quantizer), Weights::Hard) => quantizer.hard(),
-            (Some(quantizer), Weights::Soft(stretched)) => match &stretched[node] {
-                Some(stretched) => quantizer.soft(stretched),
+            (Some(quantizer), Weights::Soft(soft)) => match &soft[node] {
+                Some(soft) => Ok(soft.weight.clone()),
                 None => quantizer.hard(),
             },
         }

@@ -2,7 +2,7 @@
 
 use super::range_search::{Range, highest};
 use crate::error::Result;
-use crate::ops::rounding::{SoftWeight, inverse_stretched_sigmoid, soft_weight, stretched_sigmoid};
+use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, inverse_stretched_sigmoid, soft_weight};
 use candle_core::{DType, Tensor, Var};
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub struct WeightQuantizer {
     pub scale: Var,
     /// The rounding logits, of the weight's shape.
     pub alpha: Var,
-    constants: SoftWeight,
+    levels: Levels,
 }
 
 impl WeightQuantizer {
@@ -35,7 +35,7 @@ impl WeightQuantizer {
         }
         let mut scale_shape = vec![1; weight.rank()];
         scale_shape[0] = ranges.len();
-        let constants = SoftWeight {
+        let levels = Levels {
             floor: Arc::new(floor),
             zero_point: Arc::new(ranges.iter().map(|range| range.zero_point).collect()),
             highest: highest(bits),
@@ -45,49 +45,43 @@ impl WeightQuantizer {
             bits,
             Tensor::from_vec(scales, scale_shape, weight.device())?,
             Tensor::from_vec(alpha, weight.shape(), weight.device())?,
-            constants,
+            levels,
         )
     }
 
     /// What the scales and zero points are now, per output channel.
     pub fn ranges(&self) -> Result<Vec<Range>> {
         let scales = self.scale.flatten_all()?.to_vec1::<f32>()?;
-        let zero_points = self.constants.zero_point.iter();
+        let zero_points = self.levels.zero_point.iter();
         Ok(scales.into_iter().zip(zero_points).map(|(scale, &zero_point)| Range { scale, zero_point }).collect())
     }
 
-    pub(crate) fn from_parts(bits: u32, scale: Tensor, alpha: Tensor, constants: SoftWeight) -> Result<Self> {
-        Ok(Self { bits, scale: Var::from_tensor(&scale)?, alpha: Var::from_tensor(&alpha)?, constants })
+    pub(crate) fn from_parts(bits: u32, scale: Tensor, alpha: Tensor, levels: Levels) -> Result<Self> {
+        Ok(Self { bits, scale: Var::from_tensor(&scale)?, alpha: Var::from_tensor(&alpha)?, levels })
     }
 
     /// A quantizer of its own with the same values, as `dtype`.
     pub fn copy(&self, dtype: DType) -> Result<Self> {
         let copy = |var: &Var| var.as_detached_tensor().copy()?.to_dtype(dtype);
-        Self::from_parts(self.bits, copy(&self.scale)?, copy(&self.alpha)?, self.constants.clone())
+        Self::from_parts(self.bits, copy(&self.scale)?, copy(&self.alpha)?, self.levels.clone())
     }
 
     /// `floor(W / scale_0)` in the weight's shape, the zero points in the scale's, and the highest level.
     pub fn constants(&self) -> Result<(Tensor, Tensor, f64)> {
-        let SoftWeight { floor, zero_point, highest } = &self.constants;
+        let Levels { floor, zero_point, highest } = &self.levels;
         let tensor = |values: &[f32], like: &Var| {
             Tensor::from_slice(values, like.shape(), like.device())?.to_dtype(like.dtype())
         };
         Ok((tensor(floor, &self.alpha)?, tensor(zero_point, &self.scale)?, f64::from(*highest)))
     }
 
-    /// `1.2 sigmoid(alpha) - 0.1`, which the soft weight and the regulariser share.
-    pub fn stretched(&self) -> Result<Tensor> {
-        Ok(stretched_sigmoid(&self.alpha)?)
-    }
-
-    /// The soft weight for a [`Self::stretched`] rounding; gradients flow to it and to the scale.
-    pub fn soft(&self, stretched: &Tensor) -> Result<Tensor> {
-        Ok(soft_weight(stretched, &self.scale, self.constants.clone())?)
+    /// The soft weight; gradients flow to logits and scales.
+    pub fn soft(&self, regulariser: Option<Regulariser>) -> Result<SoftWeight> {
+        Ok(soft_weight(&self.alpha, &self.scale, &self.levels, regulariser)?)
     }
 
     /// The hard weight, `h = (alpha >= 0)`; no gradients.
     pub fn hard(&self) -> Result<Tensor> {
-        let up = self.alpha.as_detached_tensor().ge(0f64)?.to_dtype(self.alpha.dtype())?;
-        Ok(soft_weight(&up, &self.scale.as_detached_tensor(), self.constants.clone())?)
+        Ok(hard_weight(&self.alpha, &self.scale, &self.levels)?)
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::adam::AdamState;
 use crate::ops::fake_quant::Mask;
 use crate::ops::recon_error::recon_error;
-use crate::ops::rounding::rounding_regulariser;
+use crate::ops::rounding::{Regulariser, SoftWeight};
 use crate::quant::model::{Acts, Masks, Mode, QuantUnit, Weights};
 use crate::rng::{Purpose, Stream, threshold};
 use crate::store::record::UnitTrace;
@@ -94,9 +94,9 @@ impl Phase {
 }
 
 impl Phase {
-    /// How a unit computes while this phase trains it; `stretched` as [`QuantUnit::stretched`] gives it.
-    pub fn mode<'a>(&self, stretched: &'a [Option<Tensor>], masks: &'a dyn Masks) -> Mode<'a> {
-        let weights = if self.alpha.is_some() { Weights::Soft(stretched) } else { Weights::Hard };
+    /// How a unit computes while this phase trains it; `soft` as [`QuantUnit::soft_weights`] gives it.
+    pub fn mode<'a>(&self, soft: &'a [Option<SoftWeight>], masks: &'a dyn Masks) -> Mode<'a> {
+        let weights = if self.alpha.is_some() { Weights::Soft(soft) } else { Weights::Hard };
         Mode { weights, acts: self.acts_of(masks) }
     }
 
@@ -122,8 +122,9 @@ impl Phase {
     ///
     /// With a prediction difference, the unit computes both of its inputs in one pass, dropping in both.
     pub fn losses(&self, unit: &QuantUnit, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<Losses> {
-        let stretched = if self.alpha.is_some() { unit.stretched()? } else { Vec::new() };
-        let mode = self.mode(&stretched, masks);
+        let regulariser = self.beta.at(t, self.iterations).map(|beta| Regulariser { beta, weight: self.round_weight });
+        let soft = if self.alpha.is_some() { unit.soft_weights(regulariser)? } else { Vec::new() };
+        let mode = self.mode(&soft, masks);
         let (y_q, prediction) = match &batch.judged {
             None => (unit.forward(&batch.x, mode)?, None),
             Some(judged) => {
@@ -135,10 +136,8 @@ impl Phase {
         };
         let error = recon_error(&y_q, &batch.y_fp, batch.loss_weight.as_ref(), self.exponent)?;
         let mut total = error.clone();
-        if let Some(beta) = self.beta.at(t, self.iterations) {
-            for stretched in stretched.iter().flatten() {
-                total = (total + rounding_regulariser(stretched, beta, self.round_weight)?)?;
-            }
+        for penalty in soft.iter().flatten().filter_map(|soft| soft.penalty.as_ref()) {
+            total = (total + penalty)?;
         }
         if let Some(prediction) = &prediction {
             total = (total + prediction)?;
@@ -148,10 +147,10 @@ impl Phase {
 
     /// Searches the ranges of the unit's activations for input `x`, while it computes as in this phase.
     pub fn search_acts(&self, unit: &mut QuantUnit, x: &Tensor, search: RangeSearch, stream: Stream) -> Result<()> {
-        let stretched = unit.stretched()?;
+        let soft = unit.soft_weights(None)?;
         // Training counts its steps from 1.
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(0), drop: self.drop_inside };
-        unit.search_acts(x, search, self.mode(&stretched, &masks))?;
+        unit.search_acts(x, search, self.mode(&soft, &masks))?;
         Ok(())
     }
 }

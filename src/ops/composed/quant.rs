@@ -5,7 +5,7 @@
 
 use crate::ops::fake_quant::{FakeQuant, Mask};
 use crate::ops::kernel::BLOCK;
-use crate::ops::rounding::SoftWeight;
+use crate::ops::rounding::{Levels, Regulariser};
 use crate::recon::recipe::ClipOrder;
 use candle_core::{DType, Result, Tensor};
 
@@ -80,26 +80,27 @@ fn half_to_even(v: &Tensor) -> Result<Tensor> {
     below + up.to_dtype(v.dtype())?
 }
 
-/// [`crate::ops::rounding::stretched_sigmoid`].
+/// `r` of [`crate::ops::rounding::soft_weight`].
 pub(in crate::ops) fn stretched_sigmoid(alpha: &Tensor, stretch: f32, shift: f32) -> Result<Tensor> {
     candle_nn::ops::sigmoid(alpha)?.affine(f64::from(stretch), f64::from(shift))
 }
 
-/// [`crate::ops::rounding::soft_weight`]; `floor` and zero points go to the device.
-pub(in crate::ops) fn soft_weight(r: &Tensor, scale: &Tensor, weight: &SoftWeight) -> Result<Tensor> {
+/// [`crate::ops::rounding::soft_weight`] for a known `r`; `floor` and zero points go to the device.
+pub(in crate::ops) fn rounded_weight(r: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Tensor> {
     let mut per_channel = vec![1; r.rank()];
-    per_channel[0] = weight.zero_point.len();
-    let floor = Tensor::from_slice(&weight.floor, r.shape(), r.device())?;
-    let zero_point = Tensor::from_slice(&weight.zero_point, per_channel.as_slice(), r.device())?;
+    per_channel[0] = levels.zero_point.len();
+    let floor = Tensor::from_slice(&levels.floor, r.shape(), r.device())?;
+    let zero_point = Tensor::from_slice(&levels.zero_point, per_channel.as_slice(), r.device())?;
     let (h, r_in_range) = clipped(r, 0.0, 1.0)?;
-    let (level, in_range) = clipped(&(floor + h)?.broadcast_add(&zero_point)?, 0.0, f64::from(weight.highest))?;
+    let (level, in_range) = clipped(&(floor + h)?.broadcast_add(&zero_point)?, 0.0, f64::from(levels.highest))?;
     let passes = (r_in_range * in_range)?;
     let level = (level + (passes * (r - r.detach())?)?)?;
     level.broadcast_sub(&zero_point)?.broadcast_mul(&scale.reshape(per_channel)?)
 }
 
-/// [`crate::ops::rounding::rounding_regulariser`].
-pub(in crate::ops) fn rounding_regulariser(r: &Tensor, beta: f64, weight: f64) -> Result<Tensor> {
+/// [`Regulariser`] of the rounding `clip(r, 0, 1)`.
+pub(in crate::ops) fn rounding_regulariser(r: &Tensor, regulariser: Regulariser) -> Result<Tensor> {
+    let Regulariser { beta, weight } = regulariser;
     let (h, in_range) = clipped(r, 0.0, 1.0)?;
     let h = (h + (in_range * (r - r.detach())?)?)?;
     let distance = h.affine(2.0, -1.0)?.abs()?.powf(beta)?;

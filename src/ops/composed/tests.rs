@@ -5,8 +5,8 @@ use super::*;
 use crate::ops::check::noise;
 use crate::ops::conv::{Geometry, conv2d};
 use crate::ops::fake_quant::{FakeQuant, Linearised};
-use crate::ops::rounding::SoftWeight;
-use crate::ops::{mix as fast_mix, recon_error as fast_error, relu as fast_relu, rounding as fast_rounding};
+use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, soft_weight};
+use crate::ops::{mix as fast_mix, recon_error as fast_error, relu as fast_relu};
 use crate::recon::recipe::ClipOrder;
 use candle_core::{DType, Device, Var};
 use std::sync::Arc;
@@ -98,28 +98,50 @@ fn fake_quantization_with_every_mask_and_order_of_clipping() {
 
 #[test]
 fn soft_rounding_and_its_regulariser() {
-    let alpha = with_edges(&[4, 30], 5, &[0.0, 20.0, -20.0, 90.0, -90.0]);
-    assert_same(
-        "sigmoid",
-        &[alpha],
-        &|t| stretched_sigmoid(&t[0], 1.2, -0.1),
-        &|t| fast_rounding::stretched_sigmoid(&t[0]),
-        1e-5,
-    );
-
-    let r = with_edges(&[4, 30], 6, &[0.0, 1.0, 0.5, -0.1, 1.1]);
     let scale = with_edges(&[4, 1], 7, &[0.1, 0.2, 0.3, 0.4]);
-    let weight = SoftWeight {
+    let levels = Levels {
         floor: Arc::new((0..120).map(|i| (i % 6) as f32 - 3.0).collect()),
         zero_point: Arc::new(vec![1.0, 2.0, 0.0, 1.0]),
         highest: 3.0,
     };
-    let fast = |t: &[Tensor]| fast_rounding::soft_weight(&t[0], &t[1], weight.clone());
-    assert_same("weight", &[r.clone(), scale], &|t| soft_weight(&t[0], &t[1], &weight), &fast, 1e-5);
-    for beta in [2.0, 7.3, 20.0] {
-        let fast = |t: &[Tensor]| fast_rounding::rounding_regulariser(&t[0], beta, 0.1);
-        assert_same("regulariser", std::slice::from_ref(&r), &|t| rounding_regulariser(&t[0], beta, 0.1), &fast, 1e-4);
+    let alpha = with_edges(&[4, 30], 5, &[0.0, 20.0, -20.0, 90.0, -90.0]);
+    for regulariser in [None, Some(2.0), Some(7.3), Some(20.0)] {
+        let regulariser = regulariser.map(|beta| Regulariser { beta, weight: 0.1 });
+        // What a step minimises: the weight's share of the error, and the regulariser.
+        let loss = |weight: Tensor, penalty: Option<Tensor>| -> Result<Tensor> {
+            let error = (&weight * noise(weight.dims(), 8, DType::F32))?.sum_all()?;
+            penalty.map_or(Ok(error.clone()), |penalty| error + penalty)
+        };
+        let composed = |t: &[Tensor]| {
+            let r = stretched_sigmoid(&t[0], 1.2, -0.1)?;
+            let penalty = regulariser.map(|regulariser| rounding_regulariser(&r, regulariser)).transpose()?;
+            loss(rounded_weight(&r, &t[1], &levels)?, penalty)
+        };
+        let fast = |t: &[Tensor]| {
+            let SoftWeight { weight, penalty } = soft_weight(&t[0], &t[1], &levels, regulariser)?;
+            loss(weight, penalty)
+        };
+        let values: [Tensor; 2] = [
+            rounded_weight(&stretched_sigmoid(&alpha, 1.2, -0.1).unwrap(), &scale, &levels),
+            soft_weight(&alpha, &scale, &levels, regulariser).map(|soft| soft.weight),
+        ]
+        .map(Result::unwrap);
+        assert_close("weight", &values[0], &values[1], 1e-5);
+        let upstream_of_one = [&composed as Function, &fast].map(|f| {
+            let vars = [&alpha, &scale].map(|input| Var::from_tensor(input).unwrap());
+            let loss = f(&vars.clone().map(|var| var.as_tensor().clone())).unwrap();
+            let mut gradients = loss.backward().unwrap();
+            (loss, vars.map(|var| gradients.remove(&var).unwrap()))
+        });
+        let [(ours, ours_of), (theirs, theirs_of)] = &upstream_of_one;
+        assert_close("loss", ours, theirs, 1e-4);
+        for (ours, theirs) in ours_of.iter().zip(theirs_of) {
+            assert_close("gradient", ours, theirs, 1e-4);
+        }
     }
+    let up = alpha.ge(0f64).unwrap().to_dtype(DType::F32).unwrap();
+    let [ours, theirs] = [rounded_weight(&up, &scale, &levels), hard_weight(&alpha, &scale, &levels)];
+    assert_close("hard weight", &ours.unwrap(), &theirs.unwrap(), 0.0);
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! Quantizers, rounding, losses and schedules: values to 1e-5, gradients to 1e-4 relative.
 
 use super::{Golden, assert_close, values};
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use metaaug::graph::{Conv, Network, Node, Op, Role, Source, Unit};
 use metaaug::ops::conv::Geometry;
 use metaaug::ops::fake_quant::{FakeQuant, Mask, fake_quant};
 use metaaug::ops::recon_error::recon_error;
-use metaaug::ops::rounding::{inverse_stretched_sigmoid, rounding_regulariser, stretched_sigmoid};
+use metaaug::ops::rounding::{Levels, Regulariser, inverse_stretched_sigmoid, soft_weight};
 use metaaug::quant::range_search::{Range, search_act};
 use metaaug::quant::weight::WeightQuantizer;
 use metaaug::recon::recipe::{BatchNorm, ClipOrder, RangeSearch};
@@ -69,9 +69,11 @@ fn learned_step_size_quantizers() {
 #[test]
 fn rectified_sigmoid() {
     let golden = Golden::open("rounding");
-    let x = Var::from_tensor(&golden.tensor("rs_x")).unwrap();
-    let r = stretched_sigmoid(&x).unwrap();
-    assert_close("h", &values(&r.clamp(0f32, 1f32).unwrap()), &golden.values("rs_y"), 1e-5);
+    let x = golden.tensor("rs_x").reshape((1, ())).unwrap();
+    // Between the levels 0 and 1 the weight is the rounding itself.
+    let levels = Levels { floor: Arc::new(vec![0.0; x.elem_count()]), zero_point: Arc::new(vec![0.0]), highest: 1.0 };
+    let h = soft_weight(&x, &Tensor::ones(1, DType::F32, x.device()).unwrap(), &levels, None).unwrap().weight;
+    assert_close("h", &values(&h), &golden.values("rs_y"), 1e-5);
     let inverse: Vec<f32> = golden.values("rs_inv_y").into_iter().map(inverse_stretched_sigmoid).collect();
     assert_close("inverse", &inverse, &golden.values("rs_inv_x"), 1e-5);
 }
@@ -91,7 +93,7 @@ fn soft_and_hard_weights() {
             let quantizer = WeightQuantizer::new(&weight, &ranges, bits).unwrap();
             assert_close("alpha", &values(&quantizer.alpha), &values(&get(alpha_name).unwrap()), 1e-5);
             let check = |prefix: &str| {
-                let soft = quantizer.soft(&quantizer.stretched().unwrap()).unwrap();
+                let soft = quantizer.soft(None).unwrap().weight;
                 let expected = |name: &str| get(&format!("{prefix}{name}"));
                 assert_close("soft", &values(&soft), &values(&expected("soft").unwrap()), 1e-5);
                 let hard = values(&quantizer.hard().unwrap());
@@ -117,12 +119,14 @@ fn soft_and_hard_weights() {
             check("p_");
             for beta in [20, 11, 5, 2] {
                 let weight = if code == "genie" { 1.0 } else { 0.01 };
-                let stretched = quantizer.stretched().unwrap();
-                let regulariser = rounding_regulariser(&stretched, f64::from(beta), weight).unwrap();
+                let soft = quantizer.soft(Some(Regulariser { beta: f64::from(beta), weight })).unwrap();
+                let regulariser = soft.penalty.unwrap();
                 let name = format!("reg_beta{beta}");
                 let Some(expected) = get(&name) else { continue };
                 assert_close(&name, &values(&regulariser), &values(&expected), 1e-5);
-                let gradients = regulariser.backward().unwrap();
+                // The gradient of the regulariser comes with that of the weight, which is zero here.
+                let upstream = soft.weight.zeros_like().unwrap();
+                let gradients = (soft.weight * upstream).unwrap().sum_all().unwrap().backward().unwrap();
                 let expected = values(&get(&format!("{name}_g{alpha_name}")).unwrap());
                 assert_close(&name, &values(gradients.get(&quantizer.alpha).unwrap()), &expected, 1e-4);
             }
