@@ -154,7 +154,7 @@ fn evaluate(request: &Request, network: &Network) -> Value {
     json!({ "ms": milliseconds(started) })
 }
 
-/// Milliseconds of a cell of QDrop on 1,024 images with `n` iterations per unit, nothing remembered but the full-precision
+/// Milliseconds and peak memory of a cell of QDrop on 1,024 images with `n` iterations per unit, nothing remembered but the full-precision
 /// accuracy.
 fn cell(request: &Request) -> Value {
     let cell = steps::cell(&request.arch, "qdrop", "W2A2", 1024, request.n);
@@ -162,9 +162,11 @@ fn cell(request: &Request) -> Value {
     let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
     let caches = Caches::new(folder.path(), sensible_memory_bytes());
     caches.full_precision.accuracy(&inputs, &CONTROL).unwrap();
+    let watch = Stopwatch::start();
     let started = Instant::now();
     let result = run_cell(&cell, &inputs, &caches, &CONTROL, &mut Vec::new()).unwrap();
-    json!({ "ms": milliseconds(started), "test_top1": result.metrics.test_top1 })
+    let (ms, peak_bytes) = (milliseconds(started), watch.cost().peak_memory_bytes);
+    json!({ "ms": ms, "peak_bytes": peak_bytes, "test_top1": result.metrics.test_top1 })
 }
 
 /// Milliseconds of Genie's search for the weight scales of the whole network at 2 bits, mean of `n`.

@@ -413,7 +413,7 @@ def torch_meta(units, index, n):
 
 
 def peak_bytes(work):
-    """What `work` returns, and by how much it raised the peak of the resident memory (Linux)."""
+    """What `work` returns, and the peak of the resident memory of this process meanwhile (Linux)."""
 
     def status(key):
         with open("/proc/self/status") as lines:
@@ -487,10 +487,12 @@ def main():
                 row(title, f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}")
     if ARGUMENTS.cell or ARGUMENTS.only == "cell":
         title = "One cell of QDrop at W2A2: 1,024 images, 1,000 iterations per unit, 10,000 test images; one run each"
-        table(title, ["", "ours s", "torch s", "ratio"])
-        ours = harness.ask(task="cell", arch=arch, n=1000)["ms"] / 1e3
-        theirs = torch_cell(by_outputs, 1024, 1000, 10_000) / 1e3
-        row("search, reconstruction, evaluation", f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}")
+        table(title, ["", "ours s", "torch s", "ratio", "ours peak MB", "torch peak MB"])
+        answer = harness.ask(task="cell", arch=arch, n=1000)
+        theirs, peak_of_theirs = peak_bytes(lambda: torch_cell(by_outputs, 1024, 1000, 10_000))
+        peaks = [answer["peak_bytes"] or 0, peak_of_theirs or 0]
+        a, b = answer["ms"] / 1e3, theirs / 1e3
+        row("search, reconstruction, evaluation", f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}", *(f"{bytes_ / 1e6:.0f}" for bytes_ in peaks))
     # `higher` keeps the graph of a whole network: at 224 x 224 that is more memory than most machines have.
     if wanted("meta") and is_small:
         title = "One iteration of MetaAug (UNet of base 8, depth 2; batches of 32 and 64; norms of three terms)"
