@@ -1,6 +1,7 @@
 //! Matrix products over slices: the one place that calls the `gemm` crate.
 
 use super::vector::Real;
+use std::ops::Range;
 
 /// A dense matrix in a slice, row-major or the transpose of one.
 #[derive(Clone, Copy)]
@@ -23,6 +24,14 @@ impl<'a, T: Real> Matrix<'a, T> {
     pub fn transposed(self) -> Self {
         Matrix { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
+
+    /// Some of the columns.
+    pub fn columns(self, range: Range<usize>) -> Self {
+        assert!(range.start <= range.end && range.end <= self.cols, "columns {range:?} of {}", self.cols);
+        // Without elements, the first one may lie past the end of the slice.
+        let first = (range.start * self.col_stride).min(self.data.len());
+        Matrix { data: &self.data[first..], cols: range.len(), ..self }
+    }
 }
 
 /// What becomes of the previous content of a destination.
@@ -39,7 +48,7 @@ pub(super) fn multiply<T: Real>(dst: &mut [T], store: Store, lhs: Matrix<T>, rhs
     assert_eq!(k, rhs.rows, "inner dimensions of {m}x{k} times {}x{n}", rhs.rows);
     assert_eq!(dst.len(), m * n, "destination of a {m}x{n} product");
     // SAFETY: gemm reads lhs[i * row_stride + p * col_stride] for i < m, p < k, likewise rhs for p < k, j < n, and
-    // accesses dst[i * n + j] for i < m, j < n. `Matrix::new` and `transposed` keep all of the former inside their
+    // accesses dst[i * n + j] for i < m, j < n. `Matrix::new`, `transposed` and `columns` keep all of the former inside their
     // slices, the assertion above the latter; `dst` is borrowed mutably and so overlaps neither. T is f32 or f64.
     unsafe {
         gemm::gemm(
@@ -80,6 +89,25 @@ mod tests {
         assert_eq!(square, [14., 32., 32., 77.]);
         multiply(&mut square, Store::Add, a, a.transposed());
         assert_eq!(square, [28., 64., 64., 154.]);
+    }
+
+    #[test]
+    fn products_of_some_columns() {
+        let a = [1f64, 2., 3., 4., 5., 6.];
+        let a = Matrix::new(&a, 2, 3);
+        // [2; 5]^T [1 2; 4 5], and the second column of [1 4; 2 5; 3 6].
+        let mut product = [0.; 2];
+        multiply(&mut product, Store::Overwrite, a.columns(1..2).transposed(), a.columns(0..2));
+        assert_eq!(product, [22., 29.]);
+        let mut last = [0.; 3];
+        multiply(&mut last, Store::Overwrite, a.transposed().columns(1..2), Matrix::new(&[1.], 1, 1));
+        assert_eq!(last, [4., 5., 6.]);
+    }
+
+    #[test]
+    #[should_panic(expected = "columns 1..4 of 3")]
+    fn columns_that_are_not_there() {
+        Matrix::new(&[0f32; 6], 2, 3).columns(1..4);
     }
 
     #[test]
