@@ -126,11 +126,11 @@ impl CustomOp2 for Gate {
             CpuStorage::F64(_) => {
                 let (g, y) = (kernel::slice(g, g_layout)?, kernel::slice(y, y_layout)?);
                 let upper = f64::from(upper);
-                CpuStorage::F64(kernel::map2(g, y, |g: f64, y: f64| if y > 0.0 && y < upper { g } else { 0.0 }))
+                CpuStorage::F64(kernel::map2(g, y, |g: f64, y: f64| if (y > 0.0) & (y < upper) { g } else { 0.0 }))
             }
             _ => {
                 let (g, y) = (kernel::slice(g, g_layout)?, kernel::slice(y, y_layout)?);
-                CpuStorage::F32(kernel::map2(g, y, |g: f32, y: f32| if y > 0.0 && y < upper { g } else { 0.0 }))
+                CpuStorage::F32(kernel::map2(g, y, |g: f32, y: f32| if (y > 0.0) & (y < upper) { g } else { 0.0 }))
             }
         };
         Ok((gated, g_layout.shape().clone()))
