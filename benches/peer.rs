@@ -8,6 +8,7 @@
 mod steps;
 
 use candle_core::{Device, Tensor};
+use metaaug::allocator;
 use metaaug::assets::hub::Hub;
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::graph::forward::through;
@@ -44,6 +45,7 @@ struct Request {
 }
 
 fn main() {
+    allocator::keep_freed();
     let mut network: Option<(String, Network)> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.unwrap()).expect("a request");

@@ -27,8 +27,10 @@
 //! | [`profile`] | where the time of a run goes |
 //! | [`export`] | runs in the formats of MLflow and TensorBoard |
 //! | [`rng`] | keyed random streams |
+//! | [`allocator`] | how long freed memory is kept |
 //! | [`error`] | the error type |
 
+pub mod allocator;
 pub mod arch;
 pub mod assets;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! Parses the command line, runs its verb, prints errors.
 
 use clap::Parser;
+use metaaug::allocator;
 use metaaug::cli::{Cli, dispatch, exit_code};
 use metaaug::error::Error;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 
 fn main() -> ExitCode {
     without_spinning_threads();
+    allocator::keep_freed();
     match dispatch(Cli::parse()) {
         Ok(exit) => exit.into(),
         Err(error) => {

@@ -1,5 +1,6 @@
 //! Time and memory of a run.
 
+use crate::allocator;
 use crate::store::record::Cost;
 use cpu_time::{ProcessTime, ThreadTime};
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ enum Cpu {
 
 impl Stopwatch {
     pub fn start() -> Self {
+        // What an earlier computation freed is not this one's.
+        allocator::hand_back();
         // Linux: 5 resets the peak of the resident memory. Elsewhere, and without the right to, the peak is the process's.
         let _ = std::fs::write("/proc/self/clear_refs", "5");
         Self { wall: Instant::now(), cpu: Cpu::Process(ProcessTime::now()) }
