@@ -1,5 +1,6 @@
 //! BatchNorm in training mode: normalises with the statistics of the batch.
 
+use super::fresh::Fresh;
 use super::kernel;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
@@ -87,7 +88,7 @@ impl BatchNormTrain {
     }
 
     fn forward<T: WithDType>(&self, x: &[T], weight: &[T], bias: &[T], plane: usize) -> Vec<T> {
-        let mut y = vec![T::from_f64(0.0); x.len()];
+        let mut y = Fresh::new(x.len());
         y.par_chunks_mut(plane).zip(x.par_chunks(plane)).enumerate().for_each(|(index, (y, x))| {
             let channel = index % weight.len();
             let gain = self.inverse_std(channel) * weight[channel].to_f64();
@@ -97,7 +98,7 @@ impl BatchNormTrain {
                 *y = x * gain + offset;
             }
         });
-        y
+        y.finish()
     }
 
     /// With `z` the normalised input and `m` the number of values per channel:
@@ -121,7 +122,7 @@ impl BatchNormTrain {
                 (of_g, of_gz)
             })
             .collect();
-        let mut g_x = vec![T::from_f64(0.0); x.len()];
+        let mut g_x = Fresh::new(x.len());
         g_x.par_chunks_mut(plane).zip(x.par_chunks(plane).zip(g.par_chunks(plane))).enumerate().for_each(
             |(index, (g_x, (x, g)))| {
                 let channel = index % c;
@@ -138,7 +139,7 @@ impl BatchNormTrain {
             },
         );
         let (g_bias, g_weight) = sums.into_iter().map(|(g, gz)| (T::from_f64(g), T::from_f64(gz))).unzip();
-        (g_x, g_weight, g_bias)
+        (g_x.finish(), g_weight, g_bias)
     }
 
     fn gradients<T: WithDType>(&self, x: &Tensor, weight: &Tensor, g: &Tensor) -> Result<[Option<Tensor>; 3]> {

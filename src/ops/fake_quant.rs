@@ -2,6 +2,7 @@
 //! dropping (arXiv 2203.05740), in one pass forward and one backward.
 
 use super::composed;
+use super::fresh::Fresh;
 use super::kernel::{self, BLOCK};
 use crate::recon::recipe::ClipOrder;
 use crate::rng;
@@ -172,11 +173,11 @@ impl FakeQuant {
             ClipOrder::RoundThenClip => rounded,
         };
         let raised = if rounded > low { rounded } else { low };
-        (if raised < high { raised } else { high }, judged >= low && judged <= high)
+        (if raised < high { raised } else { high }, (judged >= low) & (judged <= high))
     }
 
     fn forward(&self, x: &[f32], scale: f32) -> Vec<f32> {
-        let mut y = vec![0f32; x.len()];
+        let mut y = Fresh::new(x.len());
         y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).enumerate().for_each(|(block, (y, x))| {
             kernel::vectorised(
                 #[inline(always)]
@@ -189,12 +190,12 @@ impl FakeQuant {
                 },
             );
         });
-        y
+        y.finish()
     }
 
     /// Gradients with respect to `x` and `scale`.
     fn backward(&self, x: &[f32], scale: f32, g: &[f32]) -> (Vec<f32>, f32) {
-        let mut g_x = vec![0f32; x.len()];
+        let mut g_x = Fresh::new(x.len());
         let blocks = g_x.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).zip(g.par_chunks(BLOCK)).enumerate();
         let sums: Vec<f64> = blocks
             .map(|(block, ((g_x, x), g))| {
@@ -207,7 +208,7 @@ impl FakeQuant {
                         for (((g_x, g_scale), (&x, &g)), &selected) in gradients.zip(x.iter().zip(g)).zip(&selected) {
                             let v = x / scale;
                             let (q, in_range) = self.level(v);
-                            *g_x = if in_range || selected == 0 { g } else { 0.0 };
+                            *g_x = if in_range | (selected == 0) { g } else { 0.0 };
                             let dq_dscale = if in_range { q - v } else { q };
                             *g_scale = if selected != 0 { g * dq_dscale } else { 0.0 };
                         }
@@ -216,7 +217,7 @@ impl FakeQuant {
                 )
             })
             .collect();
-        (g_x, (sums.iter().sum::<f64>() * f64::from(self.scale_gradient_factor)) as f32)
+        (g_x.finish(), (sums.iter().sum::<f64>() * f64::from(self.scale_gradient_factor)) as f32)
     }
 }
 

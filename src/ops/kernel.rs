@@ -1,5 +1,6 @@
 //! What the element-wise operations share: access to storage, fixed blocks, runtime choice of SIMD instructions.
 
+use super::fresh::Fresh;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, WithDType, bail};
 use rayon::prelude::*;
 
@@ -31,7 +32,7 @@ pub fn with_slice<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Resu
 
 /// `f(element)` for every element.
 pub fn map<T: WithDType>(x: &[T], f: impl Fn(T) -> T + Sync) -> Vec<T> {
-    let mut y = vec![T::zero(); x.len()];
+    let mut y = Fresh::new(x.len());
     y.par_chunks_mut(BLOCK).zip(x.par_chunks(BLOCK)).for_each(|(y, x)| {
         vectorised(
             #[inline(always)]
@@ -42,12 +43,12 @@ pub fn map<T: WithDType>(x: &[T], f: impl Fn(T) -> T + Sync) -> Vec<T> {
             },
         );
     });
-    y
+    y.finish()
 }
 
 /// `f(a, b)` for every pair of elements.
 pub fn map2<T: WithDType>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec<T> {
-    let mut y = vec![T::zero(); a.len()];
+    let mut y = Fresh::new(a.len());
     y.par_chunks_mut(BLOCK).zip(a.par_chunks(BLOCK)).zip(b.par_chunks(BLOCK)).for_each(|((y, a), b)| {
         vectorised(
             #[inline(always)]
@@ -58,7 +59,7 @@ pub fn map2<T: WithDType>(a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) -> Vec
             },
         );
     });
-    y
+    y.finish()
 }
 
 /// Sum of `f(a, b)` over all pairs of elements.

@@ -2,6 +2,7 @@
 
 use super::composed;
 use super::fake_quant::Mask;
+use super::fresh::Fresh;
 use super::kernel::{self, BLOCK};
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
@@ -25,7 +26,7 @@ pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -
     mask.check(rows.len() * width)?;
     let mixed = kernel::with_slice(selected, |selected| {
         kernel::with_slice(others, |others| {
-            let mut mixed = vec![0f32; rows.len() * width];
+            let mut mixed = Fresh::<f32>::new(rows.len() * width);
             mixed.par_chunks_mut(width).zip(rows).enumerate().for_each(|(position, (mixed, &row))| {
                 let start = row as usize * width;
                 let (selected, others) = (&selected[start..start + width], &others[start..start + width]);
@@ -44,7 +45,7 @@ pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -
                     );
                 }
             });
-            Ok(mixed)
+            Ok(mixed.finish())
         })
     })?;
     Tensor::from_vec(mixed, shape, selected.device())

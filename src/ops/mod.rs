@@ -12,6 +12,7 @@ mod composed;
 pub mod conv;
 pub mod divergence;
 pub mod fake_quant;
+mod fresh;
 mod kernel;
 pub mod mix;
 pub mod pool;

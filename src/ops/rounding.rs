@@ -2,6 +2,7 @@
 //! regulariser: one pass forward and one backward; exponentials and powers are taken once per step and element.
 
 use super::composed;
+use super::fresh::Fresh;
 use super::kernel::{self, BLOCK};
 use super::power::{power, sigmoid};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
@@ -22,6 +23,12 @@ fn stretched_sigmoid(alpha: f32) -> f32 {
 /// `alpha` for which `h(alpha) = fraction`, `fraction` in `[0, 1)`.
 pub fn inverse_stretched_sigmoid(fraction: f32) -> f32 {
     -(STRETCH / (fraction - SHIFT) - 1.0).ln()
+}
+
+/// Whether `0 <= x <= high`, by two comparisons without a branch between them, which would keep loops from being vectorised.
+#[inline(always)]
+fn within(x: f32, high: f32) -> bool {
+    (x >= 0.0) & (x <= high)
 }
 
 /// What of a rounded weight does not change while its rounding is learned.
@@ -84,7 +91,7 @@ pub fn hard_weight(alpha: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Te
     let weight = kernel::with_slice(&alpha, |alpha| {
         kernel::with_slice(&scale, |scale| {
             let per_channel = levels.per_channel(alpha.len(), scale.len())?;
-            let mut w = vec![0f32; alpha.len()];
+            let mut w = Fresh::<f32>::new(alpha.len());
             w.par_chunks_mut(BLOCK).zip(alpha.par_chunks(BLOCK)).enumerate().for_each(|(block, (w, alpha))| {
                 kernel::vectorised(
                     #[inline(always)]
@@ -94,7 +101,7 @@ pub fn hard_weight(alpha: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Te
                     },
                 );
             });
-            Ok(w)
+            Ok(w.finish())
         })
     })?;
     Tensor::from_vec(weight, alpha.shape(), alpha.device())
@@ -105,7 +112,7 @@ impl Levels {
     #[inline(always)]
     fn level(&self, r: f32, floor: f32, zero_point: f32) -> (f32, bool) {
         let q = floor + r.max(0.0).min(1.0) + zero_point;
-        (q.max(0.0).min(self.highest), (0.0..=1.0).contains(&r) && q >= 0.0 && q <= self.highest)
+        (q.max(0.0).min(self.highest), within(r, 1.0) & within(q, self.highest))
     }
 
     fn per_channel(&self, elements: usize, channels: usize) -> Result<usize> {
@@ -156,7 +163,7 @@ impl Regulariser {
             let below = power(u.abs(), beta - 1.0);
             *term = 1.0 - below * u.abs();
             let of_u = -2.0 * weight * beta * below.copysign(u);
-            *slope = if (0.0..=1.0).contains(&r) { of_u } else { 0.0 };
+            *slope = if within(r, 1.0) { of_u } else { 0.0 };
         }
         kernel::lane_sum(&terms[..r.len()])
     }
@@ -178,7 +185,7 @@ impl CustomOp2 for Soft {
         let (alpha, scale): (&[f32], &[f32]) =
             (kernel::slice(alpha, alpha_layout)?, kernel::slice(scale, scale_layout)?);
         let per_channel = self.levels.per_channel(alpha.len(), scale.len())?;
-        let mut w = vec![0f32; alpha.len()];
+        let mut w = Fresh::new(alpha.len());
         let block = |block: usize, w: &mut [f32], alpha: &[f32], slopes: Option<(Regulariser, &mut [f32])>| {
             kernel::vectorised(
                 #[inline(always)]
@@ -196,16 +203,16 @@ impl CustomOp2 for Soft {
                 block(at, w, alpha, None);
             }),
             Some(regulariser) => {
-                let mut of_r = vec![0f32; alpha.len()];
+                let mut of_r = Fresh::new(alpha.len());
                 let sums = blocks.zip(of_r.par_chunks_mut(BLOCK));
                 let sums = sums.map(|((at, (w, alpha)), slopes)| block(at, w, alpha, Some((regulariser, slopes))));
                 let sums: Vec<f64> = sums.collect();
                 let penalty = (f64::from(regulariser.weight as f32) * sums.iter().sum::<f64>()) as f32;
                 // Set once: an operation is applied once.
-                let _ = self.slopes.set(Slopes { penalty, of_r });
+                let _ = self.slopes.set(Slopes { penalty, of_r: of_r.finish() });
             }
         }
-        Ok((CpuStorage::F32(w), alpha_layout.shape().clone()))
+        Ok((CpuStorage::F32(w.finish()), alpha_layout.shape().clone()))
     }
 
     fn bwd(&self, alpha: &Tensor, scale: &Tensor, _w: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -226,7 +233,7 @@ impl Soft {
         let levels = &self.levels;
         let per_channel = levels.per_channel(alpha.len(), scale.len())?;
         let slopes = self.slopes.get().map(|slopes| slopes.of_r.as_slice());
-        let mut g_alpha = vec![0f32; alpha.len()];
+        let mut g_alpha = Fresh::new(alpha.len());
         // Channels of few weights are not worth a task each.
         let at_once = BLOCK.div_ceil(per_channel.max(1));
         let channels = g_alpha.par_chunks_mut(per_channel).enumerate().with_min_len(at_once);
@@ -264,6 +271,6 @@ impl Soft {
             g_scale as f32
         });
         let g_scale = g_scale.collect();
-        Ok((g_alpha, g_scale))
+        Ok((g_alpha.finish(), g_scale))
     }
 }

@@ -6,12 +6,13 @@ use super::matrix::{Matrix, Store, multiply};
 use super::parts::{PARTS, sum_of_parts};
 use super::sizes::Sizes;
 use super::vector::Real;
+use crate::ops::fresh::Fresh;
 use rayon::prelude::*;
 
 /// `y = finish(conv(x, w))`.
 pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T>) -> Vec<T> {
-    let mut y = vec![T::zero(); sizes.batch * sizes.out_image()];
-    let images = y.par_chunks_exact_mut(sizes.out_image()).zip(x.par_chunks_exact(sizes.in_image()));
+    let mut y = Fresh::new(sizes.batch * sizes.out_image());
+    let images = y.par_chunks_mut(sizes.out_image()).zip(x.par_chunks_exact(sizes.in_image()));
     images.for_each_init(
         || columns_buffer(sizes),
         |columns, (y, x)| {
@@ -29,13 +30,13 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T
             finish.rectify(y);
         },
     );
-    y
+    y.finish()
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `x`.
 pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T> {
-    let mut gx = vec![T::zero(); sizes.batch * sizes.in_image()];
-    let images = gx.par_chunks_exact_mut(sizes.in_image()).zip(gy.par_chunks_exact(sizes.out_image()));
+    let mut gx = Fresh::new(sizes.batch * sizes.in_image());
+    let images = gx.par_chunks_mut(sizes.in_image()).zip(gy.par_chunks_exact(sizes.out_image()));
     images.for_each_init(
         || columns_buffer(sizes),
         |columns, (gx, gy)| {
@@ -50,7 +51,7 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
             }
         },
     );
-    gx
+    gx.finish()
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `w`.

@@ -5,6 +5,7 @@ use super::flat::Flat;
 use super::shifted::{shifted_dots, shifted_sum};
 use super::sizes::Sizes;
 use super::vector::Real;
+use crate::ops::fresh::Fresh;
 use rayon::prelude::*;
 
 /// Channel images handed to a worker at once: one is too little work for a task.
@@ -17,8 +18,8 @@ const GROUP: usize = 8192;
 pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T>) -> Vec<T> {
     let flat = Flat::new(sizes, 1);
     let offsets: Vec<usize> = (0..sizes.taps()).map(|tap| flat.offset(tap)).collect();
-    let mut y = vec![T::zero(); sizes.batch * sizes.out_image()];
-    let channels = y.par_chunks_exact_mut(sizes.out_pixels()).zip(x.par_chunks_exact(sizes.in_pixels()));
+    let mut y = Fresh::new(sizes.batch * sizes.out_image());
+    let channels = y.par_chunks_mut(sizes.out_pixels()).zip(x.par_chunks_exact(sizes.in_pixels()));
     channels.with_min_len(CHANNELS).enumerate().for_each_init(
         || (zeros(flat.channel()), zeros(flat.span())),
         |(input, output), (i, (y, x))| {
@@ -29,7 +30,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T
             finish.rectify(y);
         },
     );
-    y
+    y.finish()
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `x`.
@@ -40,8 +41,8 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
     let planes: Vec<(Vec<usize>, Vec<usize>)> = (0..flat.planes())
         .map(|plane| flat.taps_of_plane(plane).into_iter().map(|(tap, offset)| (tap, lead - offset)).unzip())
         .collect();
-    let mut gx = vec![T::zero(); sizes.batch * sizes.in_image()];
-    let channels = gx.par_chunks_exact_mut(sizes.in_pixels()).zip(gy.par_chunks_exact(sizes.out_pixels()));
+    let mut gx = Fresh::new(sizes.batch * sizes.in_image());
+    let channels = gx.par_chunks_mut(sizes.in_pixels()).zip(gy.par_chunks_exact(sizes.out_pixels()));
     channels.with_min_len(CHANNELS).enumerate().for_each_init(
         || (zeros(lead + flat.span()), zeros(flat.span()), Vec::new()),
         |(output, input, weights), (i, (gx, gy))| {
@@ -55,7 +56,7 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
             }
         },
     );
-    gx
+    gx.finish()
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `w`; parallel over channels, so each sum has one fixed order.

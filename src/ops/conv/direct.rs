@@ -11,6 +11,7 @@ use super::parts::sum_of_parts;
 use super::sizes::Sizes;
 use super::tile::{CHANNELS, Panels, add_dots, multiply_panel};
 use super::vector::Real;
+use crate::ops::fresh::Fresh;
 use rayon::prelude::*;
 
 /// Pixels of the images that are convolved together, if there are as many: small images alone leave tiles half empty.
@@ -37,7 +38,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T
         .chunks_exact(sizes.c_out_of_group() * sizes.terms())
         .map(|w| Panels::new(sizes.c_out_of_group(), sizes.terms(), |output, row| w[output * sizes.terms() + row]))
         .collect();
-    let mut y = vec![T::zero(); sizes.batch * sizes.out_image()];
+    let mut y = Fresh::new(sizes.batch * sizes.out_image());
     let ys = y.par_chunks_mut(flat.images() * sizes.out_image());
     ys.zip(x.par_chunks(flat.images() * sizes.in_image())).for_each_init(
         || (zeros(sizes.c_in * flat.channel()), zeros(CHANNELS * flat.span())),
@@ -60,7 +61,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T
             finish.rectify(y);
         },
     );
-    y
+    y.finish()
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `x`.
@@ -84,7 +85,7 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
             (rows, w.chunks_exact(sizes.c_out_of_group() * sizes.terms()).map(of_group).collect())
         })
         .collect();
-    let mut gx = vec![T::zero(); sizes.batch * sizes.in_image()];
+    let mut gx = Fresh::new(sizes.batch * sizes.in_image());
     let gxs = gx.par_chunks_mut(flat.images() * sizes.in_image());
     gxs.zip(gy.par_chunks(flat.images() * sizes.out_image())).for_each_init(
         || (zeros(sizes.c_out * output_channel), zeros(CHANNELS * flat.span())),
@@ -110,7 +111,7 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
             }
         },
     );
-    gx
+    gx.finish()
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `w`.

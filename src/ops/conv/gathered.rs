@@ -9,6 +9,7 @@ use super::im2col::{Place, fold_add, unfold};
 use super::matrix::{Matrix, Store, multiply};
 use super::sizes::Sizes;
 use super::vector::Real;
+use crate::ops::fresh::Fresh;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -29,7 +30,7 @@ pub(super) fn suits(sizes: &Sizes) -> bool {
 /// `y = finish(conv(x, w))`.
 pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T>) -> Vec<T> {
     let (together, c_out) = (images_together(sizes), sizes.c_out_of_group());
-    let mut y = vec![T::zero(); sizes.batch * sizes.out_image()];
+    let mut y = Fresh::new(sizes.batch * sizes.out_image());
     let ys = y.par_chunks_mut(together * sizes.out_image());
     ys.zip(x.par_chunks(together * sizes.in_image())).for_each_init(
         || (Vec::new(), Vec::new()),
@@ -53,7 +54,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T
             finish.rectify(y);
         },
     );
-    y
+    y.finish()
 }
 
 /// Gradient of `sum(gy * conv(x, w))` to `x`: of all images at once, for a few input channels after the other.

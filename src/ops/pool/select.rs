@@ -4,6 +4,7 @@ use super::shape_error;
 use crate::error::Result;
 use crate::graph::Pool;
 use crate::ops::composed::Sliding;
+use crate::ops::fresh::Fresh;
 use crate::ops::window::{inside, take_every};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType, bail};
 use pulp::{Arch, Simd, WithSimd};
@@ -148,24 +149,24 @@ struct PutBack {
 impl Select {
     fn compute<T: WithDType>(&self, x: &[T]) -> Vec<T> {
         let Windows { h, w, out_h, out_w, .. } = self.windows;
-        let mut y = vec![T::zero(); self.winners.len()];
-        let planes = y.par_chunks_exact_mut(out_h * out_w).zip(self.winners.par_chunks_exact(out_h * out_w));
+        let mut y = Fresh::new(self.winners.len());
+        let planes = y.par_chunks_mut(out_h * out_w).zip(self.winners.par_chunks_exact(out_h * out_w));
         planes.zip(x.par_chunks_exact(h * w)).with_min_len(PLANES).for_each(|((y, winners), x)| {
             y.iter_mut().zip(winners).for_each(|(y, winner)| *y = x[*winner as usize]);
         });
-        y
+        y.finish()
     }
 }
 
 impl PutBack {
     fn compute<T: WithDType>(&self, y: &[T]) -> Vec<T> {
         let Windows { batch, channels, h, w, out_h, out_w, .. } = self.windows;
-        let mut x = vec![T::zero(); batch * channels * h * w];
-        let planes = x.par_chunks_exact_mut(h * w).zip(self.winners.par_chunks_exact(out_h * out_w));
+        let mut x = Fresh::new(batch * channels * h * w);
+        let planes = x.par_chunks_mut(h * w).zip(self.winners.par_chunks_exact(out_h * out_w));
         planes.zip(y.par_chunks_exact(out_h * out_w)).with_min_len(PLANES).for_each(|((x, winners), y)| {
             winners.iter().zip(y).for_each(|(winner, y)| x[*winner as usize] += *y);
         });
-        x
+        x.finish()
     }
 }
 
