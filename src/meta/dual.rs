@@ -19,7 +19,7 @@ use crate::ops::relu::{clipped_relu, gate};
 use crate::quant::act::ActQuantizer;
 use crate::quant::model::{Acts, QuantUnit};
 use crate::quant::weight::WeightQuantizer;
-use candle_core::{D, Tensor};
+use candle_core::{D, Tensor, Var};
 use std::cell::{Cell, RefCell};
 
 /// A value with its derivative in the direction of the pass; no tangent is zero.
@@ -88,12 +88,14 @@ pub struct DualPass<'a> {
     /// The direction: its quantizers hold the tangents of `unit`'s scales and logits.
     pub direction: Option<&'a QuantUnit>,
     pub rounding: Rounding,
+    /// Whether gradients flow to the unit's scales and logits; their kernels are a good part of a backward pass.
+    pub learns: bool,
     pub acts: Acts<'a>,
     pub roundings: &'a Roundings,
 }
 
 impl DualPass<'_> {
-    /// Output of the unit for input `x`. Gradient: to `x`, scales and logits.
+    /// Output of the unit for input `x`. Gradient: to `x`, and to scales and logits if it `learns`.
     pub fn forward(&self, x: Dual) -> Result<Dual> {
         let unit = &self.unit.unit;
         interpret(unit, x, Source::Node(unit.nodes.len() - 1), |index, node, inputs| {
@@ -109,7 +111,11 @@ impl DualPass<'_> {
     fn weight(&self, node: usize, full_precision: &Tensor) -> Result<Dual> {
         let Some(quantizer) = &self.unit.weights[node] else { return Ok(Dual::constant(full_precision.clone())) };
         let direction = self.direction.and_then(|direction| direction.weights[node].as_ref());
-        quantized_weight(quantizer, direction, self.rounding)
+        quantized_weight(quantizer, direction, self)
+    }
+
+    fn parameter(&self, var: &Var) -> Tensor {
+        if self.learns { var.as_tensor().clone() } else { var.as_detached_tensor() }
     }
 
     fn act(&self, site: Option<usize>, x: Dual, node: usize, slot: Option<usize>) -> Result<Dual> {
@@ -122,7 +128,7 @@ impl DualPass<'_> {
         let quantizer = &self.unit.acts[site];
         let factor = f64::from(quantizer.fake_quant(&x.value, Mask::All)?.scale_gradient_factor);
         let Linearised { slope, level } = self.roundings.at(&x.value, quantizer, mask)?;
-        let scale = scaled_gradient(quantizer.scale.as_tensor(), factor)?;
+        let scale = scaled_gradient(&self.parameter(&quantizer.scale), factor)?;
         let value = ((&x.value * &slope)? + level.broadcast_mul(&scale)?)?;
         let of_x = x.tangent.map(|tangent| tangent * &slope).transpose()?;
         let of_scale = self.direction.map(|direction| -> Result<Tensor> {
@@ -198,19 +204,15 @@ fn rectified(x: &Dual, upper: f32) -> Result<Dual> {
 }
 
 /// The quantized weight and its derivative when scale and logits move along `direction`.
-fn quantized_weight(
-    quantizer: &WeightQuantizer,
-    direction: Option<&WeightQuantizer>,
-    rounding: Rounding,
-) -> Result<Dual> {
+fn quantized_weight(quantizer: &WeightQuantizer, direction: Option<&WeightQuantizer>, pass: &DualPass) -> Result<Dual> {
     let (floor, zero_point, highest) = quantizer.constants()?;
     let dtype = floor.dtype();
     let between = |x: &Tensor, high: f64| -> Result<Tensor> {
         let x = x.detach();
         Ok((x.ge(0f64)?.to_dtype(dtype)? * x.le(high)?.to_dtype(dtype)?)?)
     };
-    let alpha = quantizer.alpha.as_tensor();
-    let (h, h_tangent) = match rounding {
+    let alpha = &pass.parameter(&quantizer.alpha);
+    let (h, h_tangent) = match pass.rounding {
         Rounding::Hard => (alpha.detach().ge(0f64)?.to_dtype(dtype)?, None),
         Rounding::Soft => {
             let sigmoid = candle_nn::ops::sigmoid(alpha)?;
@@ -228,7 +230,7 @@ fn quantized_weight(
     let passes = between(&level, highest)?;
     let above = (level.detach().gt(highest)?.to_dtype(dtype)? * highest)?;
     let level = ((level * &passes)? + above)?.broadcast_sub(&zero_point)?;
-    let scale = quantizer.scale.as_tensor();
+    let scale = &pass.parameter(&quantizer.scale);
     let of_scale = direction.map(|direction| level.broadcast_mul(&direction.scale.as_detached_tensor()));
     let of_level = h_tangent.map(|tangent| (tangent * &passes)?.broadcast_mul(scale));
     Ok(Dual { value: level.broadcast_mul(scale)?, tangent: sum(of_scale.transpose()?, of_level.transpose()?)? })

@@ -252,7 +252,7 @@ impl MetaUnit<'_> {
         masks: &'p dyn Masks,
         roundings: &'p Roundings,
     ) -> DualPass<'p> {
-        DualPass { unit, direction, rounding: Rounding::Soft, acts: self.phase.acts_of(masks), roundings }
+        DualPass { unit, direction, rounding: Rounding::Soft, learns: true, acts: self.phase.acts_of(masks), roundings }
     }
 
     /// `dL/dx_in` of `loss`, which depends on the updated unit.
@@ -278,7 +278,7 @@ impl MetaUnit<'_> {
             }
             let u: Vec<f64> = u.iter().map(|u| u / size).collect();
             let Along { of_input, of_theta } = match self.meta.derivative {
-                Derivative::Exact => self.along(sample.t, step, &u, &input, target)?,
+                Derivative::Exact => self.along(sample.t, step, &u, &input, target, k > 0)?,
                 Derivative::FiniteDifference => {
                     self.along_by_differences(sample.t, (step, is_scale), &u, &input, target, engine)?
                 }
@@ -296,13 +296,13 @@ impl MetaUnit<'_> {
         Ok(total)
     }
 
-    /// Derivatives of `<u, g>` at `step`, exactly.
-    fn along(&self, t: usize, step: &Step, u: &[f64], input: &Var, target: &Tensor) -> Result<Along> {
+    /// Derivatives of `<u, g>` at `step`, exactly; that to the parameters, to which the regulariser belongs, only if it is `to_theta`.
+    fn along(&self, t: usize, step: &Step, u: &[f64], input: &Var, target: &Tensor, to_theta: bool) -> Result<Along> {
         let direction = with_values(&zeroed(&step.unit)?, self.phase, u)?;
         let fresh = Roundings::Fresh;
-        let pass = self.pass(&step.unit, Some(&direction), step.masks, &fresh);
+        let pass = DualPass { learns: to_theta, ..self.pass(&step.unit, Some(&direction), step.masks, &fresh) };
         let error = squared_error(&pass.forward(Dual::constant(input.as_tensor().clone()))?, target)?;
-        let penalty = match self.phase.beta.at(t, self.phase.iterations) {
+        let penalty = match self.phase.beta.at(t, self.phase.iterations).filter(|_| to_theta) {
             Some(beta) => rounding_penalty(&step.unit, Some(&direction), beta, self.phase.round_weight)?,
             None => None,
         };
@@ -361,7 +361,7 @@ impl MetaUnit<'_> {
             }
             (prefix, Engine::Plain(roundings)) => units.into_iter().try_fold(x.clone(), |x, unit| {
                 let acts = if prefix == Prefix::Quantized { Acts::Quantized } else { Acts::FullPrecision };
-                let pass = DualPass { unit, direction: None, rounding: Rounding::Hard, acts, roundings };
+                let pass = DualPass { unit, direction: None, rounding: Rounding::Hard, learns: false, acts, roundings };
                 Ok(pass.forward(Dual::constant(x))?.value)
             }),
         }
