@@ -8,12 +8,14 @@
 
 pub mod adam;
 pub mod batch_norm;
+pub mod channels;
 mod composed;
 pub mod conv;
 pub mod divergence;
 pub mod fake_quant;
 mod fresh;
 mod kernel;
+pub mod layout;
 pub mod mix;
 pub mod pool;
 pub mod power;

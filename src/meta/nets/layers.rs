@@ -5,7 +5,9 @@ use crate::error::Result;
 use crate::graph::Pool;
 use crate::meta::config::{Statistics, Up};
 use crate::ops::batch_norm::batch_norm_train;
+use crate::ops::channels::add_bias;
 use crate::ops::conv::{Geometry, conv2d};
+use crate::ops::layout::pixel_shuffle;
 use crate::ops::pool::max_pool2d;
 use crate::ops::relu::relu;
 use candle_core::{DType, Tensor, Var};
@@ -166,13 +168,10 @@ impl Doubling {
 
 /// Windows of stride 2 do not overlap, so this is a 1x1 convolution to four times the channels, which are then spread.
 fn doubled_by_convolution(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let (n, _, h, w) = x.dims4()?;
     let (c_in, c_out, _, _) = weight.dims4()?;
     let weight = weight.permute((1, 2, 3, 0))?.contiguous()?.reshape((c_out * 4, c_in, 1, 1))?;
     let y = conv2d(x, &weight, None, Geometry { stride: 1, padding: 0, groups: 1 })?;
-    let y = y.reshape((n * c_out, 2, 2, h * w))?.permute((0, 3, 1, 2))?.reshape((n * c_out, h, w, 2, 2))?;
-    let y = y.permute((0, 1, 3, 2, 4))?.contiguous()?.reshape((n, c_out, 2 * h, 2 * w))?;
-    Ok(y.broadcast_add(&bias.reshape((1, c_out, 1, 1))?)?)
+    Ok(add_bias(&pixel_shuffle(&y)?, bias)?)
 }
 
 /// Bilinear interpolation to `height` by `width` with the corners aligned, as two products with constant matrices.

@@ -4,6 +4,7 @@ use super::layers::{Conv, DoubleConv, Doubling, halve, padded};
 use super::{Net, Parameters};
 use crate::error::Result;
 use crate::meta::config::{Statistics, Transform, Up};
+use crate::ops::layout::join_channels;
 use candle_core::Tensor;
 
 /// The whole network but its last layer: `(N, C, H, W)` to `(N, base, H, W)`.
@@ -47,7 +48,7 @@ impl Trunk {
         for ((doubling, conv), skip) in self.up.iter().zip(levels.iter().rev()) {
             let (_, _, height, width) = skip.dims4()?;
             let below = padded(&doubling.forward(&y)?, (height, width))?;
-            y = conv.forward(&Tensor::cat(&[skip, &below], 1)?, statistics)?;
+            y = conv.forward(&join_channels(skip, &below)?, statistics)?;
         }
         Ok(y)
     }

@@ -9,6 +9,7 @@ use super::finish::Finish;
 use super::sizes::Sizes;
 use super::vector::Real;
 use super::{dense, depthwise, direct, gathered};
+use crate::ops::channels::channel_sums;
 use crate::ops::relu::gate;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use tracing::trace_span;
@@ -143,7 +144,7 @@ impl CustomOp3 for Forward {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let g = self.to_sums(y, g)?;
         let (gx, gw) = self.gradients(x, w, &g)?;
-        let gb = bias.track_op().then(|| g.sum((0, 2, 3))).transpose()?;
+        let gb = bias.track_op().then(|| channel_sums(&g)).transpose()?;
         Ok((gx, gw, gb))
     }
 }

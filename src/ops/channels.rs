@@ -1,0 +1,131 @@
+//! A bias per channel and its gradient, the sums of the channels.
+//!
+//! Candle sums over dimensions that are not the last by dividing the index of every element; the order of additions here is
+//! the same, so that results are.
+
+use super::fresh::Fresh;
+use super::kernel;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
+use rayon::prelude::*;
+use tracing::trace_span;
+
+/// `y[n,c,i,j] = x[n,c,i,j] + bias[c]`.
+///
+/// Shapes: `x` `(N, C, H, W)`, `bias` `(C)`, both `f32` or both `f64`; the result has the shape of `x`.
+/// Gradient: to `x` and `bias`, to any order.
+pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    match x.device().is_cpu() {
+        true => x.contiguous()?.apply_op2(&bias.contiguous()?, AddBias),
+        false => x.broadcast_add(&bias.reshape((1, bias.elem_count(), 1, 1))?),
+    }
+}
+
+/// `sums[c] = sum over n, i, j of x[n,c,i,j]`, in this order.
+///
+/// Shapes: `x` `(N, C, H, W)`, `f32` or `f64`; result `(C)`.  Gradient: to `x`, to any order.
+pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
+    match x.device().is_cpu() {
+        true => x.contiguous()?.apply_op1(ChannelSums),
+        false => x.sum((0, 2, 3)),
+    }
+}
+
+struct AddBias;
+
+impl AddBias {
+    fn compute<T: WithDType>(x: &[T], bias: &[T], pixels: usize) -> Vec<T> {
+        let mut y = Fresh::new(x.len());
+        let planes = y.par_chunks_mut(pixels).zip(x.par_chunks(pixels)).enumerate();
+        planes.for_each(|(plane, (y, x))| {
+            let bias = bias[plane % bias.len()];
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = *x + bias);
+        });
+        y.finish()
+    }
+}
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add-bias"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, x_at: &Layout, bias: &CpuStorage, b_at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("bias").entered();
+        let (_, c, h, w) = x_at.shape().dims4()?;
+        if b_at.shape().dims() != [c] {
+            bail!("add-bias: {:?} for {c} channels", b_at.shape());
+        }
+        let y = match x {
+            CpuStorage::F64(_) => {
+                CpuStorage::F64(Self::compute(kernel::slice(x, x_at)?, kernel::slice(bias, b_at)?, h * w))
+            }
+            _ => CpuStorage::F32(Self::compute(kernel::slice(x, x_at)?, kernel::slice(bias, b_at)?, h * w)),
+        };
+        Ok((y, x_at.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _bias: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(g.clone()), Some(channel_sums(g)?)))
+    }
+}
+
+struct ChannelSums;
+
+impl ChannelSums {
+    fn compute<T: WithDType>(x: &[T], (c, pixels): (usize, usize)) -> Vec<T> {
+        let sum = |channel: usize| {
+            let planes = x.chunks_exact(pixels).skip(channel).step_by(c);
+            planes.flatten().fold(T::zero(), |sum, x| sum + *x)
+        };
+        (0..c).into_par_iter().map(sum).collect()
+    }
+}
+
+impl CustomOp1 for ChannelSums {
+    fn name(&self) -> &'static str {
+        "channel-sums"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, at: &Layout) -> Result<(CpuStorage, Shape)> {
+        let _span = trace_span!("bias, gradient").entered();
+        let (_, c, h, w) = at.shape().dims4()?;
+        let sums = match x {
+            CpuStorage::F64(_) => CpuStorage::F64(Self::compute(kernel::slice(x, at)?, (c, h * w))),
+            _ => CpuStorage::F32(Self::compute(kernel::slice(x, at)?, (c, h * w))),
+        };
+        Ok((sums, Shape::from(c)))
+    }
+
+    fn bwd(&self, x: &Tensor, _sums: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(g.reshape((1, g.elem_count(), 1, 1))?.broadcast_as(x.shape())?.contiguous()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::check::noise;
+    use candle_core::{DType, Var};
+
+    #[test]
+    fn values_and_gradients_are_those_of_candle_bit_for_bit() {
+        for dtype in [DType::F32, DType::F64] {
+            let [x, upstream] = [1, 3].map(|seed| noise((4, 3, 7, 5), seed, dtype));
+            let bias = Var::from_tensor(&noise(3, 2, dtype)).unwrap();
+            let outcome = |ours: bool| {
+                let x = Var::from_tensor(&x).unwrap();
+                let y = match ours {
+                    true => add_bias(&x, &bias).unwrap(),
+                    false => x.broadcast_add(&bias.reshape((1, 3, 1, 1)).unwrap()).unwrap(),
+                };
+                let store = (&y * &upstream).unwrap().sum_all().unwrap().backward().unwrap();
+                let values = |tensor: &Tensor| {
+                    tensor.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap()
+                };
+                [values(&y), values(store.get(&x).unwrap()), values(store.get(&bias).unwrap())]
+            };
+            assert_eq!(outcome(true), outcome(false), "{dtype:?}");
+        }
+        assert!(add_bias(&noise((2, 3, 1, 1), 1, DType::F32), &noise(2, 2, DType::F32)).is_err());
+    }
+}
