@@ -97,7 +97,7 @@ def main():
                 ratios.append(predicted / measured)
                 method = re.sub(r"^.*-w2a2-|-s0-.*$", "", run)
                 sizes = f"| {measured / 1e6:.0f} | {predicted / 1e6:.0f} | {ratios[-1]:.2f} |"
-                print(f"| {cell['arch']}, {method} | {cell['calib_images']} {sizes}", flush=True)
+                print(f"| {cell['arch']}, {method} | {cell['calib-images']} {sizes}", flush=True)
     print(f"\npredicted / measured: {min(ratios):.2f} to {max(ratios):.2f}")
     sys.exit(any(not 0.75 <= ratio <= 1.25 for ratio in ratios))
 
