@@ -14,7 +14,7 @@ use crate::recon::searches_first;
 /// Code, tables, and small buffers.
 const BASE_BYTES: f64 = 90e6;
 /// What the allocator keeps of a pass's freed blocks, as a factor.
-const HELD: f64 = 1.5;
+const HELD: f64 = 1.8;
 /// Values of a pass that a gradient follows, per value of its graph: the values themselves, what quantizers make of them, and
 /// gradients.
 const WITH_GRADIENT: f64 = 3.0;
