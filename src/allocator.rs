@@ -1,8 +1,8 @@
 //! How long the memory of freed tensors stays with the process, where mimalloc is the global allocator.
 //!
 //! A step of training allocates what the step before it freed. By itself mimalloc hands memory that lay unused for a tenth of a
-//! second back to the kernel, which clears every page again when it is next touched: a tenth of the time of a reconstruction
-//! step, and more of MetaAug's.
+//! second back to the kernel, which clears every page again when it is next touched: a quarter of the time of a reconstruction
+//! step, and more of MetaAug's (`benches/NOTES.md`).
 
 use std::ffi::{c_int, c_long};
 

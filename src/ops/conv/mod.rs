@@ -24,6 +24,7 @@ mod tests;
 mod tile;
 mod vector;
 
+use super::channels::add_bias;
 use super::composed::{self, Sliding};
 use super::relu::clipped_relu;
 use crate::error::{Error, Result};
@@ -72,7 +73,7 @@ fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, u
             _ => composed::grouped_conv2d(x, w, groups, sliding)?,
         };
         let y = match bias {
-            Some(bias) => y.broadcast_add(&bias.reshape((1, sizes.c_out, 1, 1))?)?,
+            Some(bias) => add_bias(&y, bias)?,
             None => y,
         };
         return Ok(match upper {
