@@ -56,14 +56,6 @@ pub fn to_csv(mut frame: DataFrame) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The same as Parquet, compressed with Snappy, which every reader knows.
-pub fn to_parquet(mut frame: DataFrame) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let writer = ParquetWriter::new(&mut bytes).with_compression(ParquetCompression::Snappy);
-    writer.finish(&mut frame).map_err(failed)?;
-    Ok(bytes)
-}
-
 pub(super) fn failed(error: PolarsError) -> Error {
     Error::Report(format!("cannot make a data frame: {error}"))
 }

@@ -17,6 +17,7 @@ mod latex;
 mod lines;
 mod losses;
 pub mod paired;
+mod parquet_file;
 pub mod picture;
 mod pivot;
 mod plot;
@@ -79,7 +80,7 @@ pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
         published_csv: (!lines.is_empty()).then(|| beside::frame(&lines).and_then(frame::to_csv)).transpose()?,
         accuracy_csv: frame::to_csv(accuracy::long_frame(&blocks)?)?,
         runs_csv: frame::to_csv(frame::frame(records)?)?,
-        runs_parquet: frame::to_parquet(frame::frame(records)?)?,
+        runs_parquet: parquet_file::to_parquet(&frame::frame(records)?)?,
         svg,
         png,
         terminal: render::terminal(&tables),
@@ -114,7 +115,7 @@ pub fn render_declared(
             markdown: render::markdown(&tables, source),
             latex: latex::latex(&tables, source, &spec.name),
             csv: frame::to_csv(frame.clone())?,
-            parquet: frame::to_parquet(frame)?,
+            parquet: parquet_file::to_parquet(&frame)?,
             terminal: render::terminal(&tables),
             tables,
         })
