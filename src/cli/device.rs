@@ -42,12 +42,17 @@ pub fn device(name: &str) -> Result<Device> {
 }
 
 /// The CUDA device `index`, or why there is none.
+#[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, String> {
-    if !cfg!(feature = "cuda") {
-        let build = "cargo build --release --features cuda";
-        return Err(format!("this binary was built for the CPU alone; use --device cpu, or build it with `{build}`"));
-    }
-    Device::new_cuda(index).map_err(|error| error.to_string().lines().next().unwrap_or_default().to_string())
+    let first_line = |error: candle_core::Error| error.to_string().lines().next().unwrap_or_default().to_string();
+    crate::ops::cuda::open(index).map_err(first_line)
+}
+
+/// This binary has no CUDA.
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Device, String> {
+    let build = "cargo build --release --features cuda";
+    Err(format!("this binary was built for the CPU alone; use --device cpu, or build it with `{build}`"))
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ fn run(
     trace: &mut UnitTrace,
 ) -> Result<()> {
     let (meta, phase) = (unit.meta, unit.phase);
-    let mut optimiser = Optimiser::new(net, meta);
+    let mut optimiser = Optimiser::new(net, meta)?;
     for t in 1..=meta.iterations {
         control.check()?;
         let draw = Draw::new(originals.images.dim(0)?, meta, stream, t);
@@ -176,13 +176,13 @@ struct Optimiser {
 }
 
 impl Optimiser {
-    fn new(net: &TransformNet, meta: &Meta) -> Self {
-        Self {
-            states: net.parameters.vars().map(AdamState::new).collect(),
+    fn new(net: &TransformNet, meta: &Meta) -> Result<Self> {
+        Ok(Self {
+            states: net.parameters.vars().map(AdamState::new).collect::<candle_core::Result<_>>()?,
             t: 0,
             clip_norm: meta.clip_norm,
             plateau: Plateau::new(meta.lr, meta.plateau_factor, meta.plateau_patience, 0.0),
-        }
+        })
     }
 
     fn vars(&self) -> impl Iterator<Item = &Var> {

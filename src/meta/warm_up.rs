@@ -28,7 +28,7 @@ pub fn warmed_up(config: &Transform, images: &Tensor, stream: Stream, control: &
         return Ok(net);
     }
     control.unit(0, 1, "transform");
-    let states: Vec<AdamState> = net.parameters.vars().map(AdamState::new).collect();
+    let states = net.parameters.vars().map(AdamState::new).collect::<candle_core::Result<Vec<_>>>()?;
     for t in 1..=steps {
         control.check()?;
         let mut rows = stream.purpose(Purpose::WarmUp).at(t as u64).permutation(n);

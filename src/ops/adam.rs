@@ -1,6 +1,11 @@
 //! Adam (Kingma & Ba, arXiv 1412.6980) in place, one pass over parameter, gradient and both moments.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Values};
+use super::dispatch::has_kernels;
 use super::kernel::{self, BLOCK};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 use std::sync::Mutex;
@@ -19,20 +24,23 @@ pub struct AdamState {
 /// Running means of the gradient and of its square.
 enum Moments {
     Cpu(Mutex<(Vec<f32>, Vec<f32>)>),
-    /// Beside a parameter on another device, from its first step on.
-    Device(Mutex<Option<(Tensor, Tensor)>>),
+    #[cfg(feature = "cuda")]
+    Cuda(Mutex<cuda::Moments>),
+    /// Where there is no kernel, from the first step on.
+    Composed(Mutex<Option<(Tensor, Tensor)>>),
 }
 
 impl AdamState {
-    pub fn new(var: &Var) -> Self {
-        let moments = match var.device().is_cpu() {
-            true => {
-                let zeros = vec![0f32; var.elem_count()];
-                Moments::Cpu(Mutex::new((zeros.clone(), zeros)))
-            }
-            false => Moments::Device(Mutex::default()),
+    /// Before the first step. Errors: no memory for the moments.
+    pub fn new(var: &Var) -> Result<Self> {
+        let zeros = || vec![0f32; var.elem_count()];
+        let moments = match var.device() {
+            _ if !has_kernels(var) => Moments::Composed(Mutex::default()),
+            #[cfg(feature = "cuda")]
+            candle_core::Device::Cuda(device) => Moments::Cuda(Mutex::new(cuda::Moments::new(var.elem_count(), device)?)),
+            _ => Moments::Cpu(Mutex::new((zeros(), zeros()))),
         };
-        Self { var: var.clone(), moments }
+        Ok(Self { var: var.clone(), moments })
     }
 
     pub fn var(&self) -> &Var {
@@ -51,7 +59,12 @@ impl AdamState {
                 let step = Step { moments, step_size: step_size as f32, correction: correction as f32 };
                 self.var.as_tensor().inplace_op2(&gradient.contiguous()?, &step)
             }
-            Moments::Device(moments) => {
+            #[cfg(feature = "cuda")]
+            Moments::Cuda(moments) => {
+                let step = Step { moments, step_size: step_size as f32, correction: correction as f32 };
+                self.var.as_tensor().inplace_op2(&gradient.contiguous()?, &step)
+            }
+            Moments::Composed(moments) => {
                 let Ok(mut moments) = moments.lock() else { bail!("adam: an earlier step panicked") };
                 *moments = Some(composed_step(&self.var, gradient, moments.take(), step_size, correction)?);
                 Ok(())
@@ -80,13 +93,13 @@ fn composed_step(
     Ok((m, v))
 }
 
-struct Step<'a> {
-    moments: &'a Mutex<(Vec<f32>, Vec<f32>)>,
+struct Step<'a, M> {
+    moments: &'a Mutex<M>,
     step_size: f32,
     correction: f32,
 }
 
-impl InplaceOp2 for Step<'_> {
+impl InplaceOp2 for Step<'_, (Vec<f32>, Vec<f32>)> {
     fn name(&self) -> &'static str {
         "adam"
     }
@@ -122,6 +135,22 @@ impl InplaceOp2 for Step<'_> {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl InplaceOp2 for Step<'_, cuda::Moments> {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<()> {
+        bail!("adam: moments on a GPU for a parameter on the CPU")
+    }
+
+    fn cuda_fwd(&self, p: &mut CudaStorage, p_at: &Layout, g: &CudaStorage, g_at: &Layout) -> Result<()> {
+        let Ok(mut moments) = self.moments.lock() else { bail!("adam: an earlier step panicked") };
+        cuda::adam((p, p_at), &mut moments, &Values::of(g, g_at)?, self.step_size, self.correction)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +161,7 @@ mod tests {
     fn the_composition_for_other_devices_makes_the_same_steps() {
         let start = noise((3, 50), 1, DType::F32);
         let [ours, theirs] = [(); 2].map(|()| Var::from_tensor(&start).unwrap());
-        let state = AdamState::new(&ours);
+        let state = AdamState::new(&ours).unwrap();
         let mut moments = None;
         for t in 1..20 {
             let gradient = noise((3, 50), 10 + t as u64, DType::F32);

@@ -3,8 +3,13 @@
 //! Candle sums over dimensions that are not the last by dividing the index of every element; the order of additions here is
 //! the same, so that results are.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Values};
+use super::dispatch;
 use super::fresh::Fresh;
 use super::kernel;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use tracing::trace_span;
@@ -14,20 +19,15 @@ use tracing::trace_span;
 /// Shapes: `x` `(N, C, H, W)`, `bias` `(C)`, both `f32` or both `f64`; the result has the shape of `x`.
 /// Gradient: to `x` and `bias`, to any order.
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    match x.device().is_cpu() {
-        true => x.contiguous()?.apply_op2(&bias.contiguous()?, AddBias),
-        false => x.broadcast_add(&bias.reshape((1, bias.elem_count(), 1, 1))?),
-    }
+    let native = || x.contiguous()?.apply_op2(&bias.contiguous()?, AddBias);
+    dispatch(x, native, || x.broadcast_add(&bias.reshape((1, bias.elem_count(), 1, 1))?))
 }
 
 /// `sums[c] = sum over n, i, j of x[n,c,i,j]`, in this order.
 ///
 /// Shapes: `x` `(N, C, H, W)`, `f32` or `f64`; result `(C)`.  Gradient: to `x`, to any order.
 pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
-    match x.device().is_cpu() {
-        true => x.contiguous()?.apply_op1(ChannelSums),
-        false => x.sum((0, 2, 3)),
-    }
+    dispatch(x, || x.contiguous()?.apply_op1(ChannelSums), || x.sum((0, 2, 3)))
 }
 
 struct AddBias;
@@ -64,6 +64,16 @@ impl CustomOp2 for AddBias {
         Ok((y, x_at.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, x_at: &Layout, b: &CudaStorage, b_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (_, c, h, w) = x_at.shape().dims4()?;
+        if b_at.shape().dims() != [c] {
+            bail!("add-bias: {:?} for {c} channels", b_at.shape());
+        }
+        let y = cuda::add_bias(&Values::of(x, x_at)?, &Values::of(b, b_at)?, h * w)?;
+        Ok((cuda::storage(y, &x.device), x_at.shape().clone()))
+    }
+
     fn bwd(&self, _x: &Tensor, _bias: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((Some(g.clone()), Some(channel_sums(g)?)))
     }
@@ -94,6 +104,13 @@ impl CustomOp1 for ChannelSums {
             _ => CpuStorage::F32(Self::compute(kernel::slice(x, at)?, (c, h * w))),
         };
         Ok((sums, Shape::from(c)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (n, c, h, w) = at.shape().dims4()?;
+        let sums = cuda::channel_sums(&Values::of(x, at)?, (n, c, h * w))?;
+        Ok((cuda::storage(sums, &x.device), Shape::from(c)))
     }
 
     fn bwd(&self, x: &Tensor, _sums: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {

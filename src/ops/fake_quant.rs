@@ -2,10 +2,15 @@
 //! dropping (arXiv 2203.05740), in one pass forward and one backward.
 
 use super::composed;
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Values};
+use super::dispatch::has_kernels;
 use super::fresh::Fresh;
 use super::kernel::{self, BLOCK};
 use crate::recon::recipe::ClipOrder;
 use crate::rng;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -47,6 +52,11 @@ impl Mask {
         }
     }
 
+    /// Whether it is a list with a value for each element.
+    pub fn is_given(&self) -> bool {
+        matches!(self, Mask::Given(_))
+    }
+
     /// Whether the elements from `start` on are selected, as numbers that are not 0; at most one block of them.
     ///
     /// A block at a time, so that the loops over elements have no branch on the kind of mask.
@@ -81,7 +91,7 @@ pub fn fake_quant(x: &Tensor, scale: &Tensor, quant: FakeQuant) -> Result<Tensor
     if scale.elem_count() != 1 {
         bail!("fake-quant: the scale must have one element, got {:?}", scale.dims());
     }
-    match x.device().is_cpu() {
+    match quant.has_kernel(x) {
         true => x.contiguous()?.apply_op2(scale, quant),
         false => composed::fake_quant(x, scale, &quant),
     }
@@ -101,8 +111,16 @@ pub struct Linearised {
 impl Linearised {
     /// At `x`, `f32` or `f64`.
     pub fn at(x: &Tensor, scale: &Tensor, quant: &FakeQuant) -> Result<Self> {
-        if !x.device().is_cpu() {
+        if !quant.has_kernel(x) {
             let (slope, level) = composed::linearised(x, scale, quant)?;
+            return Ok(Self { slope, level });
+        }
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = x.device() {
+            let (slope, level) = cuda::with_values(&x.contiguous()?, |x| {
+                cuda::with_values(scale, |scale| cuda::linearised(x, scale, quant))
+            })?;
+            let [slope, level] = [slope, level].map(|constant| cuda::tensor(constant, x.shape(), device));
             return Ok(Self { slope, level });
         }
         match x.dtype() {
@@ -163,6 +181,11 @@ impl Rounded for f64 {
 }
 
 impl FakeQuant {
+    /// Whether a kernel does this to `x`; those of GPUs take no mask that is given element by element.
+    fn has_kernel(&self, x: &Tensor) -> bool {
+        has_kernels(x) && (x.device().is_cpu() || !self.mask.is_given())
+    }
+
     /// The integer level of `v = x / scale`, and whether the gradient passes.
     #[inline(always)]
     fn level<T: Rounded>(&self, v: T) -> (T, bool) {
@@ -240,8 +263,25 @@ impl CustomOp2 for FakeQuant {
         Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, x_at: &Layout, s: &CudaStorage, s_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let y = cuda::fake_quant(&Values::of(x, x_at)?, &Values::of(s, s_at)?, self)?;
+        Ok((cuda::storage(y, &x.device), x_at.shape().clone()))
+    }
+
     fn bwd(&self, x: &Tensor, scale: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let _span = trace_span!("fake quantization, gradient").entered();
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = x.device() {
+            let (g_x, g_scale) = cuda::with_values(x, |values| {
+                cuda::with_values(scale, |scale| {
+                    let gradient = |g: &Values| cuda::fake_quant_gradient(values, scale, g, self, x.track_op());
+                    cuda::with_values(&g.contiguous()?, gradient)
+                })
+            })?;
+            let g_x = g_x.map(|g_x| cuda::tensor(g_x, x.shape(), device));
+            return Ok((g_x, Some(cuda::tensor(g_scale, scale.shape(), device))));
+        }
         let scale_value = kernel::with_slice(scale, |scale: &[f32]| Ok(scale[0]))?;
         let g = g.contiguous()?;
         let (g_x, g_scale) =

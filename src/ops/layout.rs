@@ -2,6 +2,7 @@
 //!
 //! As chains of Candle's permutations their gradients are views, which Candle adds up element by element through their strides.
 
+use super::dispatch::has_kernels;
 use super::fresh::Fresh;
 use super::kernel;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -12,7 +13,7 @@ use tracing::trace_span;
 ///
 /// Shapes: `x` `(N, 4C, H, W)`, `f32` or `f64`; result `(N, C, 2H, 2W)`.  Gradient: to `x`, to any order.
 pub fn pixel_shuffle(x: &Tensor) -> Result<Tensor> {
-    match x.device().is_cpu() {
+    match x.device().is_cpu() && has_kernels(x) {
         true => x.contiguous()?.apply_op1(Shuffle::ToPixels),
         false => candle_nn::ops::pixel_shuffle(x, 2),
     }
@@ -23,7 +24,7 @@ pub fn pixel_shuffle(x: &Tensor) -> Result<Tensor> {
 /// Shapes: `(N, A, H, W)` and `(N, B, H, W)`, both `f32` or both `f64`; result `(N, A + B, H, W)`.
 /// Gradient (first order only): to both.
 pub fn join_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    match a.device().is_cpu() {
+    match a.device().is_cpu() && has_kernels(a) {
         true => a.contiguous()?.apply_op2(&b.contiguous()?, Join),
         false => Tensor::cat(&[a, b], 1),
     }

@@ -1,6 +1,9 @@
 //! Mini-batches cut from cached activations.
 
 use super::composed;
+#[cfg(feature = "cuda")]
+use super::cuda;
+use super::dispatch::has_kernels;
 use super::fake_quant::Mask;
 use super::fresh::Fresh;
 use super::kernel::{self, BLOCK};
@@ -18,12 +21,19 @@ pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -
     if selected.shape() != others.shape() || rows.iter().any(|&row| row as usize >= shape[0]) {
         bail!("mix-rows: rows out of {:?}, or another shape than {:?}", selected.dims(), others.dims());
     }
-    if !selected.device().is_cpu() {
+    if !has_kernels(selected) || (mask.is_given() && !selected.device().is_cpu()) {
         return composed::mix_rows(selected, others, rows, mask);
     }
     let width = selected.elem_count() / shape[0];
     shape[0] = rows.len();
     mask.check(rows.len() * width)?;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(device) = selected.device() {
+        let mixed = cuda::with_values(&selected.contiguous()?, |selected| {
+            cuda::with_values(&others.contiguous()?, |others| cuda::mix_rows(selected, others, rows, width, mask))
+        })?;
+        return Ok(cuda::tensor(mixed, shape, device));
+    }
     let mixed = kernel::with_slice(selected, |selected| {
         kernel::with_slice(others, |others| {
             let mut mixed = Fresh::<f32>::new(rows.len() * width);

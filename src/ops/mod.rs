@@ -4,13 +4,17 @@
 //! trained with (each file says how), and chains of its element-wise operations spend their time on memory traffic.
 //! So every operation here is one pass forward and one backward over contiguous f32 data, spread over rayon's threads;
 //! sums are taken over blocks of fixed size in a fixed order, so that results do not depend on the number of threads.
-//! On other devices than the CPU each is a composition of Candle's operations with the same formula (`composed`).
+//! On NVIDIA GPUs the same operations are kernels of `ops/kernels/*.cu` (`cuda`). Elsewhere, and for what has no kernel, each is a
+//! composition of Candle's operations with the same formula (`composed`); `dispatch` chooses.
 
 pub mod adam;
 pub mod batch_norm;
 pub mod channels;
 mod composed;
 pub mod conv;
+#[cfg(feature = "cuda")]
+pub mod cuda;
+mod dispatch;
 pub mod divergence;
 pub mod fake_quant;
 mod fresh;
@@ -24,6 +28,7 @@ pub mod relu;
 pub mod rounding;
 pub mod statistics;
 
+pub use dispatch::dispatch;
 pub(crate) use kernel::{BLOCK, block_sums};
 
 mod window;

@@ -1,7 +1,12 @@
 //! The reconstruction error of a unit (BRECQ, arXiv 2102.05426, equations 9 and 10).
 
 use super::power::power;
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Values};
+use super::dispatch::has_kernels;
 use super::{composed, kernel};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use tracing::trace_span;
 
@@ -14,11 +19,12 @@ pub fn recon_error(y_q: &Tensor, y_fp: &Tensor, weight: Option<&Tensor>, p: f64)
         bail!("recon-error: shapes {:?} and {:?} differ", y_q.dims(), y_fp.dims());
     }
     let means = y_q.elem_count() / y_q.dim(1)?;
-    if !y_q.device().is_cpu() {
+    if !has_kernels(y_q) {
         return composed::recon_error(y_q, y_fp, weight, p, means as f64);
     }
     let target = y_fp.contiguous()?;
-    let op = ReconError { target, weight: weight.cloned(), p: p as f32, means: means as f64 };
+    let weight = weight.map(Tensor::contiguous).transpose()?;
+    let op = ReconError { target, weight, p: p as f32, means: means as f64 };
     y_q.contiguous()?.apply_op1(op)
 }
 
@@ -38,6 +44,15 @@ impl ReconError {
             None => Ok(plain),
             Some(weight) => kernel::with_slice(weight, |weight| Ok(kernel::map2(&plain, weight, |d, w| d * w))),
         }
+    }
+
+    /// Calls `f` with target and weight on a GPU.
+    #[cfg(feature = "cuda")]
+    fn with_constants<R>(&self, f: impl FnOnce(&Values, Option<&Values>) -> Result<R>) -> Result<R> {
+        cuda::with_values(&self.target, |target| match &self.weight {
+            None => f(target, None),
+            Some(weight) => cuda::with_values(weight, |weight| f(target, Some(weight))),
+        })
     }
 
     fn value(&self, y: &[f32]) -> Result<f32> {
@@ -79,8 +94,28 @@ impl CustomOp1 for ReconError {
         Ok((CpuStorage::F32(vec![value]), Shape::from(())))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, y: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let values = Values::of(y, at)?;
+        let value = self.with_constants(|target, weight| {
+            cuda::recon_error(&values, target, weight, self.p, self.means)
+        })?;
+        Ok((cuda::storage(value, &y.device), Shape::from(())))
+    }
+
     fn bwd(&self, y_q: &Tensor, _value: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let _span = trace_span!("reconstruction error, gradient").entered();
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = y_q.device() {
+            let gradient = cuda::with_values(y_q, |y| {
+                cuda::with_values(&grad.contiguous()?, |upstream| {
+                    self.with_constants(|target, weight| {
+                        cuda::recon_error_gradient(y, target, weight, upstream, self.p, self.means)
+                    })
+                })
+            })?;
+            return Ok(Some(cuda::tensor(gradient, y_q.shape(), device)));
+        }
         let upstream = grad.to_scalar::<f32>()?;
         let gradient = kernel::with_slice(y_q, |y| self.gradient(y, upstream))?;
         Ok(Some(Tensor::from_vec(gradient, y_q.shape(), y_q.device())?))

@@ -1,6 +1,10 @@
 //! Rectified linear units with gradient 0 on the bounds, as in PyTorch (Candle: 1 for `relu`, 1/2 for `clamp`).
 
-use super::{composed, kernel};
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Values};
+use super::{composed, dispatch, kernel};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use tracing::trace_span;
 
@@ -8,10 +12,7 @@ use tracing::trace_span;
 ///
 /// Shapes: any, `f32` or `f64`; the result has that of `x`.  Gradient: passes where `0 < x < upper`; exact in every order.
 pub fn clipped_relu(x: &Tensor, upper: f32) -> Result<Tensor> {
-    match x.device().is_cpu() {
-        true => x.contiguous()?.apply_op1(ClippedRelu { upper }),
-        false => composed::clipped_relu(x, upper),
-    }
+    dispatch(x, || x.contiguous()?.apply_op1(ClippedRelu { upper }), || composed::clipped_relu(x, upper))
 }
 
 /// `max(x, 0)`; see [`clipped_relu`].
@@ -21,20 +22,16 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 
 /// [`clipped_relu`] of `a + b` in one pass, bit for bit the same.
 pub fn clipped_relu_of_sum(a: &Tensor, b: &Tensor, upper: f32) -> Result<Tensor> {
-    match a.device().is_cpu() {
-        true => a.contiguous()?.apply_op2(&b.contiguous()?, SumRelu { upper }),
-        false => composed::clipped_relu(&(a + b)?, upper),
-    }
+    let native = || a.contiguous()?.apply_op2(&b.contiguous()?, SumRelu { upper });
+    dispatch(a, native, || composed::clipped_relu(&(a + b)?, upper))
 }
 
 /// `t` where `0 < y < upper`, else 0: what [`clipped_relu`] with result `y` does to a tangent of its input.
 ///
 /// Shapes: equal.  Gradient: to `t` only; exact in every order.
 pub fn gate(t: &Tensor, y: &Tensor, upper: f32) -> Result<Tensor> {
-    match t.device().is_cpu() {
-        true => t.contiguous()?.apply_op2(&y.detach().contiguous()?, Gate { upper }),
-        false => composed::gate(t, y, upper),
-    }
+    let native = || t.contiguous()?.apply_op2(&y.detach().contiguous()?, Gate { upper });
+    dispatch(t, native, || composed::gate(t, y, upper))
 }
 
 struct ClippedRelu {
@@ -56,6 +53,12 @@ impl CustomOp1 for ClippedRelu {
             _ => CpuStorage::F32(kernel::map(kernel::slice(storage, layout)?, |x: f32| x.max(0.0).min(upper))),
         };
         Ok((y, layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let y = cuda::clipped_relu(&Values::of(x, at)?, self.upper)?;
+        Ok((cuda::storage(y, &x.device), at.shape().clone()))
     }
 
     fn bwd(&self, _x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
@@ -97,6 +100,12 @@ impl CustomOp2 for SumRelu {
         Ok((y, a_layout.shape().clone()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, a_at: &Layout, b: &CudaStorage, b_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let y = cuda::clipped_relu_of_sum(&Values::of(a, a_at)?, &Values::of(b, b_at)?, self.upper)?;
+        Ok((cuda::storage(y, &a.device), a_at.shape().clone()))
+    }
+
     fn bwd(&self, _a: &Tensor, _b: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gated = gate(grad, y, self.upper)?;
         Ok((Some(gated.clone()), Some(gated)))
@@ -134,6 +143,12 @@ impl CustomOp2 for Gate {
             }
         };
         Ok((gated, g_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, g: &CudaStorage, g_at: &Layout, y: &CudaStorage, y_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let gated = cuda::gate(&Values::of(g, g_at)?, &Values::of(y, y_at)?, self.upper)?;
+        Ok((cuda::storage(gated, &g.device), g_at.shape().clone()))
     }
 
     fn bwd(&self, _g: &Tensor, y: &Tensor, _r: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {

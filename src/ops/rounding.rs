@@ -2,9 +2,14 @@
 //! regulariser: one pass forward and one backward; exponentials and powers are taken once per step and element.
 
 use super::composed;
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Values};
+use super::dispatch::has_kernels;
 use super::fresh::Fresh;
 use super::kernel::{self, BLOCK};
 use super::power::{power, sigmoid};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::sync::{Arc, OnceLock};
@@ -34,10 +39,10 @@ fn within(x: f32, high: f32) -> bool {
 /// What of a rounded weight does not change while its rounding is learned.
 #[derive(Clone, Debug)]
 pub struct Levels {
-    /// `floor(W / scale_0)`, row-major, fixed when the scales were searched.
-    pub floor: Arc<Vec<f32>>,
-    /// Per output channel.
-    pub zero_point: Arc<Vec<f32>>,
+    /// `floor(W / scale_0)`, of the weight's shape, fixed when the scales were searched; contiguous `f32`.
+    pub floor: Tensor,
+    /// `(C_out)`, per output channel; contiguous `f32`.
+    pub zero_point: Tensor,
     /// `2^b - 1`.
     pub highest: f32,
 }
@@ -54,7 +59,7 @@ pub struct Regulariser {
 pub struct SoftWeight {
     /// `W_q`, of the weight's shape.
     pub weight: Tensor,
-    /// The regulariser, a scalar, which must be added to the loss as it is: on the CPU it is a constant, and its gradient joins that
+    /// The regulariser, a scalar, which must be added to the loss as it is: for our kernels it is a constant, and its gradient joins that
     /// of `weight` on the way to `alpha`.
     pub penalty: Option<Tensor>,
 }
@@ -69,10 +74,20 @@ pub fn soft_weight(
     levels: &Levels,
     regulariser: Option<Regulariser>,
 ) -> Result<SoftWeight> {
-    if !alpha.device().is_cpu() {
+    if !has_kernels(alpha) {
         let r = composed::stretched_sigmoid(alpha, STRETCH, SHIFT)?;
         let penalty = regulariser.map(|regulariser| composed::rounding_regulariser(&r, regulariser));
         return Ok(SoftWeight { weight: composed::rounded_weight(&r, scale, levels)?, penalty: penalty.transpose()? });
+    }
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(device) = alpha.device() {
+        let op = Soft { levels: levels.clone(), regulariser, slopes: Arc::default() };
+        let alpha = alpha.contiguous()?;
+        let penalty = regulariser.map(|regulariser| {
+            cuda::with_values(&alpha, |alpha| cuda::rounding_penalty(alpha, regulariser))
+        });
+        let penalty = penalty.transpose()?.map(|penalty| cuda::tensor(penalty, (), device));
+        return Ok(SoftWeight { weight: alpha.apply_op2(scale, op)?, penalty });
     }
     let slopes = Arc::new(OnceLock::new());
     let op = Soft { levels: levels.clone(), regulariser, slopes: slopes.clone() };
@@ -84,12 +99,18 @@ pub fn soft_weight(
 /// The same with `h = (alpha >= 0)`. No gradient.
 pub fn hard_weight(alpha: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Tensor> {
     let (alpha, scale) = (alpha.detach().contiguous()?, scale.detach());
-    if !alpha.device().is_cpu() {
+    if !has_kernels(&alpha) {
         return composed::rounded_weight(&alpha.ge(0f64)?.to_dtype(alpha.dtype())?, &scale, levels);
+    }
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(device) = alpha.device() {
+        let weight = levels.on_gpu(&alpha, &scale, cuda::hard_weight)?;
+        return Ok(cuda::tensor(weight, alpha.shape(), device));
     }
     let up = |alpha: f32| if alpha >= 0.0 { 1.0 } else { 0.0 };
     let weight = kernel::with_slice(&alpha, |alpha| {
-        kernel::with_slice(&scale, |scale| {
+        let scale: &Tensor = &scale;
+        kernel::with_slice(scale, |scale| levels.with_constants(|levels| {
             let per_channel = levels.per_channel(alpha.len(), scale.len())?;
             let mut w = Fresh::<f32>::new(alpha.len());
             w.par_chunks_mut(BLOCK).zip(alpha.par_chunks(BLOCK)).enumerate().for_each(|(block, (w, alpha))| {
@@ -102,12 +123,43 @@ pub fn hard_weight(alpha: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Te
                 );
             });
             Ok(w.finish())
-        })
+        }))
     })?;
     Tensor::from_vec(weight, alpha.shape(), alpha.device())
 }
 
 impl Levels {
+    /// Calls `f` with the values on the CPU.
+    fn with_constants<R>(&self, f: impl FnOnce(&Constants) -> Result<R>) -> Result<R> {
+        let highest = self.highest;
+        kernel::with_slice(&self.floor, |floor| {
+            kernel::with_slice(&self.zero_point, |zero_point| f(&Constants { floor, zero_point, highest }))
+        })
+    }
+
+    /// Calls `f` with a weight on a GPU.
+    #[cfg(feature = "cuda")]
+    fn on_gpu<R>(&self, alpha: &Tensor, scale: &Tensor, f: impl FnOnce(&cuda::Weight) -> Result<R>) -> Result<R> {
+        cuda::with_values(alpha, |alpha| {
+            cuda::with_values(scale, |scale| {
+                cuda::with_values(&self.floor, |floor| {
+                    cuda::with_values(&self.zero_point, |zero_point| {
+                        f(&cuda::Weight { alpha, scale, floor, zero_point, highest: self.highest })
+                    })
+                })
+            })
+        })
+    }
+}
+
+/// [`Levels`] on the CPU.
+struct Constants<'a> {
+    floor: &'a [f32],
+    zero_point: &'a [f32],
+    highest: f32,
+}
+
+impl Constants<'_> {
     /// The level before subtracting the zero point, and whether the gradient to `r` passes.
     #[inline(always)]
     fn level(&self, r: f32, floor: f32, zero_point: f32) -> (f32, bool) {
@@ -184,42 +236,74 @@ impl CustomOp2 for Soft {
         let _span = trace_span!("soft rounding").entered();
         let (alpha, scale): (&[f32], &[f32]) =
             (kernel::slice(alpha, alpha_layout)?, kernel::slice(scale, scale_layout)?);
-        let per_channel = self.levels.per_channel(alpha.len(), scale.len())?;
-        let mut w = Fresh::new(alpha.len());
-        let block = |block: usize, w: &mut [f32], alpha: &[f32], slopes: Option<(Regulariser, &mut [f32])>| {
-            kernel::vectorised(
-                #[inline(always)]
-                || {
-                    w.iter_mut().zip(alpha).for_each(|(r, &alpha)| *r = stretched_sigmoid(alpha));
-                    let sum = slopes.map_or(0.0, |(regulariser, slopes)| regulariser.of_block(w, slopes));
-                    self.levels.round(w, block * BLOCK, per_channel, scale);
-                    sum
-                },
-            )
-        };
-        let blocks = w.par_chunks_mut(BLOCK).zip(alpha.par_chunks(BLOCK)).enumerate();
-        match self.regulariser {
-            None => blocks.for_each(|(at, (w, alpha))| {
-                block(at, w, alpha, None);
-            }),
-            Some(regulariser) => {
-                let mut of_r = Fresh::new(alpha.len());
-                let sums = blocks.zip(of_r.par_chunks_mut(BLOCK));
-                let sums = sums.map(|((at, (w, alpha)), slopes)| block(at, w, alpha, Some((regulariser, slopes))));
-                let sums: Vec<f64> = sums.collect();
-                let penalty = (f64::from(regulariser.weight as f32) * sums.iter().sum::<f64>()) as f32;
-                // Set once: an operation is applied once.
-                let _ = self.slopes.set(Slopes { penalty, of_r: of_r.finish() });
+        let w = self.levels.with_constants(|levels| {
+            let per_channel = levels.per_channel(alpha.len(), scale.len())?;
+            let mut w = Fresh::new(alpha.len());
+            let block = |block: usize, w: &mut [f32], alpha: &[f32], slopes: Option<(Regulariser, &mut [f32])>| {
+                kernel::vectorised(
+                    #[inline(always)]
+                    || {
+                        w.iter_mut().zip(alpha).for_each(|(r, &alpha)| *r = stretched_sigmoid(alpha));
+                        let sum = slopes.map_or(0.0, |(regulariser, slopes)| regulariser.of_block(w, slopes));
+                        levels.round(w, block * BLOCK, per_channel, scale);
+                        sum
+                    },
+                )
+            };
+            let blocks = w.par_chunks_mut(BLOCK).zip(alpha.par_chunks(BLOCK)).enumerate();
+            match self.regulariser {
+                None => blocks.for_each(|(at, (w, alpha))| {
+                    block(at, w, alpha, None);
+                }),
+                Some(regulariser) => {
+                    let mut of_r = Fresh::new(alpha.len());
+                    let sums = blocks.zip(of_r.par_chunks_mut(BLOCK));
+                    let sums = sums.map(|((at, (w, alpha)), slopes)| block(at, w, alpha, Some((regulariser, slopes))));
+                    let sums: Vec<f64> = sums.collect();
+                    let penalty = (f64::from(regulariser.weight as f32) * sums.iter().sum::<f64>()) as f32;
+                    // Set once: an operation is applied once.
+                    let _ = self.slopes.set(Slopes { penalty, of_r: of_r.finish() });
+                }
             }
-        }
-        Ok((CpuStorage::F32(w.finish()), alpha_layout.shape().clone()))
+            Ok(w.finish())
+        })?;
+        Ok((CpuStorage::F32(w), alpha_layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        alpha: &CudaStorage,
+        alpha_at: &Layout,
+        scale: &CudaStorage,
+        scale_at: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (values, scale) = (Values::of(alpha, alpha_at)?, Values::of(scale, scale_at)?);
+        let Levels { floor, zero_point, highest } = &self.levels;
+        let w = cuda::with_values(floor, |floor| {
+            cuda::with_values(zero_point, |zero_point| {
+                let weight = cuda::Weight { alpha: &values, scale: &scale, floor, zero_point, highest: *highest };
+                cuda::soft_weight(&weight)
+            })
+        })?;
+        Ok((cuda::storage(w, &alpha.device), alpha_at.shape().clone()))
     }
 
     fn bwd(&self, alpha: &Tensor, scale: &Tensor, _w: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let _span = trace_span!("soft rounding, gradient").entered();
         let g = g.contiguous()?;
+        #[cfg(feature = "cuda")]
+        if let candle_core::Device::Cuda(device) = alpha.device() {
+            let (g_alpha, g_scale) = self.levels.on_gpu(alpha, scale, |weight| {
+                cuda::with_values(&g, |g| cuda::soft_weight_gradient(weight, g, self.regulariser))
+            })?;
+            let g_alpha = cuda::tensor(g_alpha, alpha.shape(), device);
+            return Ok((Some(g_alpha), Some(cuda::tensor(g_scale, scale.shape(), device))));
+        }
         let (g_alpha, g_scale) = kernel::with_slice(alpha, |alpha| {
-            kernel::with_slice(scale, |scale| kernel::with_slice(&g, |g| self.backward(alpha, scale, g)))
+            kernel::with_slice(scale, |scale| {
+                kernel::with_slice(&g, |g| self.levels.with_constants(|levels| self.backward(levels, alpha, scale, g)))
+            })
         })?;
         Ok((
             Some(Tensor::from_vec(g_alpha, alpha.shape(), alpha.device())?),
@@ -229,8 +313,13 @@ impl CustomOp2 for Soft {
 }
 
 impl Soft {
-    fn backward(&self, alpha: &[f32], scale: &[f32], g: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
-        let levels = &self.levels;
+    fn backward(
+        &self,
+        levels: &Constants,
+        alpha: &[f32],
+        scale: &[f32],
+        g: &[f32],
+    ) -> Result<(Vec<f32>, Vec<f32>)> {
         let per_channel = levels.per_channel(alpha.len(), scale.len())?;
         let slopes = self.slopes.get().map(|slopes| slopes.of_r.as_slice());
         let mut g_alpha = Fresh::new(alpha.len());

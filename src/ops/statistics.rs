@@ -1,8 +1,9 @@
 //! How far the statistics of single images are from those that a BatchNorm layer was trained with (PD-Quant,
 //! arXiv 2212.07048, distribution correction; published `GetDcFpLayerInpOut`).
 
+use super::dispatch::has_kernels;
 use super::kernel::{lane_sum, slice, vectorised, with_slice};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
 use tracing::trace_span;
@@ -15,16 +16,21 @@ const EPS: f64 = 1e-6;
 pub struct Statistics {
     mean: Arc<[f64]>,
     std: Arc<[f64]>,
+    /// The same as `(1, C)` on the layer's device.
+    there: [Tensor; 2],
 }
 
 impl Statistics {
     /// Of a layer with these running statistics, both `(C)`.
     pub fn new(mean: &Tensor, var: &Tensor) -> Result<Self> {
         let values = |tensor: &Tensor| tensor.to_vec1::<f32>();
-        Ok(Self {
-            mean: values(mean)?.into_iter().map(f64::from).collect(),
-            std: values(var)?.into_iter().map(|var| (f64::from(var) + EPS).sqrt()).collect(),
-        })
+        let (mean_of, std_of): (Vec<f64>, Vec<f64>) = (
+            values(mean)?.into_iter().map(f64::from).collect(),
+            values(var)?.into_iter().map(|var| (f64::from(var) + EPS).sqrt()).collect(),
+        );
+        let row = |values: &[f64]| Tensor::new(values, mean.device())?.to_dtype(DType::F32)?.unsqueeze(0);
+        let there = [row(&mean_of)?, row(&std_of)?];
+        Ok(Self { mean: mean_of.into(), std: std_of.into(), there })
     }
 }
 
@@ -37,7 +43,23 @@ pub fn statistics_error(z: &Tensor, statistics: &Statistics) -> Result<Tensor> {
     if channels != statistics.mean.len() {
         bail!("statistics-error: {channels} channels, statistics of {}", statistics.mean.len());
     }
+    if !(z.device().is_cpu() && has_kernels(z)) {
+        return composed(z, statistics);
+    }
     z.contiguous()?.apply_op1(StatisticsError { statistics: statistics.clone(), images, pixels: height * width })
+}
+
+/// The same from Candle's operations.
+fn composed(z: &Tensor, statistics: &Statistics) -> Result<Tensor> {
+    let (images, _, height, width) = z.dims4()?;
+    let planes = z.flatten_from(2)?;
+    let mean = planes.mean_keepdim(2)?;
+    let freedom = (height * width - 1).max(1) as f64;
+    let var = (planes.broadcast_sub(&mean)?.sqr()?.sum(2)? / freedom)?;
+    let [means, stds] = &statistics.there;
+    let of_mean = mean.squeeze(2)?.broadcast_sub(means)?.sqr()?;
+    let of_std = (var + EPS)?.sqrt()?.broadcast_sub(stds)?.sqr()?;
+    (of_mean + of_std)?.sum_all()? / images as f64
 }
 
 struct StatisticsError {
@@ -132,6 +154,23 @@ mod tests {
     fn statistics() -> Statistics {
         let vector = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap();
         Statistics::new(&vector(&[0.5, -1.0]), &vector(&[1.0, 4.0])).unwrap()
+    }
+
+    #[test]
+    fn the_composition_for_other_devices_has_the_same_value_and_gradient() {
+        for (height, width) in [(5, 3), (1, 1)] {
+            let z = Var::from_tensor(&noise((3, 2, height, width), 1, DType::F32)).unwrap();
+            let [ours, theirs] = [statistics_error(&z, &statistics()), composed(&z, &statistics())].map(Result::unwrap);
+            let [a, b] = [&ours, &theirs].map(|error| error.to_scalar::<f32>().unwrap());
+            assert!((a - b).abs() < 1e-5 * b.abs(), "{a} {b}");
+            let gradient = |error: &Tensor| {
+                let gradients = error.backward().unwrap();
+                gradients.get(&z).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            for (a, b) in gradient(&ours).into_iter().zip(gradient(&theirs)) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
+        }
     }
 
     #[test]

@@ -4,7 +4,6 @@ use super::range_search::{Range, highest};
 use crate::error::Result;
 use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, inverse_stretched_sigmoid, soft_weight};
 use candle_core::{DType, Tensor, Var};
-use std::sync::Arc;
 
 /// Quantizes a weight to `scale * (clip(floor(W / scale_0) + h + zero_point, 0, 2^b - 1) - zero_point)`.
 ///
@@ -36,8 +35,8 @@ impl WeightQuantizer {
         let mut scale_shape = vec![1; weight.rank()];
         scale_shape[0] = ranges.len();
         let levels = Levels {
-            floor: Arc::new(floor),
-            zero_point: Arc::new(ranges.iter().map(|range| range.zero_point).collect()),
+            floor: Tensor::from_vec(floor, weight.shape(), weight.device())?,
+            zero_point: Tensor::from_iter(ranges.iter().map(|range| range.zero_point), weight.device())?,
             highest: highest(bits),
         };
         let scales = ranges.iter().map(|range| range.scale).collect();
@@ -52,8 +51,8 @@ impl WeightQuantizer {
     /// What the scales and zero points are now, per output channel.
     pub fn ranges(&self) -> Result<Vec<Range>> {
         let scales = self.scale.flatten_all()?.to_vec1::<f32>()?;
-        let zero_points = self.levels.zero_point.iter();
-        Ok(scales.into_iter().zip(zero_points).map(|(scale, &zero_point)| Range { scale, zero_point }).collect())
+        let zero_points = self.levels.zero_point.to_vec1::<f32>()?;
+        Ok(scales.into_iter().zip(zero_points).map(|(scale, zero_point)| Range { scale, zero_point }).collect())
     }
 
     pub(crate) fn from_parts(bits: u32, scale: Tensor, alpha: Tensor, levels: Levels) -> Result<Self> {
@@ -69,9 +68,7 @@ impl WeightQuantizer {
     /// `floor(W / scale_0)` in the weight's shape, the zero points in the scale's, and the highest level.
     pub fn constants(&self) -> Result<(Tensor, Tensor, f64)> {
         let Levels { floor, zero_point, highest } = &self.levels;
-        let tensor = |values: &[f32], like: &Var| {
-            Tensor::from_slice(values, like.shape(), like.device())?.to_dtype(like.dtype())
-        };
+        let tensor = |values: &Tensor, like: &Var| values.reshape(like.shape())?.to_dtype(like.dtype());
         Ok((tensor(floor, &self.alpha)?, tensor(zero_point, &self.scale)?, f64::from(*highest)))
     }
 

@@ -88,7 +88,7 @@ impl Correction {
             let start = batch * self.batch;
             let x_0 = x.narrow(start, self.batch.min(n - start))?;
             let moved = Var::from_tensor(&x_0.copy()?)?;
-            let adam = AdamState::new(&moved);
+            let adam = AdamState::new(&moved)?;
             let mut plateau = Plateau::new(self.lr, PLATEAU_FACTOR, PLATEAU_PATIENCE, LOWEST_LR);
             for t in 1..=self.iterations {
                 control.check()?;

@@ -13,9 +13,12 @@ use crate::ops::rounding::{Regulariser, SoftWeight};
 use crate::quant::model::{Acts, Masks, Mode, QuantUnit, Weights};
 use crate::rng::{Purpose, Stream, threshold};
 use crate::store::record::UnitTrace;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 use std::time::Instant;
 use tracing::{info_span, trace_span};
+
+/// Steps on a GPU between two readings of the loss, at most.
+const READ_EVERY: usize = 50;
 
 /// A unit and the cached activations around it, all `(N, ...)`.
 pub struct Problem<'a> {
@@ -183,6 +186,17 @@ pub struct Losses {
     pub total: Tensor,
 }
 
+impl Losses {
+    /// Their values, as soon as they are computed.
+    pub fn read(&self) -> Result<StepLoss> {
+        let parts: Vec<&Tensor> = [&self.error, &self.total].into_iter().chain(&self.prediction).collect();
+        // One copy from the device instead of one for each part.
+        let values = Tensor::stack(&parts, 0)?.to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        let (error, total, prediction) = (values[0], values[1], values.get(2).copied());
+        Ok(StepLoss { error, prediction, regulariser: total - error - prediction.unwrap_or(0.0) })
+    }
+}
+
 /// The parts of a loss.
 #[derive(Clone, Copy, Debug)]
 pub struct StepLoss {
@@ -205,9 +219,10 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    pub fn new(unit: &'a QuantUnit, phase: &'a Phase) -> Self {
-        let parameters = phase.parameters(unit).into_iter().map(|(var, lr)| (AdamState::new(var), lr)).collect();
-        Self { unit, phase, parameters }
+    /// Before the first step. Errors: no memory for the optimiser's state.
+    pub fn new(unit: &'a QuantUnit, phase: &'a Phase) -> Result<Self> {
+        let parameters = phase.parameters(unit).into_iter().map(|(var, lr)| Ok((AdamState::new(var)?, lr)));
+        Ok(Self { unit, phase, parameters: parameters.collect::<Result<_>>()? })
     }
 
     /// Whether there is nothing to train.
@@ -215,8 +230,8 @@ impl<'a> Trainer<'a> {
         self.parameters.is_empty()
     }
 
-    /// Step `t` (from 1): forward, backward, Adam.
-    pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<StepLoss> {
+    /// Step `t` (from 1): forward, backward, Adam. What it gives are losses before the step, which a GPU may still be computing.
+    pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<Losses> {
         let phase = self.phase;
         let losses = trace_span!("forward").in_scope(|| phase.losses(self.unit, t, batch, masks))?;
         let gradients = trace_span!("backward").in_scope(|| losses.total.backward())?;
@@ -227,10 +242,7 @@ impl<'a> Trainer<'a> {
             }
         }
         drop(span);
-        let scalar = |value: &Tensor| -> Result<f64> { Ok(f64::from(value.to_scalar::<f32>()?)) };
-        let (error, total) = (scalar(&losses.error)?, scalar(&losses.total)?);
-        let prediction = losses.prediction.as_ref().map(scalar).transpose()?;
-        Ok(StepLoss { error, prediction, regulariser: total - error - prediction.unwrap_or(0.0) })
+        Ok(losses)
     }
 }
 
@@ -243,7 +255,7 @@ pub fn train(
     control: &Control,
     traces: &mut Vec<UnitTrace>,
 ) -> Result<()> {
-    let trainer = Trainer::new(problem.unit, phase);
+    let trainer = Trainer::new(problem.unit, phase)?;
     if trainer.is_idle() || phase.iterations == 0 {
         return Ok(());
     }
@@ -265,7 +277,13 @@ fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, 
         let drops = stream.purpose(Purpose::DropInput).at(t as u64);
         let batch = trace_span!("mini-batch").in_scope(|| problem.batch(&sampler.rows(t), phase.drop_input, drops))?;
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
-        let loss = trainer.step(t, &batch, &masks)?;
+        let losses = trainer.step(t, &batch, &masks)?;
+        // Whoever reads a loss waits for a GPU, which then waits for the next step. What is not finite stays so.
+        let is_read = batch.x.device().is_cpu() || t.is_multiple_of(READ_EVERY) || UnitTrace::is_due(t, phase.iterations);
+        if !is_read {
+            continue;
+        }
+        let loss = losses.read()?;
         let total = loss.total();
         if UnitTrace::is_due(t, phase.iterations) || !total.is_finite() {
             trace.iterations.push(t);

@@ -85,12 +85,12 @@ pub(in crate::ops) fn stretched_sigmoid(alpha: &Tensor, stretch: f32, shift: f32
     candle_nn::ops::sigmoid(alpha)?.affine(f64::from(stretch), f64::from(shift))
 }
 
-/// [`crate::ops::rounding::soft_weight`] for a known `r`; `floor` and zero points go to the device.
+/// [`crate::ops::rounding::soft_weight`] for a known `r`.
 pub(in crate::ops) fn rounded_weight(r: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Tensor> {
     let mut per_channel = vec![1; r.rank()];
-    per_channel[0] = levels.zero_point.len();
-    let floor = Tensor::from_slice(&levels.floor, r.shape(), r.device())?;
-    let zero_point = Tensor::from_slice(&levels.zero_point, per_channel.as_slice(), r.device())?;
+    per_channel[0] = levels.zero_point.elem_count();
+    let floor = levels.floor.reshape(r.shape())?;
+    let zero_point = levels.zero_point.reshape(per_channel.as_slice())?;
     let (h, r_in_range) = clipped(r, 0.0, 1.0)?;
     let (level, in_range) = clipped(&(floor + h)?.broadcast_add(&zero_point)?, 0.0, f64::from(levels.highest))?;
     let passes = (r_in_range * in_range)?;

@@ -100,8 +100,8 @@ fn fake_quantization_with_every_mask_and_order_of_clipping() {
 fn soft_rounding_and_its_regulariser() {
     let scale = with_edges(&[4, 1], 7, &[0.1, 0.2, 0.3, 0.4]);
     let levels = Levels {
-        floor: Arc::new((0..120).map(|i| (i % 6) as f32 - 3.0).collect()),
-        zero_point: Arc::new(vec![1.0, 2.0, 0.0, 1.0]),
+        floor: Tensor::from_iter((0..120).map(|i| (i % 6) as f32 - 3.0), &Device::Cpu).unwrap(),
+        zero_point: Tensor::new(&[1f32, 2.0, 0.0, 1.0], &Device::Cpu).unwrap(),
         highest: 3.0,
     };
     let alpha = with_edges(&[4, 30], 5, &[0.0, 20.0, -20.0, 90.0, -90.0]);

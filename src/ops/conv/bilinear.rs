@@ -10,7 +10,11 @@ use super::sizes::Sizes;
 use super::vector::Real;
 use super::{dense, depthwise, direct, gathered};
 use crate::ops::channels::channel_sums;
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::{self, Values};
 use crate::ops::relu::gate;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use tracing::trace_span;
 
@@ -64,6 +68,17 @@ impl Forward {
         }
     }
 
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&self, x: &Values, w: &Values, bias: Option<&Values>) -> Result<(CudaStorage, Shape)> {
+        let y = cuda::conv_forward(x, w, &self.sizes)?;
+        let y = match (bias, self.upper) {
+            (Some(bias), upper) => cuda::add_bias_in_place(y, x.device, bias, self.sizes.out_pixels(), upper)?,
+            (None, Some(upper)) => cuda::clipped_relu_in_place(y, x.device, upper)?,
+            (None, None) => y,
+        };
+        Ok((cuda::storage(y, x.device), self.shape()))
+    }
+
     fn shape(&self) -> Shape {
         (self.sizes.batch, self.sizes.c_out, self.sizes.out_h, self.sizes.out_w).into()
     }
@@ -102,6 +117,11 @@ impl CustomOp2 for Forward {
         Ok((y, self.shape()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, x_at: &Layout, w: &CudaStorage, w_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.on_gpu(&Values::of(x, x_at)?, &Values::of(w, w_at)?, None)
+    }
+
     fn bwd(&self, x: &Tensor, w: &Tensor, y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         self.gradients(x, w, &self.to_sums(y, g)?)
     }
@@ -134,6 +154,19 @@ impl CustomOp3 for Forward {
         Ok((y, self.shape()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_at: &Layout,
+        w: &CudaStorage,
+        w_at: &Layout,
+        bias: &CudaStorage,
+        bias_at: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.on_gpu(&Values::of(x, x_at)?, &Values::of(w, w_at)?, Some(&Values::of(bias, bias_at)?))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -150,6 +183,10 @@ impl CustomOp3 for Forward {
 }
 
 impl InputGradient {
+    fn shape(&self) -> Shape {
+        (self.0.batch, self.0.c_in, self.0.h, self.0.w).into()
+    }
+
     fn compute<T: Real>(&self, gy: &[T], w: &[T]) -> Vec<T> {
         match Algorithm::of(&self.0) {
             Algorithm::Depthwise => depthwise::input_gradient(&self.0, gy, w),
@@ -176,7 +213,19 @@ impl CustomOp2 for InputGradient {
             }
             _ => bail!("conv2d input gradient of element types other than f32 or f64"),
         };
-        Ok((gx, (self.0.batch, self.0.c_in, self.0.h, self.0.w).into()))
+        Ok((gx, self.shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        gy: &CudaStorage,
+        gy_at: &Layout,
+        w: &CudaStorage,
+        w_at: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let gx = cuda::conv_input_gradient(&Values::of(gy, gy_at)?, &Values::of(w, w_at)?, &self.0)?;
+        Ok((cuda::storage(gx, &gy.device), self.shape()))
     }
 
     fn bwd(&self, gy: &Tensor, w: &Tensor, _gx: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -188,6 +237,10 @@ impl CustomOp2 for InputGradient {
 }
 
 impl WeightGradient {
+    fn shape(&self) -> Shape {
+        (self.0.c_out, self.0.c_in_of_group(), self.0.k_h, self.0.k_w).into()
+    }
+
     fn compute<T: Real>(&self, x: &[T], gy: &[T]) -> Vec<T> {
         match Algorithm::of(&self.0) {
             Algorithm::Depthwise => depthwise::weight_gradient(&self.0, x, gy),
@@ -214,7 +267,19 @@ impl CustomOp2 for WeightGradient {
             }
             _ => bail!("conv2d weight gradient of element types other than f32 or f64"),
         };
-        Ok((gw, (self.0.c_out, self.0.c_in_of_group(), self.0.k_h, self.0.k_w).into()))
+        Ok((gw, self.shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_at: &Layout,
+        gy: &CudaStorage,
+        gy_at: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let gw = cuda::conv_weight_gradient(&Values::of(x, x_at)?, &Values::of(gy, gy_at)?, &self.0)?;
+        Ok((cuda::storage(gw, &x.device), self.shape()))
     }
 
     fn bwd(&self, x: &Tensor, gy: &Tensor, _gw: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {

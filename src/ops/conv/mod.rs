@@ -26,11 +26,12 @@ mod vector;
 
 use super::channels::add_bias;
 use super::composed::{self, Sliding};
+use super::dispatch::has_kernels;
 use super::relu::clipped_relu;
 use crate::error::{Error, Result};
 use bilinear::{Forward, InputGradient, WeightGradient};
-use candle_core::{DType, Device, Tensor};
-use sizes::Sizes;
+use candle_core::{DType, Tensor};
+pub(in crate::ops) use sizes::Sizes;
 
 /// Stride, zero padding (pixels on each side) and number of groups of a square convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,7 +48,8 @@ pub struct Geometry {
 /// Gradient: flows to `x`, `w` and `bias`, to any order; on the CPU only those that somebody needs are computed.
 /// Errors: [`Error::Shape`] when the shapes, element types or the geometry do not go together.
 ///
-/// On other devices this is Candle's own convolution, or for several groups one without a loop over them.
+/// On GPUs cuDNN convolves (feature `cudnn`), or for depthwise convolutions kernels of ours. Elsewhere this is Candle's own convolution, or for
+/// several groups one without a loop over them.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Tensor> {
     convolve(x, w, bias, geometry, None)
 }
@@ -64,7 +66,7 @@ fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, u
     {
         return Err(shape_error(format!("bias {:?} for {} output channels", bias.dims(), sizes.c_out)));
     }
-    if !matches!(x.device(), Device::Cpu) {
+    if !computes(x, &sizes) {
         let Geometry { stride, padding, groups } = geometry;
         let sliding = Sliding { kernel: (sizes.k_h, sizes.k_w), stride, padding, out: (sizes.out_h, sizes.out_w) };
         let y = match groups {
@@ -96,7 +98,7 @@ fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, u
 
 /// Gradient of `sum(gy * conv2d(x, w))` to `x`, which has `height` and `width`: the transposed convolution of `gy`.
 ///
-/// Shapes: `gy` `(N, C_out, H', W')`; `w` as in [`conv2d`]; result `(N, C_in, height, width)`. On the CPU only.
+/// Shapes: `gy` `(N, C_out, H', W')`; `w` as in [`conv2d`]; result `(N, C_in, height, width)`. Where [`conv2d`] has kernels only.
 /// Gradient: flows to `gy` and `w`, to any order. Errors: [`Error::Shape`], as [`conv2d`].
 pub fn input_gradient(gy: &Tensor, w: &Tensor, (height, width): (usize, usize), geometry: Geometry) -> Result<Tensor> {
     let (batch, c_out, out_h, out_w) = gy.dims4()?;
@@ -109,7 +111,7 @@ pub fn input_gradient(gy: &Tensor, w: &Tensor, (height, width): (usize, usize), 
 
 /// Gradient of `sum(gy * conv2d(x, w))` to `w`, whose kernel is `k_h` by `k_w`.
 ///
-/// Shapes: `x` and `gy` as in [`conv2d`] and [`input_gradient`]; result `(C_out, C_in / groups, k_h, k_w)`. On the CPU only.
+/// Shapes: `x` and `gy` as in [`conv2d`] and [`input_gradient`]; result `(C_out, C_in / groups, k_h, k_w)`. Where [`conv2d`] has kernels only.
 /// Gradient: flows to `x` and `gy`, to any order. Errors: [`Error::Shape`], as [`conv2d`].
 pub fn weight_gradient(x: &Tensor, gy: &Tensor, (k_h, k_w): (usize, usize), geometry: Geometry) -> Result<Tensor> {
     let (batch, c_out, out_h, out_w) = gy.dims4()?;
@@ -121,6 +123,11 @@ pub fn weight_gradient(x: &Tensor, gy: &Tensor, (k_h, k_w): (usize, usize), geom
     check_output(&sizes, (c_out, out_h, out_w))?;
     check_dtypes(&[x, gy])?;
     Ok(x.contiguous()?.apply_op2(&gy.contiguous()?, WeightGradient(sizes))?)
+}
+
+/// Whether convolutions of these sizes are operations of ours where `x` is.
+fn computes(x: &Tensor, sizes: &Sizes) -> bool {
+    has_kernels(x) && (x.device().is_cpu() || cfg!(feature = "cudnn") || sizes.is_depthwise())
 }
 
 fn check_output(sizes: &Sizes, gy: (usize, usize, usize)) -> Result<()> {

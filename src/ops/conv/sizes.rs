@@ -9,8 +9,8 @@ use std::ops::Range;
 ///
 /// Holding one means that they fit together: no extent, stride or group count is zero except possibly the batch,
 /// channels divide into groups, and the kernel fits into the padded input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sizes {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::ops) struct Sizes {
     pub batch: usize,
     pub c_in: usize,
     pub h: usize,
@@ -85,6 +85,18 @@ impl Sizes {
     /// Values of the weight.
     pub fn weight(&self) -> usize {
         self.c_out * self.terms()
+    }
+
+    /// Values of all input images.
+    #[cfg(feature = "cuda")]
+    pub fn x_len(&self) -> usize {
+        self.batch * self.in_image()
+    }
+
+    /// Values of all output images.
+    #[cfg(feature = "cuda")]
+    pub fn y_len(&self) -> usize {
+        self.batch * self.out_image()
     }
 
     /// Whether every channel is its own group, with one filter each.

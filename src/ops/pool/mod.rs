@@ -10,9 +10,12 @@ mod tests;
 use crate::error::{Error, Result};
 use crate::graph::Pool;
 use crate::ops::composed::shifted_views;
-use candle_core::{CpuStorage, D, DType, Storage, Tensor, bail};
-use select::{Select, Windows};
-use std::sync::Arc;
+#[cfg(feature = "cuda")]
+use crate::ops::cuda;
+use crate::ops::dispatch::has_kernels;
+use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor, bail};
+use select::Select;
+pub(in crate::ops) use select::Windows;
 
 /// Maximum over square windows: `y[n,c,i,j] = max_{a,b < k} x[n, c, s i + a - p, s j + b - p]`.
 ///
@@ -31,8 +34,8 @@ pub struct Maxima {
 }
 
 enum Winners {
-    /// In the plane of each window, for our kernel on the CPU.
-    Positions(Arc<Vec<u32>>),
+    /// In the plane of each window, `u32` of the result's shape, for our kernels.
+    Positions(Tensor),
     /// For each position in the window, the windows whose maximum is there.
     Views(Vec<Tensor>),
 }
@@ -41,8 +44,8 @@ impl Maxima {
     /// Of `x`, as [`max_pool2d`] finds them.
     pub fn of(x: &Tensor, pool: Pool) -> Result<Self> {
         let windows = Windows::new(x.dims4()?, pool)?;
-        let winners = match x.device().is_cpu() {
-            true => Winners::Positions(Arc::new(winners(&x.contiguous()?, &windows)?)),
+        let winners = match has_kernels(x) {
+            true => Winners::Positions(winners(&x.contiguous()?, &windows)?),
             false => Winners::Views(winning_views(x, &windows)?),
         };
         Ok(Self { windows, winners })
@@ -70,14 +73,20 @@ pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
     Ok(x.flatten_from(2)?.mean_keepdim(D::Minus1)?.reshape((n, c, 1, 1))?)
 }
 
-fn winners(x: &Tensor, windows: &Windows) -> candle_core::Result<Vec<u32>> {
+fn winners(x: &Tensor, windows: &Windows) -> candle_core::Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Device::Cuda(device) = x.device() {
+        let winners = cuda::with_values(x, |x| cuda::max_pool_winners(x, windows))?;
+        return Ok(cuda::tensor(winners, windows.output(), device));
+    }
     let (storage, layout) = x.storage_and_layout();
     let Some((start, end)) = layout.contiguous_offsets() else { bail!("max_pool2d of a view") };
-    match &*storage {
-        Storage::Cpu(CpuStorage::F32(x)) => Ok(windows.winners(&x[start..end])),
-        Storage::Cpu(CpuStorage::F64(x)) => Ok(windows.winners(&x[start..end])),
+    let winners = match &*storage {
+        Storage::Cpu(CpuStorage::F32(x)) => windows.winners(&x[start..end]),
+        Storage::Cpu(CpuStorage::F64(x)) => windows.winners(&x[start..end]),
         _ => bail!("max_pool2d of element types other than f32 or f64"),
-    }
+    };
+    Tensor::from_vec(winners, windows.output(), &Device::Cpu)
 }
 
 /// The winners for devices without a kernel of ours, from Candle operations: each position in the window is a shifted,

@@ -4,12 +4,16 @@ use super::shape_error;
 use crate::error::Result;
 use crate::graph::Pool;
 use crate::ops::composed::Sliding;
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::{self, Values};
 use crate::ops::fresh::Fresh;
+use crate::ops::kernel::with_slice;
 use crate::ops::window::{inside, take_every};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, WithDType, bail};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
-use std::sync::Arc;
 use tracing::trace_span;
 
 /// Planes handed to a worker at once: one plane is too little work for a task.
@@ -17,7 +21,7 @@ const PLANES: usize = 8;
 
 /// Sizes of one pooling, checked: no window is empty or lies on padding alone.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Windows {
+pub(in crate::ops) struct Windows {
     pub batch: usize,
     pub channels: usize,
     pub h: usize,
@@ -98,11 +102,11 @@ impl Windows {
         Sliding { kernel: (kernel, kernel), stride, padding, out: (self.out_h, self.out_w) }
     }
 
-    fn input(&self) -> Shape {
+    pub fn input(&self) -> Shape {
         (self.batch, self.channels, self.h, self.w).into()
     }
 
-    fn output(&self) -> Shape {
+    pub fn output(&self) -> Shape {
         (self.batch, self.channels, self.out_h, self.out_w).into()
     }
 }
@@ -137,20 +141,21 @@ impl<T: WithDType> WithSimd for KeepLarger<'_, T> {
 /// `y[n,c,i] = x[n,c,winners[n,c,i]]`.
 pub(super) struct Select {
     pub windows: Windows,
-    pub winners: Arc<Vec<u32>>,
+    /// `u32`, of the shape of `y`.
+    pub winners: Tensor,
 }
 
 /// `x[n,c,winners[n,c,i]] += y[n,c,i]`, from zero.
 struct PutBack {
     windows: Windows,
-    winners: Arc<Vec<u32>>,
+    winners: Tensor,
 }
 
 impl Select {
-    fn compute<T: WithDType>(&self, x: &[T]) -> Vec<T> {
+    fn compute<T: WithDType>(&self, x: &[T], winners: &[u32]) -> Vec<T> {
         let Windows { h, w, out_h, out_w, .. } = self.windows;
-        let mut y = Fresh::new(self.winners.len());
-        let planes = y.par_chunks_mut(out_h * out_w).zip(self.winners.par_chunks_exact(out_h * out_w));
+        let mut y = Fresh::new(winners.len());
+        let planes = y.par_chunks_mut(out_h * out_w).zip(winners.par_chunks_exact(out_h * out_w));
         planes.zip(x.par_chunks_exact(h * w)).with_min_len(PLANES).for_each(|((y, winners), x)| {
             y.iter_mut().zip(winners).for_each(|(y, winner)| *y = x[*winner as usize]);
         });
@@ -159,10 +164,10 @@ impl Select {
 }
 
 impl PutBack {
-    fn compute<T: WithDType>(&self, y: &[T]) -> Vec<T> {
+    fn compute<T: WithDType>(&self, y: &[T], winners: &[u32]) -> Vec<T> {
         let Windows { batch, channels, h, w, out_h, out_w, .. } = self.windows;
         let mut x = Fresh::new(batch * channels * h * w);
-        let planes = x.par_chunks_mut(h * w).zip(self.winners.par_chunks_exact(out_h * out_w));
+        let planes = x.par_chunks_mut(h * w).zip(winners.par_chunks_exact(out_h * out_w));
         planes.zip(y.par_chunks_exact(out_h * out_w)).with_min_len(PLANES).for_each(|((x, winners), y)| {
             winners.iter().zip(y).for_each(|(winner, y)| x[*winner as usize] += *y);
         });
@@ -178,12 +183,19 @@ impl CustomOp1 for Select {
     fn cpu_fwd(&self, x: &CpuStorage, at: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let _span = trace_span!("max pooling").entered();
         let Some((start, end)) = at.contiguous_offsets() else { bail!("max_pool2d of a view") };
-        let y = match x {
-            CpuStorage::F32(x) => CpuStorage::F32(self.compute(&x[start..end])),
-            CpuStorage::F64(x) => CpuStorage::F64(self.compute(&x[start..end])),
+        let y = with_slice(&self.winners, |winners| match x {
+            CpuStorage::F32(x) => Ok(CpuStorage::F32(self.compute(&x[start..end], winners))),
+            CpuStorage::F64(x) => Ok(CpuStorage::F64(self.compute(&x[start..end], winners))),
             _ => bail!("max_pool2d of element types other than f32 or f64"),
-        };
+        })?;
         Ok((y, self.windows.output()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let values = Values::of(x, at)?;
+        let y = cuda::with_values(&self.winners, |winners| cuda::max_pool_pick(&values, winners, &self.windows))?;
+        Ok((cuda::storage(y, &x.device), self.windows.output()))
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, gy: &Tensor) -> candle_core::Result<Option<Tensor>> {
@@ -200,12 +212,19 @@ impl CustomOp1 for PutBack {
     fn cpu_fwd(&self, y: &CpuStorage, at: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
         let _span = trace_span!("max pooling, gradient").entered();
         let Some((start, end)) = at.contiguous_offsets() else { bail!("max_pool2d gradient of a view") };
-        let x = match y {
-            CpuStorage::F32(y) => CpuStorage::F32(self.compute(&y[start..end])),
-            CpuStorage::F64(y) => CpuStorage::F64(self.compute(&y[start..end])),
+        let x = with_slice(&self.winners, |winners| match y {
+            CpuStorage::F32(y) => Ok(CpuStorage::F32(self.compute(&y[start..end], winners))),
+            CpuStorage::F64(y) => Ok(CpuStorage::F64(self.compute(&y[start..end], winners))),
             _ => bail!("max_pool2d gradient of element types other than f32 or f64"),
-        };
+        })?;
         Ok((x, self.windows.input()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, y: &CudaStorage, at: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let values = Values::of(y, at)?;
+        let x = cuda::with_values(&self.winners, |winners| cuda::max_pool_put(&values, winners, &self.windows))?;
+        Ok((cuda::storage(x, &y.device), self.windows.input()))
     }
 
     fn bwd(&self, _y: &Tensor, _x: &Tensor, gx: &Tensor) -> candle_core::Result<Option<Tensor>> {

@@ -1,0 +1,34 @@
+//! Our kernels on NVIDIA GPUs (`ops/kernels/*.cu`): how they are launched, and one safe function for each.
+//!
+//! All work of a device goes to one stream in the order in which it is asked for, so no function here waits for anything.
+//! Sums are taken in blocks of fixed size and in a fixed order, without atomic operations: repetitions give the same bits.
+#![allow(unsafe_code)]
+
+mod adam;
+mod channels;
+mod conv;
+#[cfg(feature = "cudnn")]
+mod cudnn;
+mod fake_quant;
+mod launch;
+mod mix;
+mod pool;
+mod recon_error;
+mod relu;
+mod rounding;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub(super) use adam::{Moments, adam};
+pub(super) use channels::{add_bias, add_bias_in_place, channel_sums};
+pub(super) use conv::{conv_forward, conv_input_gradient, conv_weight_gradient};
+pub(super) use fake_quant::{fake_quant, fake_quant_gradient, linearised};
+pub(super) use mix::mix_rows;
+pub(super) use pool::{max_pool_pick, max_pool_put, max_pool_winners};
+pub(super) use recon_error::{recon_error, recon_error_gradient};
+pub(super) use relu::{clipped_relu, clipped_relu_in_place, clipped_relu_of_sum, gate};
+pub(super) use rounding::{Weight, hard_weight, rounding_penalty, soft_weight, soft_weight_gradient};
+pub(super) use values::{Values, storage, tensor, with_values};
+
+pub use launch::{launches, open};
