@@ -6,6 +6,7 @@
 
 mod steps;
 
+use candle_core::Device;
 use divan::{AllocProfiler, Bencher};
 use mimalloc::MiMalloc;
 
@@ -18,6 +19,6 @@ fn main() {
 
 #[divan::bench(args = [10, 20], sample_count = 3, sample_size = 1)]
 fn layer1_0(bencher: Bencher, iterations: usize) {
-    let steps = steps::QdropSteps::new(&steps::load("resnet20"), "layer1.0");
+    let steps = steps::QdropSteps::new(&steps::load("resnet20", &Device::Cpu), "layer1.0");
     bencher.bench_local(|| steps.run(iterations));
 }

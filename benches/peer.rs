@@ -1,7 +1,8 @@
 //! Times single steps of the harness on request, so that a peer can be timed in alternation (`scripts/bench_vs_torch.py`).
 //!
 //! Reads one JSON request per line, `{"task": "reconstruct", "arch": "resnet20", "unit": "layer1.0", "n": 20}`, and answers
-//! with one line of JSON. `RAYON_NUM_THREADS` sets the number of threads.
+//! with one line of JSON. `RAYON_NUM_THREADS` sets the number of threads; `--device cuda:0` computes on a GPU, whose work is
+//! waited for before a clock is read.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,6 +11,7 @@ mod steps;
 use candle_core::{Device, Tensor};
 use metaaug::allocator;
 use metaaug::assets::hub::Hub;
+use metaaug::cli::device::device as open;
 use metaaug::graph::fold_bn::fold_bn;
 use metaaug::graph::forward::through;
 use metaaug::graph::{Network, Op, Source};
@@ -25,7 +27,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::io::{BufRead, Write};
 use std::time::Instant;
-use steps::{CONTROL, QdropSteps, images, load, position, prefix, quantized, recipe, spec};
+use steps::{CONTROL, QdropSteps, device, device_memory, images, load, position, prefix, quantized, recipe, spec};
 
 /// That of the harness.
 #[global_allocator]
@@ -46,14 +48,16 @@ struct Request {
 
 fn main() {
     allocator::keep_freed();
+    let device = open(&device_name()).unwrap_or_else(|error| panic!("{error}"));
     let mut network: Option<(String, Network)> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.unwrap()).expect("a request");
         let answer = match request.task.as_str() {
-            "peak" => peak(),
+            "peak" => peak(&device),
+            "cell" => cell(&request, &device),
             _ => {
                 if network.as_ref().is_none_or(|(name, _)| *name != request.arch) {
-                    network = Some((request.arch.clone(), load(&request.arch)));
+                    network = Some((request.arch.clone(), load(&request.arch, &device)));
                 }
                 answer(&request, &network.as_ref().unwrap().1)
             }
@@ -70,25 +74,43 @@ fn answer(request: &Request, network: &Network) -> Value {
         "evaluate" => evaluate(request, network),
         "search" => search(request, network),
         "meta" => meta(request, network),
-        "cell" => cell(request),
         other => panic!("no task {other}"),
     }
 }
 
-fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
+/// What follows `--device`, or the CPU; other arguments are Cargo's.
+fn device_name() -> String {
+    std::env::args().skip_while(|argument| argument != "--device").nth(1).unwrap_or_else(|| "cpu".to_string())
+}
+
+/// Milliseconds that `work` takes on `device`.
+fn milliseconds(device: &Device, work: impl FnOnce()) -> f64 {
+    device.synchronize().unwrap();
+    let started = Instant::now();
+    work();
+    device.synchronize().unwrap();
+    started.elapsed().as_secs_f64() * 1e3
+}
+
+/// The same, and the peak of the memory meanwhile: of what is in use on a GPU, else of the process.
+fn measured(device: &Device, work: impl FnOnce()) -> (f64, Option<u64>) {
+    let watch = Stopwatch::start();
+    device_memory::reset(device);
+    let ms = milliseconds(device, work);
+    let peak_bytes = if device.is_cpu() { watch.cost().peak_memory_bytes } else { device_memory::peak_bytes(device) };
+    (ms, peak_bytes)
 }
 
 /// Multiply-adds of a large matrix product, in GFLOP/s: the fastest of ten.
-fn peak() -> Value {
-    let n = 1024;
-    let a = Tensor::randn(0f32, 1.0, (n, n), &Device::Cpu).unwrap();
-    let best = (0..10).map(|_| {
-        let started = Instant::now();
-        a.matmul(&a).unwrap();
-        started.elapsed().as_secs_f64()
+fn peak(device: &Device) -> Value {
+    let n = if device.is_cpu() { 1024 } else { 4096 };
+    let a = Tensor::randn(0f32, 1.0, (n, n), device).unwrap();
+    let times = (0..10).map(|_| {
+        milliseconds(device, || {
+            a.matmul(&a).unwrap();
+        })
     });
-    json!({ "gflops": 2.0 * (n as f64).powi(3) / best.fold(f64::INFINITY, f64::min) / 1e9 })
+    json!({ "n": n, "gflops": 2.0 * (n as f64).powi(3) / times.fold(f64::INFINITY, f64::min) / 1e6 })
 }
 
 /// The nodes of every unit after folding, with the sizes of their weights, so that the peer builds the same.
@@ -137,59 +159,57 @@ fn structure(network: &Network) -> Value {
 fn reconstruct(request: &Request, network: &Network) -> Value {
     let step = QdropSteps::new(network, &request.unit);
     step.run(1);
-    let watch = Stopwatch::start();
-    let started = Instant::now();
-    step.run(request.n);
-    let ms = milliseconds(started) / request.n as f64;
-    json!({ "ms": ms, "peak_bytes": watch.cost().peak_memory_bytes })
+    let (ms, peak_bytes) = measured(device(network), || step.run(request.n));
+    json!({ "ms": ms / request.n as f64, "peak_bytes": peak_bytes })
 }
 
-/// Milliseconds of a pass of `n` images through the quantized network, in batches as large as those of an evaluation.
+/// Milliseconds of a pass of `n` images through the quantized network, in batches as large as those of an evaluation, after one
+/// batch that is not counted.
 fn evaluate(request: &Request, network: &Network) -> Value {
     let images = images(network, request.n);
     let batch = eval_batch(images.dim(2).unwrap(), images.dim(3).unwrap());
-    let model = quantized(network, &recipe(network, "qdrop"), &images.narrow(0, 0, 64).unwrap());
-    let started = Instant::now();
-    for start in (0..request.n).step_by(batch) {
-        prefix(&model, model.units.len(), &images.narrow(0, start, batch.min(request.n - start)).unwrap());
-    }
-    json!({ "ms": milliseconds(started) })
+    let model = quantized(network, &recipe(network, "qdrop"), &images);
+    let pass = |start: usize| {
+        let batch = images.narrow(0, start, batch.min(request.n - start)).unwrap();
+        prefix(&model, model.units.len(), &batch);
+    };
+    pass(0);
+    json!({ "ms": milliseconds(device(network), || (0..request.n).step_by(batch).for_each(pass)) })
 }
 
 /// Milliseconds and peak memory of a cell of QDrop on 1,024 images with `n` iterations per unit, nothing remembered but the full-precision
 /// accuracy.
-fn cell(request: &Request) -> Value {
+fn cell(request: &Request, device: &Device) -> Value {
     let cell = steps::cell(&request.arch, "qdrop", "W2A2", 1024, request.n);
     let folder = tempfile::tempdir().unwrap();
-    let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
+    let inputs = Loader::new(device, Hub::silent()).inputs(&cell).unwrap();
     let caches = Caches::new(folder.path(), sensible_memory_bytes());
     caches.full_precision.accuracy(&inputs, &CONTROL).unwrap();
-    let watch = Stopwatch::start();
-    let started = Instant::now();
-    let result = run_cell(&cell, &inputs, &caches, &CONTROL, &mut Vec::new()).unwrap();
-    let (ms, peak_bytes) = (milliseconds(started), watch.cost().peak_memory_bytes);
-    json!({ "ms": ms, "peak_bytes": peak_bytes, "test_top1": result.metrics.test_top1 })
+    let mut test_top1 = 0.0;
+    let (ms, peak_bytes) = measured(device, || {
+        test_top1 = run_cell(&cell, &inputs, &caches, &CONTROL, &mut Vec::new()).unwrap().metrics.test_top1;
+    });
+    json!({ "ms": ms, "peak_bytes": peak_bytes, "test_top1": test_top1 })
 }
 
-/// Milliseconds of Genie's search for the weight scales of the whole network at 2 bits, mean of `n`.
+/// Milliseconds of Genie's search for the weight scales of the whole network at 2 bits, mean of `n`; the values come from the
+/// device each time, as in a cell.
 fn search(request: &Request, network: &Network) -> Value {
     let folded = fold_bn(network, recipe(network, "qdrop").batch_norm).unwrap();
     let nodes = folded.units.iter().flat_map(|unit| &unit.nodes);
-    let weights: Vec<(Vec<f32>, usize)> = nodes
-        .filter_map(|node| node.op.weight())
-        .map(|weight| (weight.flatten_all().unwrap().to_vec1().unwrap(), weight.dim(0).unwrap()))
-        .collect();
+    let weights: Vec<&Tensor> = nodes.filter_map(|node| node.op.weight()).collect();
     let search = recipe(network, "genie-m").weight_search;
-    let started = Instant::now();
-    for _ in 0..request.n {
-        for (values, channels) in &weights {
-            search_weight(values, *channels, search, 2);
+    let ms = milliseconds(device(network), || {
+        for weight in weights.repeat(request.n) {
+            let values: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
+            search_weight(&values, weight.dim(0).unwrap(), search, 2);
         }
-    }
-    json!({ "ms": milliseconds(started) / request.n as f64 })
+    });
+    json!({ "ms": ms / request.n as f64 })
 }
 
-/// Milliseconds per iteration of MetaAug's training of a UNet of base 8 and depth 2 for one unit, and peak memory.
+/// Milliseconds per iteration of MetaAug's training of a UNet of base 8 and depth 2 for one unit, after one that is not counted,
+/// and peak memory.
 fn meta(request: &Request, network: &Network) -> Value {
     let images = images(network, 128);
     let recipe = Recipe { round_warmup: 0.0, ..recipe(network, "metaaug") };
@@ -198,14 +218,15 @@ fn meta(request: &Request, network: &Network) -> Value {
     let x_q = Activations::new(&prefix(&model, index, &images), &Memory::unlimited());
     let config = Transform { base: 8, depth: 2, ..Transform::published() };
     let net = untrained(&config, &images, Stream::new(0)).unwrap();
-    let meta = Meta { iterations: request.n, ..Meta::published(spec(network.arch)) };
-    let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
     let labels = vec![0; 128];
     let originals = Originals::new(&model, &images, &labels, &CONTROL).unwrap();
-    let watch = Stopwatch::start();
-    let started = Instant::now();
-    let context = (Stream::new(0), &CONTROL);
-    meta_train::train(&transform, &model, index, (&originals, &x_q), &recipe, context, &mut Vec::new()).unwrap();
-    let ms = milliseconds(started) / request.n as f64;
-    json!({ "ms": ms, "peak_bytes": watch.cost().peak_memory_bytes })
+    let run = |iterations: usize| {
+        let meta = Meta { iterations, ..Meta::published(spec(network.arch)) };
+        let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
+        let context = (Stream::new(0), &CONTROL);
+        meta_train::train(&transform, &model, index, (&originals, &x_q), &recipe, context, &mut Vec::new()).unwrap();
+    };
+    run(1);
+    let (ms, peak_bytes) = measured(device(network), || run(request.n));
+    json!({ "ms": ms / request.n as f64, "peak_bytes": peak_bytes })
 }

@@ -4,6 +4,7 @@
     pip install torch higher            # CPU builds do
     scripts/bench_vs_torch.py [--arch resnet20] [--threads 2] [--rounds 5] [--markdown results/bench/resnet20.md]
     scripts/bench_vs_torch.py --arch resnet20 --only cell        # minutes: one whole cell of QDrop on each side
+    scripts/bench_vs_torch.py --arch resnet18 --device cuda:0    # both sides on a GPU; --peer, --seconds: see --help
 
 Any architecture will do: those without embedded weights take made-up ones and random images of 224 x 224.
 
@@ -11,8 +12,13 @@ PyTorch does what the published codes do (QDrop's reconstruction step, Genie's s
 written with the same operations, on networks of the same structure with random weights; `benches/peer.rs` is the other
 side. Each round times one side after the other; the table gives the fastest round of each. A ratio below 1: the harness
 is faster. GFLOP/s count the multiply-adds of convolutions and linear layers, forward and backward.
+
+On a GPU both sides compute in float32 without TF32 (unless --tf32), wait for the device before they read a clock, and PyTorch
+leaves cuDNN's benchmark mode off, as the published codes do. The tables are written as they grow: what ends the script leaves
+what was measured.
 """
 import argparse
+import importlib.util
 import json
 import math
 import os
@@ -30,37 +36,111 @@ def arguments():
     parser.add_argument("--only", choices=["reconstruct", "evaluate", "search", "meta", "cell"], help="one of the tables")
     parser.add_argument("--cell", action="store_true", help="a whole cell too: 1,024 images, 1,000 iterations per unit")
     parser.add_argument("--markdown", help="where to write the tables")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda:N, for both sides")
+    parser.add_argument("--tf32", action="store_true", help="let both sides round the factors of products to TF32 on a GPU")
+    parser.add_argument("--peer", help="a built benchmark `peer`, in place of `cargo bench`")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no further measurement after so long")
     return parser.parse_args()
 
 
+STARTED = time.monotonic()
 ARGUMENTS = arguments()
-# Before the libraries that read it.
+# Before the libraries that read them.
 os.environ["OMP_NUM_THREADS"] = str(ARGUMENTS.threads)
+if not ARGUMENTS.tf32:
+    # For cuBLAS and cuDNN on both sides, whatever a program asks them for.
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
 BATCH = 32
 BITS = 2
+DEVICE = torch.device(ARGUMENTS.device)
+ON_GPU = DEVICE.type == "cuda"
+
+
+class Ended(Exception):
+    """The harness's side ended without an answer."""
 
 
 class Harness:
     """The other side: requests go to its standard input."""
 
     def __init__(self, threads):
-        environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), CANDLE_NUM_THREADS="1")
-        command = ["cargo", "bench", "--quiet", "--bench", "peer"]
+        self.environment = dict(os.environ, RAYON_NUM_THREADS=str(threads), CANDLE_NUM_THREADS="1")
+        features = ["--features", "cuda"] if ON_GPU else []
+        build_and_run = ["cargo", "bench", "--quiet", *features, "--bench", "peer", "--"]
+        self.command = [os.path.abspath(ARGUMENTS.peer)] if ARGUMENTS.peer else build_and_run
+        self.process = None
+
+    def start(self):
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.process = subprocess.Popen(command, cwd=root, env=environment, **pipes)
+        command = [*self.command, "--device", ARGUMENTS.device]
+        self.process = subprocess.Popen(command, cwd=root, env=self.environment, **pipes)
 
     def ask(self, **request):
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        """Its answer; where it ends instead, the next request starts it anew."""
+        if self.process is None:
+            self.start()
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
         if not answer:
-            sys.exit("the harness's side ended: see its message above")
+            self.process.wait()
+            self.process = None
+            raise Ended(f"the harness's side ended at {json.dumps(request)}: see its message above")
         return json.loads(answer)
+
+
+class Report:
+    """The tables, written whenever a row comes."""
+
+    def __init__(self, head):
+        self.head, self.tables = head, []
+
+    def table(self, title, head):
+        self.tables.append((title, head, []))
+
+    def rows(self, rows):
+        """All rows of the last table; prints the last of them."""
+        self.tables[-1][2][:] = ["| " + " | ".join(cells) + " |" for cells in rows]
+        print(self.tables[-1][2][-1], flush=True)
+        self.write()
+
+    def row(self, *cells):
+        self.tables[-1][2].append("| " + " | ".join(cells) + " |")
+        print(self.tables[-1][2][-1], flush=True)
+        self.write()
+
+    def write(self):
+        if not ARGUMENTS.markdown:
+            return
+        lines = self.head()
+        for title, head, rows in self.tables:
+            if rows:
+                lines += ["", f"## {title}", "", "| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1), *rows]
+        os.makedirs(os.path.dirname(os.path.abspath(ARGUMENTS.markdown)), exist_ok=True)
+        with open(ARGUMENTS.markdown, "w") as file:
+            file.write("\n".join(lines) + "\n")
+
+
+def is_late(what):
+    """Whether the time is up, which is said."""
+    late = time.monotonic() - STARTED > ARGUMENTS.seconds
+    if late:
+        print(f"not measured, since {ARGUMENTS.seconds:.0f} s are over: {what}", flush=True)
+    return late
+
+
+def wait():
+    """For the work that the device was given."""
+    if ON_GPU:
+        torch.cuda.synchronize(DEVICE)
 
 
 def rounding_h(alpha):
@@ -225,15 +305,17 @@ def through(units, x, mode):
 
 def timed(work, n):
     work()
+    wait()
     started = time.perf_counter()
     for _ in range(n):
         work()
+    wait()
     return (time.perf_counter() - started) * 1e3 / n
 
 
 def torch_reconstruct(unit, n):
     images = 128 if math.prod(unit.input) < 150_000 else 64
-    x_fp, x_q = torch.randn(images, *unit.input), torch.randn(images, *unit.input)
+    x_fp, x_q = (torch.randn(images, *unit.input, device=DEVICE) for _ in range(2))
     with torch.no_grad():
         y_fp = unit(x_fp, "full")
     return timed(qdrop_step(unit, x_fp, x_q, y_fp, n + 1), n)
@@ -249,7 +331,7 @@ def qdrop_step(unit, x_fp, x_q, y_fp, iterations):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(acts, iterations)
 
     def step():
-        rows = torch.randint(0, len(x_fp), (BATCH,))
+        rows = torch.randint(0, len(x_fp), (BATCH,), device=DEVICE)
         q, fp = x_q[rows], x_fp[rows]
         x = torch.where(torch.rand_like(q) < 0.5, q, fp)
         loss = (unit(x, "soft") - y_fp[rows]).abs().pow(2).sum(1).mean()
@@ -274,14 +356,15 @@ def evaluate(units, x, batch):
 
 
 def torch_evaluate(units, images, batch):
-    x = torch.randn(images, *units[0].input)
+    x = torch.randn(images, *units[0].input, device=DEVICE)
     return timed(lambda: evaluate(units, x, batch), 1)
 
 
 def torch_cell(units, images, iterations, test_images):
     """A cell as QDrop's code goes about it: every unit's inputs are computed from the images on, 32 at a time, in full
     precision and quantized. One run, in milliseconds."""
-    calib, test = torch.randn(images, *units[0].input), torch.randn(test_images, *units[0].input)
+    calib, test = (torch.randn(n, *units[0].input, device=DEVICE) for n in (images, test_images))
+    wait()
     started = time.perf_counter()
     search_weights(units)
     with torch.no_grad():
@@ -297,6 +380,7 @@ def torch_cell(units, images, iterations, test_images):
         for _ in range(iterations):
             step()
     evaluate(units, test, 64)
+    wait()
     return (time.perf_counter() - started) * 1e3
 
 
@@ -307,7 +391,7 @@ def search_weights(units):
             if "weight" not in node:
                 continue
             flat = getattr(unit, f"weight{index}").flatten(1)
-            best = torch.full((flat.shape[0],), 1e10)
+            best = torch.full((flat.shape[0],), 1e10, device=DEVICE)
             scale, zero = torch.zeros_like(best), torch.zeros_like(best)
             for ratio in torch.arange(1.0, 0.0, -0.01):
                 low, high = flat.min(1).values * ratio, flat.max(1).values * ratio
@@ -352,9 +436,9 @@ def torch_meta(units, index, n):
     import higher
 
     unit, before, after = units[index], units[:index], units[index + 1 :]
-    net = UNet(units[0].input[0])
+    net = UNet(units[0].input[0]).to(DEVICE)
     optimiser = torch.optim.Adam(net.parameters(), lr=5e-6)
-    images = torch.randn(128, *units[0].input)
+    images = torch.randn(128, *units[0].input, device=DEVICE)
     with torch.no_grad():
         x_outer, logits = through(before, images, "hard"), through(units, images, "full")
     for other in units:
@@ -367,7 +451,7 @@ def torch_meta(units, index, n):
     def mixed(x):
         share = torch.distributions.Beta(4.0, 4.0).sample()
         share = torch.maximum(share, 1 - share)
-        return share * x + (1 - share) * x[torch.randperm(len(x))]
+        return share * x + (1 - share) * x[torch.randperm(len(x), device=DEVICE)]
 
     def similarity(features):
         rows = features / (features.norm(dim=1, keepdim=True) + 1e-7)
@@ -375,7 +459,7 @@ def torch_meta(units, index, n):
         return similar / similar.sum(1, keepdim=True)
 
     def step():
-        x, outer = images[torch.randperm(128)[:BATCH]], torch.randperm(128)[:64]
+        x, outer = images[torch.randperm(128, device=DEVICE)[:BATCH]], torch.randperm(128, device=DEVICE)[:64]
         t_x = net(x)
         x_in = through(before, t_x, "hard")
         with torch.no_grad():
@@ -413,7 +497,11 @@ def torch_meta(units, index, n):
 
 
 def peak_bytes(work):
-    """What `work` returns, and the peak of the resident memory of this process meanwhile (Linux)."""
+    """What `work` returns, and the peak of PyTorch's memory meanwhile: what tensors take on a GPU, else the resident memory of
+    this process (Linux)."""
+    if ON_GPU:
+        torch.cuda.reset_peak_memory_stats(DEVICE)
+        return work(), torch.cuda.max_memory_allocated(DEVICE)
 
     def status(key):
         with open("/proc/self/status") as lines:
@@ -428,88 +516,148 @@ def peak_bytes(work):
 
 
 def alternate(rounds, ours, theirs):
-    """The fastest round of each side."""
-    pairs = [(ours(), theirs()) for _ in range(rounds)]
+    """The fastest round of each side; a round that begins late is left out."""
+    pairs = []
+    while len(pairs) < rounds and not (pairs and time.monotonic() - STARTED > ARGUMENTS.seconds):
+        pairs.append((ours(), theirs()))
     return min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)
 
 
-def main():
-    torch.set_num_threads(ARGUMENTS.threads)
-    torch.manual_seed(0)
-    arch, rounds = ARGUMENTS.arch, ARGUMENTS.rounds
-    wanted = lambda task: ARGUMENTS.only in (None, task)  # noqa: E731
-    harness = Harness(ARGUMENTS.threads)
-    described = harness.ask(task="structure", arch=arch)["units"]
-    by_outputs = [Unit(unit, outputs=True) for unit in described]
-    is_small = described[0]["input"][1] < 64
-    peaks = [harness.ask(task="peak")["gflops"]]
+def processor():
+    """Whose times these are."""
+    if ON_GPU:
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(query, capture_output=True, text=True).stdout.split("\n")[0] or "?"
+        versions = f"driver {driver}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        return f"{torch.cuda.get_device_name(DEVICE)}, {versions}, TF32 {'on' if ARGUMENTS.tf32 else 'off'}"
     with open("/proc/cpuinfo") as lines:
-        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    lines = [
-        f"# {arch} beside PyTorch",
-        "",
-        f"{cpu}, {ARGUMENTS.threads} threads; PyTorch {torch.__version__.split('+')[0]}; fastest of {rounds} rounds in alternation; "
-        f"a matrix product of 1024 x 1024 reaches {{peak:.0f}} GFLOP/s. Made by `scripts/bench_vs_torch.py --arch {arch}{' --cell' if ARGUMENTS.cell else ''}`.",
-    ]
+        return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
-    def table(title, head):
-        lines.extend(["", f"## {title}", "", "| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)])
 
-    def row(*cells):
-        lines.append("| " + " | ".join(cells) + " |")
-        print(lines[-1], flush=True)
+class Measurement:
+    """One architecture on both sides."""
 
-    if wanted("reconstruct"):
-        table("One reconstruction iteration (QDrop, W2A2, batch 32)", ["unit", "ours ms", "torch ms", "ratio", "GFLOP/s", "of peak"])
-        timed_units, sums = [], [0.0, 0.0]
-        for unit in by_outputs:
+    def __init__(self):
+        self.arch, self.rounds = ARGUMENTS.arch, ARGUMENTS.rounds
+        self.harness = Harness(ARGUMENTS.threads)
+        self.peak = self.harness.ask(task="peak")
+        self.described = self.harness.ask(task="structure", arch=self.arch)["units"]
+        self.by_outputs = [Unit(unit, outputs=True).to(DEVICE) for unit in self.described]
+        self.is_small = self.described[0]["input"][1] < 64
+        self.report = Report(self.head)
+
+    def head(self):
+        n = self.peak["n"]
+        options = "".join(
+            f" --{name} {value}" if value is not True else f" --{name}"
+            for name, value in [("device", ON_GPU and ARGUMENTS.device), ("tf32", ARGUMENTS.tf32), ("cell", ARGUMENTS.cell)]
+            if value
+        )
+        return [
+            f"# {self.arch} beside PyTorch",
+            "",
+            f"{processor()}, {ARGUMENTS.threads} threads; PyTorch {torch.__version__.split('+')[0]}; fastest of {self.rounds} rounds in "
+            f"alternation; a matrix product of {n} x {n} reaches {self.peak['gflops']:.0f} GFLOP/s. Made by "
+            f"`scripts/bench_vs_torch.py --arch {self.arch}{options}`.",
+        ]
+
+    def ask(self, **request):
+        return self.harness.ask(arch=self.arch, **request)
+
+    def measure_peak(self):
+        """Neighbours on the machine slow single measurements: the peak is that of all of them."""
+        peak = self.harness.ask(task="peak")
+        self.peak = max(self.peak, peak, key=lambda peak: peak["gflops"])
+
+    def reconstruct(self):
+        head = ["unit", "ours ms", "torch ms", "ratio"]
+        head += ["ours peak MB", "torch peak MB"] if ON_GPU else ["GFLOP/s", "of peak"]
+        self.report.table(f"One reconstruction iteration (QDrop, W2A2, batch {BATCH})", head)
+        measured = []
+        for unit in self.by_outputs:
+            if is_late(unit.name):
+                continue
             print(f"timing {unit.name}", file=sys.stderr, flush=True)
-            # Neighbours on the machine slow single measurements: the peak is that of all of them.
-            peaks.append(harness.ask(task="peak")["gflops"])
-            n = 20 if is_small else 5
-            ours, theirs = alternate(
-                rounds,
-                lambda: harness.ask(task="reconstruct", arch=arch, unit=unit.name, n=n)["ms"],
-                lambda: torch_reconstruct(unit, n),
-            )
-            # Forward, and backward to the weights; to the inputs of all but the first layer: about as much.
-            gflops = 3 * 2 * unit.multiply_adds(BATCH) / ours / 1e6
-            timed_units.append((unit.name, ours, theirs, gflops))
-            sums = [sums[0] + ours, sums[1] + theirs]
-        for name, ours, theirs, gflops in timed_units:
-            row(name, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}", f"{gflops:.0f}", f"{gflops / max(peaks):.0%}")
-        row("all units", f"{sums[0]:.1f}", f"{sums[1]:.1f}", f"{sums[0] / sums[1]:.2f}", "", "")
-    if wanted("evaluate") or wanted("search"):
-        table("Whole network", ["work", "ours ms", "torch ms", "ratio"])
-        images, batch = (1000, 250) if is_small else (100, 50)
+            self.measure_peak()
+            n, memory = 20 if self.is_small or ON_GPU else 5, [0, 0]
+
+            def ours():
+                answer = self.ask(task="reconstruct", unit=unit.name, n=n)
+                memory[0] = max(memory[0], answer["peak_bytes"] or 0)
+                return answer["ms"]
+
+            def theirs():
+                ms, bytes_ = peak_bytes(lambda: torch_reconstruct(unit, n))
+                memory[1] = max(memory[1], bytes_ or 0)
+                return ms
+
+            try:
+                measured.append((unit, *alternate(self.rounds, ours, theirs), memory))
+            except Ended as problem:
+                print(problem, flush=True)
+                continue
+            self.report.rows(self.unit_rows(measured))
+        if measured:
+            sums = [sum(row[side] for row in measured) for side in (1, 2)]
+            name = "all units" if len(measured) == len(self.by_outputs) else f"these {len(measured)} of {len(self.by_outputs)} units"
+            self.report.row(name, f"{sums[0]:.1f}", f"{sums[1]:.1f}", f"{sums[0] / sums[1]:.2f}", "", "")
+
+    def unit_rows(self, measured):
+        for unit, ours, theirs, memory in measured:
+            if ON_GPU:
+                more = (f"{bytes_ / 1e6:.0f}" for bytes_ in memory)
+            else:
+                # Forward, and backward to the weights; to the inputs of all but the first layer: about as much.
+                gflops = 3 * 2 * unit.multiply_adds(BATCH) / ours / 1e6
+                more = (f"{gflops:.0f}", f"{gflops / self.peak['gflops']:.0%}")
+            yield unit.name, f"{ours:.2f}", f"{theirs:.2f}", f"{ours / theirs:.2f}", *more
+
+    def whole_network(self, tasks):
+        self.report.table("Whole network", ["work", "ours ms", "torch ms", "ratio"] + ["ours images/s", "torch images/s"] * ON_GPU)
+        images, batch = (1000, 250) if self.is_small else (100, 50)
+        if ON_GPU:
+            images *= 10
         both = {
-            "evaluate": (f"{images:,} images, W2A2", lambda: torch_evaluate(by_outputs, images, batch), images),
-            "search": ("weight scales, 2 bits", lambda: torch_search(by_outputs), 1),
+            "evaluate": (f"{images:,} images, W2A2", lambda: torch_evaluate(self.by_outputs, images, batch), images),
+            "search": ("weight scales, 2 bits", lambda: torch_search(self.by_outputs), 1),
         }
-        for task, (title, theirs, n) in both.items():
-            if wanted(task):
-                ours, theirs = alternate(rounds, lambda: harness.ask(task=task, arch=arch, n=n)["ms"], theirs)
-                row(title, f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2f}")
-    if ARGUMENTS.cell or ARGUMENTS.only == "cell":
+        for task in tasks:
+            title, theirs, n = both[task]
+            if is_late(title):
+                continue
+            try:
+                a, b = alternate(self.rounds, lambda: self.ask(task=task, n=n)["ms"], theirs)
+            except Ended as problem:
+                print(problem, flush=True)
+                continue
+            rates = [f"{n / ms * 1e3:,.0f}" if task == "evaluate" else "" for ms in (a, b)]
+            self.report.row(title, f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}", *rates * ON_GPU)
+
+    def cell(self):
+        if is_late("a whole cell"):
+            return
         title = "One cell of QDrop at W2A2: 1,024 images, 1,000 iterations per unit, 10,000 test images; one run each"
-        table(title, ["", "ours s", "torch s", "ratio", "ours peak MB", "torch peak MB"])
-        answer = harness.ask(task="cell", arch=arch, n=1000)
-        theirs, peak_of_theirs = peak_bytes(lambda: torch_cell(by_outputs, 1024, 1000, 10_000))
+        self.report.table(title, ["", "ours s", "torch s", "ratio", "ours peak MB", "torch peak MB"])
+        answer = self.ask(task="cell", n=1000)
+        theirs, peak_of_theirs = peak_bytes(lambda: torch_cell(self.by_outputs, 1024, 1000, 10_000))
         memory = [answer["peak_bytes"] or 0, peak_of_theirs or 0]
         a, b = answer["ms"] / 1e3, theirs / 1e3
-        row("search, reconstruction, evaluation", f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}", *(f"{bytes_ / 1e6:.0f}" for bytes_ in memory))
-    # `higher` keeps the graph of a whole network: at 224 x 224 that is more memory than most machines have.
-    if wanted("meta") and is_small:
+        cells = (f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}", *(f"{bytes_ / 1e6:.0f}" for bytes_ in memory))
+        self.report.row("search, reconstruction, evaluation", *cells)
+
+    def meta(self):
         title = "One iteration of MetaAug (UNet of base 8, depth 2; batches of 32 and 64; norms of three terms)"
-        table(title, ["unit", "ours ms", "higher ms", "ratio", "ours peak MB", "higher peak MB"])
-        by_inputs = [Unit(unit, outputs=False) for unit in described]
-        blocks = [i for i in range(1, len(by_inputs) - 1)]
+        self.report.table(title, ["unit", "ours ms", "higher ms", "ratio", "ours peak MB", "higher peak MB"])
+        by_inputs = [Unit(unit, outputs=False).to(DEVICE) for unit in self.described]
+        blocks = range(1, len(by_inputs) - 1)
         for index in [blocks[0], blocks[len(blocks) // 2], blocks[-1]]:
             name, n = by_inputs[index].name, 5
+            if is_late(f"MetaAug, {name}"):
+                continue
             memory = [0, 0]
 
             def ours():
-                answer = harness.ask(task="meta", arch=arch, unit=name, n=n)
+                answer = self.ask(task="meta", unit=name, n=n)
                 memory[0] = max(memory[0], answer["peak_bytes"] or 0)
                 return answer["ms"]
 
@@ -518,13 +666,39 @@ def main():
                 memory[1] = max(memory[1], bytes_ or 0)
                 return ms
 
-            a, b = alternate(rounds, ours, theirs)
-            row(name, f"{a:.0f}", f"{b:.0f}", f"{a / b:.2f}", f"{memory[0] / 1e6:.0f}", f"{memory[1] / 1e6:.0f}")
-    lines[2] = lines[2].format(peak=max(peaks))
-    if ARGUMENTS.markdown:
-        os.makedirs(os.path.dirname(os.path.abspath(ARGUMENTS.markdown)), exist_ok=True)
-        with open(ARGUMENTS.markdown, "w") as file:
-            file.write("\n".join(lines) + "\n")
+            try:
+                a, b = alternate(self.rounds, ours, theirs)
+            except Ended as problem:
+                print(problem, flush=True)
+                continue
+            self.report.row(name, f"{a:.0f}", f"{b:.0f}", f"{a / b:.2f}", *(f"{bytes_ / 1e6:.0f}" for bytes_ in memory))
+
+
+def main():
+    torch.set_num_threads(ARGUMENTS.threads)
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = ARGUMENTS.tf32
+    torch.backends.cudnn.benchmark = False
+    wanted = lambda task: ARGUMENTS.only in (None, task)  # noqa: E731
+    try:
+        measurement = Measurement()
+        tables = [measurement.reconstruct] * wanted("reconstruct")
+        if tasks := [task for task in ("evaluate", "search") if wanted(task)]:
+            tables.append(lambda: measurement.whole_network(tasks))
+        # Short beside many units, of which the last may come too late.
+        for table in reversed(tables) if ON_GPU else tables:
+            table()
+        if ARGUMENTS.cell or ARGUMENTS.only == "cell":
+            measurement.cell()
+        # `higher` keeps the graph of a whole network: at 224 x 224 that is more memory than most machines have.
+        if wanted("meta") and measurement.is_small:
+            if importlib.util.find_spec("higher"):
+                measurement.meta()
+            else:
+                print("not measured: MetaAug, whose PyTorch side needs `pip install higher`", flush=True)
+        measurement.report.write()
+    except Ended as problem:
+        sys.exit(str(problem))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each benchmark uses its part")]
 
+pub mod device_memory;
+
 use candle_core::{Device, Tensor};
 use metaaug::arch::{self, ArchSpec};
 use metaaug::assets::checkpoint::load_weights;
@@ -28,36 +30,50 @@ pub fn spec(name: &str) -> &'static ArchSpec {
     arch::find(name).unwrap_or_else(|| panic!("no architecture {name}"))
 }
 
-pub fn load(name: &str) -> Network {
+/// On `device`, where everything that is made for the network will be too.
+pub fn load(name: &str, device: &Device) -> Network {
     let spec = spec(name);
-    let weights = |from, dataset| load_weights(from, spec, dataset, &Device::Cpu, &Hub::silent());
+    let weights = |from, dataset| load_weights(from, spec, dataset, device, &Hub::silent());
     let checkpoint = weights(EMBEDDED, "fashion-mnist").or_else(|_| weights(MADE_UP, "imagenet")).unwrap();
-    arch::load(spec, checkpoint, &Device::Cpu).unwrap()
+    arch::load(spec, checkpoint, device).unwrap()
 }
 
 /// Images that the network takes: of the embedded data set, or random ones of 224 x 224.
 pub fn images(network: &Network, n: usize) -> Tensor {
+    let device = device(network);
     if channels(network) == 3 {
-        return Tensor::randn(0f32, 1.0, (n, 3, 224, 224), &Device::Cpu).unwrap();
+        return Tensor::randn(0f32, 1.0, (n, 3, 224, 224), device).unwrap();
     }
-    let data = data::find("fashion-mnist").unwrap().load(&data::Request::default(), &Device::Cpu).unwrap();
+    let data = data::find("fashion-mnist").unwrap().load(&data::Request::default(), device).unwrap();
     data.calibration(n, 0).unwrap().images
 }
 
 /// Of its images.
 fn channels(network: &Network) -> usize {
-    network.units[0].nodes[0].op.weight().unwrap().dim(1).unwrap()
+    first_weight(network).dim(1).unwrap()
+}
+
+/// Where its weights are.
+pub fn device(network: &Network) -> &Device {
+    first_weight(network).device()
+}
+
+fn first_weight(network: &Network) -> &Tensor {
+    network.units[0].nodes[0].op.weight().unwrap()
 }
 
 pub fn recipe(network: &Network, method: &str) -> Recipe {
     (methods::find(method).unwrap().recipe)(spec(network.arch))
 }
 
-/// The network at W2A2; its ranges are the whole ones of `images`, on which no time depends.
+/// The network at W2A2; its ranges are the whole ones of its weights and of a few of `images`: no time depends on them, and
+/// the recipe's searches would take longer than what is timed.
 pub fn quantized(network: &Network, recipe: &Recipe, images: &Tensor) -> QuantModel {
     let folded = fold_bn(network, recipe.batch_norm).unwrap();
-    let mut model = QuantModel::new(&folded, Bits { w: 2, a: 2 }, Setting::Qdrop, recipe).unwrap();
-    model.search_acts(images, RangeSearch::MinMax, Mode::HARD).unwrap();
+    let recipe = Recipe { weight_search: RangeSearch::MinMax, ..recipe.clone() };
+    let mut model = QuantModel::new(&folded, Bits { w: 2, a: 2 }, Setting::Qdrop, &recipe).unwrap();
+    let few = images.narrow(0, 0, images.dim(0).unwrap().min(4)).unwrap();
+    model.search_acts(&few, RangeSearch::MinMax, Mode::HARD).unwrap();
     model
 }
 

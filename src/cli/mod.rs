@@ -12,7 +12,7 @@ mod bytes;
 mod check_gradient;
 mod columns;
 mod compare;
-mod device;
+pub mod device;
 mod difference;
 mod doctor;
 mod download;

@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# Checks and times the harness on a machine with a GPU and PyTorch, without Rust, in under nine minutes.
+#
+#   scripts/cuda/on_gpu.sh PACK [OUT]       PACK: what scripts/cuda/pack.sh made, or a folder of its content; OUT: a folder (.)
+#
+# Writes OUT/cuda-<gpu>.md, each part as soon as it is known, and all output to OUT/on_gpu.log. A step that fails or takes too long
+# leaves its last lines there, and the next one begins. Variables:
+#
+#   STEPS    those to do, in order (doctor ops cells bench meta cell)
+#   TOTAL    seconds for everything (520); no step goes on after that
+#   OPS_S, CELLS_S, BENCH_S, META_S, CELL_S    seconds for one: 80, 120, 260 (all of ARCHS together), 45, 90
+#   ARCHS    that are timed beside PyTorch (resnet18 resnet50 mobilenetv2 regnetx-600m)
+#   ROUNDS   of timing (2); TF32=1: with it; THREADS: of the host (all)
+#   DEVICE   cuda:0; with `cpu` and a pack for the CPU everything can be tried out where there is no GPU
+#
+# `bench` and `meta` need PyTorch, `cell` Pillow and numpy.
+set -uo pipefail
+pack=$(realpath "$1")
+out=$(realpath -m "${2:-.}")
+cd "$(dirname "$0")/../.." || exit
+device=${DEVICE:-cuda:0}
+threads=${THREADS:-$(nproc)}
+steps=${STEPS:-doctor ops cells bench meta cell}
+python=${PYTHON:-python3}
+archs=${ARCHS:-resnet18 resnet50 mobilenetv2 regnetx-600m}
+total=${TOTAL:-520}
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+mkdir -p "$out"
+log=$out/on_gpu.log
+: >"$log"
+export PYTHONUNBUFFERED=1 RAYON_NUM_THREADS=$threads
+[ "${TF32:-0}" = 1 ] || export NVIDIA_TF32_OVERRIDE=0
+
+gpu=cpu
+driver=none
+if [ "$device" != cpu ]; then
+    gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1)
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader | head -1)
+fi
+report=$out/cuda-$(tr '[:upper:]' '[:lower:]' <<<"${gpu:-unknown}" | tr -cs 'a-z0-9\n' -).md
+
+say() { printf '%s\n' "$@" | tee -a "$report"; }
+left() { echo $((total - SECONDS)); }
+
+# limited SECONDS NAME COMMAND...: its output goes to $work/NAME and the log. Says in the report if it failed.
+limited() {
+    local seconds=$1 name=$2 started=$SECONDS code
+    shift 2
+    [ "$seconds" -lt "$(left)" ] || seconds=$(left)
+    if [ "$seconds" -lt 5 ]; then
+        say "" "$name: left out, no time is left."
+        return 1
+    fi
+    timeout --kill-after=5 "$seconds" "$@" >"$work/$name" 2>&1
+    code=$?
+    { echo "== $name: $*"; cat "$work/$name"; echo "== $name ended with $code after $((SECONDS - started)) s"; } >>"$log"
+    echo "-- $name ended with $code after $((SECONDS - started)) s, $(left) s left"
+    [ "$code" = 0 ] && return 0
+    say "" "$name ended with code $code$([ "$code" = 124 ] && echo ", its $seconds s over"):" "" '```' "$(tail -30 "$work/$name")" '```'
+    return 1
+}
+
+unpack() {
+    if [ -d "$pack" ]; then
+        ln -s "$pack" "$work/pack"
+    else
+        mkdir "$work/pack"
+        "$python" -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2], filter="data")' "$pack" "$work/pack"
+    fi
+    harness=$work/pack/bin/harness
+    peer=$work/pack/bin/peer
+    tests=$work/pack/bin/tests
+    export PYTHONPATH=$(printf '%s:' "$work"/pack/python/*.whl)${PYTHONPATH:-}
+}
+
+# The folders in which an installed PyTorch keeps cuBLAS, cuRAND, NVRTC and cuDNN; libcuda.so.1 comes with the driver.
+libraries_of_torch() {
+    "$python" -c '
+import glob, importlib.util, os
+torch = os.path.dirname(importlib.util.find_spec("torch").origin)
+found = glob.glob(os.path.dirname(torch) + "/nvidia/**/lib/lib*.so*", recursive=True)
+print(":".join(sorted({os.path.dirname(path) for path in found} | {torch + "/lib"})))'
+}
+
+step_doctor() {
+    say "# The harness on ${gpu:-a GPU that nvidia-smi does not find}" "" \
+        "$(date -u +%Y-%m-%d); driver $driver; revision $(cat "$work/pack/revision"); $threads threads;" \
+        "$("$python" -c 'import torch; print("PyTorch", torch.__version__, "with CUDA", torch.version.cuda, "and cuDNN", torch.backends.cudnn.version())' 2>&1 | tail -1);" \
+        "TF32 $([ "${TF32:-0}" = 1 ] && echo on || echo off). Made by \`scripts/cuda/on_gpu.sh\` from a pack of \`scripts/cuda/pack.sh\`."
+    local missing
+    missing=$(ldd "$harness" "$peer" "$tests" 2>&1 | grep 'not found' | sort -u)
+    [ -z "$missing" ] || say "" "Missing libraries:" "" '```' "$missing" '```'
+    [ "$device" = cpu ] || nvidia-smi >>"$log" 2>&1
+    limited 60 doctor "$harness" doctor && say "" '```' "$(grep -E '^(harness|device|threads|processor)' "$work/doctor")" '```'
+}
+
+step_ops() {
+    say "" "## Every operation beside the CPU" "" "The library's tests with \`cuda\` in their names."
+    limited "${OPS_S:-80}" ops "$tests" cuda --test-threads=4
+    say "" "$(grep -E '^test result' "$work/ops" || echo 'No summary.')"
+}
+
+# grid FOLDER DEVICE ARGUMENTS...: runs a grid with results and cache of its own.
+grid() { HARNESS_CACHE=$work/$1/cache "$harness" run --results "$work/$1" --device "$2" --quiet "${@:3}"; }
+
+step_cells() {
+    say "" "## Cells on the GPU and on the CPU" "" "\`harness run experiments/quickstart.toml\` and \`scripts/cuda/check.toml\`, with \`--device $device\` and \`--device cpu\`."
+    local grids="experiments/quickstart.toml scripts/cuda/check.toml" seconds=${CELLS_S:-120} end file
+    end=$((SECONDS + seconds))
+    export -f grid
+    export harness work grids
+    timeout --kill-after=5 "$seconds" bash -c 'for file in $grids; do grid cpu cpu "$file" --jobs 4; done' >"$work/on_the_cpu" 2>&1 &
+    local cpu=$!
+    for file in $grids; do
+        limited $((end - SECONDS)) "$(basename "$file" .toml)" bash -c 'grid "$@"' - gpu "$device" "$file"
+    done
+    limited $((end - SECONDS)) again bash -c 'grid again "$1" scripts/cuda/check.toml; grid again "$1" experiments/quickstart.toml --filter "bits(w2a2)"' - "$device"
+    wait "$cpu"
+    { echo "== on the CPU"; cat "$work/on_the_cpu"; } >>"$log"
+    limited 20 compared "$python" scripts/cuda/compare_runs.py "$work/cpu" "$work/gpu" "$work/again" && say "" "$(cat "$work/compared")"
+}
+
+bench() { # SECONDS NAME ARGUMENTS...
+    local seconds=$1 name=$2
+    shift 2
+    limited $((seconds + 20)) "$name" "$python" scripts/bench_vs_torch.py --device "$device" --peer "$peer" --rounds "${ROUNDS:-2}" \
+        --threads "$threads" --seconds "$seconds" --markdown "$work/$name.md" $([ "${TF32:-0}" = 1 ] && echo --tf32) "$@"
+    say "" "$(sed 's/^#/##/' "$work/$name.md" 2>/dev/null)" "$(grep -E '^not measured|side ended' "$work/$name")"
+}
+
+step_bench() {
+    local arch end=$((SECONDS + ${BENCH_S:-260})) count
+    count=$(wc -w <<<"$archs")
+    for arch in $archs; do
+        # What one leaves of its share is the others'.
+        bench $(((end - SECONDS) / count)) "bench-$arch" --arch "$arch"
+        count=$((count - 1))
+    done
+}
+
+step_meta() { bench "${META_S:-45}" bench-meta --arch resnet20 --only meta; }
+
+images() { "$python" scripts/make_image_folder.py "$work/images" --train 2 >"$work/images.log" 2>&1; }
+
+step_cell() {
+    say "" "## A whole cell of ResNet-18 at 224 x 224" "" "Made-up weights, generated images: only times mean something."
+    wait "$images_pid" || { say "" "No images: $(tail -3 "$work/images.log")"; return; }
+    local method end=$((SECONDS + ${CELL_S:-90})) changes=(--set weights=made-up --set "data=folder:$work/images" --set recipe.iterations="${ITERATIONS:-50}")
+    export -f grid
+    export harness work
+    for method in qdrop metaaug; do
+        [ $method = qdrop ] || changes+=(--set meta.iterations=5 --set transform.warmup-iterations=10)
+        limited $((end - SECONDS)) "cell-$method" bash -c 'grid "$@"' - cell "$device" experiments/table1.toml \
+            --filter "arch(resnet18) & bits(w2a2) & setting(qdrop) & method($method)" "${changes[@]}"
+    done
+    limited 20 extrapolated "$python" scripts/cuda/extrapolate.py "$work/cell" && say "" "$(cat "$work/extrapolated")"
+}
+
+unpack || exit
+: >"$report"
+if [ "$device" != cpu ]; then
+    LD_LIBRARY_PATH=$(libraries_of_torch)${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    export LD_LIBRARY_PATH
+fi
+case " $steps " in *" cell "*)
+    images &
+    images_pid=$!
+    ;;
+esac
+for step in $steps; do
+    "step_$step"
+    echo "== $step done, $(left) s left"
+done
