@@ -26,7 +26,7 @@ archs=${ARCHS:-resnet18 resnet50 mobilenetv2 regnetx-600m}
 total=${TOTAL:-520}
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
-mkdir -p "$out"
+mkdir -p "$out" "$work/logs"
 log=$out/on_gpu.log
 : >"$log"
 export PYTHONUNBUFFERED=1 RAYON_NUM_THREADS=$threads
@@ -43,7 +43,7 @@ report=$out/cuda-$(tr '[:upper:]' '[:lower:]' <<<"${gpu:-unknown}" | tr -cs 'a-z
 say() { printf '%s\n' "$@" | tee -a "$report"; }
 left() { echo $((total - SECONDS)); }
 
-# limited SECONDS NAME COMMAND...: its output goes to $work/NAME and the log. Says in the report if it failed.
+# limited SECONDS NAME COMMAND...: its output goes to $work/logs/NAME and the log. Says in the report if it failed.
 limited() {
     local seconds=$1 name=$2 started=$SECONDS code
     shift 2
@@ -52,12 +52,12 @@ limited() {
         say "" "$name: left out, no time is left."
         return 1
     fi
-    timeout --kill-after=5 "$seconds" "$@" >"$work/$name" 2>&1
+    timeout --kill-after=5 "$seconds" "$@" >"$work/logs/$name" 2>&1
     code=$?
-    { echo "== $name: $*"; cat "$work/$name"; echo "== $name ended with $code after $((SECONDS - started)) s"; } >>"$log"
+    { echo "== $name: $*"; cat "$work/logs/$name"; echo "== $name ended with $code after $((SECONDS - started)) s"; } >>"$log"
     echo "-- $name ended with $code after $((SECONDS - started)) s, $(left) s left"
     [ "$code" = 0 ] && return 0
-    say "" "$name ended with code $code$([ "$code" = 124 ] && echo ", its $seconds s over"):" "" '```' "$(tail -30 "$work/$name")" '```'
+    say "" "$name ended with code $code$([ "$code" = 124 ] && echo ", its $seconds s over"):" "" '```' "$(tail -30 "$work/logs/$name")" '```'
     return 1
 }
 
@@ -92,13 +92,13 @@ step_doctor() {
     missing=$(ldd "$harness" "$peer" "$tests" 2>&1 | grep 'not found' | sort -u)
     [ -z "$missing" ] || say "" "Missing libraries:" "" '```' "$missing" '```'
     [ "$device" = cpu ] || nvidia-smi >>"$log" 2>&1
-    limited 60 doctor "$harness" doctor && say "" '```' "$(grep -E '^(harness|device|threads|processor)' "$work/doctor")" '```'
+    limited 60 doctor "$harness" doctor && say "" '```' "$(grep -E '^(harness|device|threads|processor)' "$work/logs/doctor")" '```'
 }
 
 step_ops() {
     say "" "## Every operation beside the CPU" "" "The library's tests with \`cuda\` in their names."
     limited "${OPS_S:-80}" ops "$tests" cuda --test-threads=4
-    say "" "$(grep -E '^test result' "$work/ops" || echo 'No summary.')"
+    say "" "$(grep -E '^test result' "$work/logs/ops" || echo 'No summary.')"
 }
 
 # grid FOLDER DEVICE ARGUMENTS...: runs a grid with results and cache of its own.
@@ -110,15 +110,15 @@ step_cells() {
     end=$((SECONDS + seconds))
     export -f grid
     export harness work grids
-    timeout --kill-after=5 "$seconds" bash -c 'for file in $grids; do grid cpu cpu "$file" --jobs 4; done' >"$work/on_the_cpu" 2>&1 &
+    timeout --kill-after=5 "$seconds" bash -c 'for file in $grids; do grid cpu cpu "$file" --jobs 4; done' >"$work/logs/on_the_cpu" 2>&1 &
     local cpu=$!
     for file in $grids; do
         limited $((end - SECONDS)) "$(basename "$file" .toml)" bash -c 'grid "$@"' - gpu "$device" "$file"
     done
     limited $((end - SECONDS)) again bash -c 'grid again "$1" scripts/cuda/check.toml; grid again "$1" experiments/quickstart.toml --filter "bits(w2a2)"' - "$device"
     wait "$cpu"
-    { echo "== on the CPU"; cat "$work/on_the_cpu"; } >>"$log"
-    limited 20 compared "$python" scripts/cuda/compare_runs.py "$work/cpu" "$work/gpu" "$work/again" && say "" "$(cat "$work/compared")"
+    { echo "== on the CPU"; cat "$work/logs/on_the_cpu"; } >>"$log"
+    limited 20 compared "$python" scripts/cuda/compare_runs.py "$work/cpu" "$work/gpu" "$work/again" && say "" "$(cat "$work/logs/compared")"
 }
 
 bench() { # SECONDS NAME ARGUMENTS...
@@ -126,7 +126,9 @@ bench() { # SECONDS NAME ARGUMENTS...
     shift 2
     limited $((seconds + 20)) "$name" "$python" scripts/bench_vs_torch.py --device "$device" --peer "$peer" --rounds "${ROUNDS:-2}" \
         --threads "$threads" --seconds "$seconds" --markdown "$work/$name.md" $([ "${TF32:-0}" = 1 ] && echo --tf32) "$@"
-    say "" "$(sed 's/^#/##/' "$work/$name.md" 2>/dev/null)" "$(grep -E '^not measured|side ended' "$work/$name")"
+    say "" "$(sed 's/^#/##/' "$work/$name.md" 2>/dev/null)" ""
+    # A panic's message is on the line after the place.
+    grep -E -A1 '^not measured|side ended|panicked at' "$work/logs/$name" | grep -v '^--' | sed 's/^/- /' | tee -a "$report"
 }
 
 step_bench() {
@@ -141,11 +143,11 @@ step_bench() {
 
 step_meta() { bench "${META_S:-45}" bench-meta --arch resnet20 --only meta; }
 
-images() { "$python" scripts/make_image_folder.py "$work/images" --train 2 >"$work/images.log" 2>&1; }
+images() { "$python" scripts/make_image_folder.py "$work/images" --train 2 >"$work/logs/images" 2>&1; }
 
 step_cell() {
     say "" "## A whole cell of ResNet-18 at 224 x 224" "" "Made-up weights, generated images: only times mean something."
-    wait "$images_pid" || { say "" "No images: $(tail -3 "$work/images.log")"; return; }
+    wait "$images_pid" || { say "" "No images: $(tail -3 "$work/logs/images")"; return; }
     local method end=$((SECONDS + ${CELL_S:-90})) changes=(--set weights=made-up --set "data=folder:$work/images" --set recipe.iterations="${ITERATIONS:-50}")
     export -f grid
     export harness work
@@ -154,7 +156,7 @@ step_cell() {
         limited $((end - SECONDS)) "cell-$method" bash -c 'grid "$@"' - cell "$device" experiments/table1.toml \
             --filter "arch(resnet18) & bits(w2a2) & setting(qdrop) & method($method)" "${changes[@]}"
     done
-    limited 20 extrapolated "$python" scripts/cuda/extrapolate.py "$work/cell" && say "" "$(cat "$work/extrapolated")"
+    limited 20 extrapolated "$python" scripts/cuda/extrapolate.py "$work/cell" && say "" "$(cat "$work/logs/extrapolated")"
 }
 
 unpack || exit
