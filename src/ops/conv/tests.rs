@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ops::check::{central_difference, noise, with_second_derivatives};
-use candle_core::Var;
+use candle_core::{Device, Var};
 use proptest::prelude::*;
 
 /// The defining sum, in `f64`, on nested loops.

@@ -11,9 +11,16 @@ use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, soft_we
 use crate::ops::{batch_norm, channels, layout, mix, pool, recon_error, relu, statistics};
 use crate::recon::recipe::ClipOrder;
 use candle_core::{DType, Device, Tensor, Var};
+use std::sync::OnceLock;
 
 /// A function of some tensors.
 type Function<'a> = &'a dyn Fn(&[Tensor]) -> Result<Tensor>;
+
+/// One device for all tests, as in a run: kernels are loaded once.
+fn gpu() -> Device {
+    static GPU: OnceLock<Device> = OnceLock::new();
+    GPU.get_or_init(|| open(0).unwrap()).clone()
+}
 
 fn values(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
@@ -44,7 +51,7 @@ fn outcome(device: &Device, inputs: &[Tensor], f: Function) -> Vec<Vec<f32>> {
 
 #[track_caller]
 fn assert_same(what: &str, inputs: &[Tensor], f: Function, tolerance: f64) {
-    let gpu = open(0).unwrap();
+    let gpu = gpu();
     let [here, there, again] = [&Device::Cpu, &gpu, &gpu].map(|device| outcome(device, inputs, f));
     let distances: Vec<f64> = there.iter().zip(&here).map(|(there, here)| distance(there, here)).collect();
     let shown: Vec<String> = distances.iter().map(|distance| format!("{distance:.1e}")).collect();
@@ -118,7 +125,7 @@ fn rounding_of_weights() {
         };
         assert_same("soft rounding", &[alpha.clone(), scale.clone()], f, 1e-5);
     }
-    let gpu = open(0).unwrap();
+    let gpu = gpu();
     let [here, there] = [&Device::Cpu, &gpu].map(|device| {
         let [alpha, scale] = [&alpha, &scale].map(|tensor| tensor.to_device(device).unwrap());
         values(&hard_weight(&alpha, &scale, &levels(device)).unwrap())
@@ -137,7 +144,7 @@ fn errors_and_mini_batches() {
         };
         assert_same("reconstruction error", std::slice::from_ref(&y), f, 1e-5);
     }
-    let gpu = open(0).unwrap();
+    let gpu = gpu();
     for mask in [Mask::All, Mask::Keyed { key: [7, 9], threshold: 1 << 30 }] {
         let [here, there] = [&Device::Cpu, &gpu].map(|device| {
             let [y, target] = [&y, &target].map(|tensor| tensor.to_device(device).unwrap());
@@ -149,7 +156,7 @@ fn errors_and_mini_batches() {
 
 #[test]
 fn steps_of_adam() {
-    let gpu = open(0).unwrap();
+    let gpu = gpu();
     let moved = [&Device::Cpu, &gpu].map(|device| {
         let var = Var::from_tensor(&noise((3, 501), 1, DType::F32).to_device(device).unwrap()).unwrap();
         let state = AdamState::new(&var).unwrap();
