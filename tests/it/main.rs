@@ -10,6 +10,7 @@ mod export;
 mod golden;
 mod hub;
 mod images;
+mod kernels;
 mod list;
 mod metaaug;
 mod removal;

@@ -33,6 +33,11 @@ DEVICE u32 rest(u64 a, u32 b) {
     return a >> 32 ? (u32)(a % b) : (u32)a % b;
 }
 
+// |x|^p, and 0 for 0 whatever p: where p is 0 it stands for the slope of |x|, which is 0 there. NaN stays.
+DEVICE float power(float x, float p) {
+    return x == 0.0f ? 0.0f : powf(fabsf(x), p);
+}
+
 // The sum of one value for each thread, in an order that only the number of threads determines. `sums` is shared.
 DEVICE double block_sum(double *sums) {
     for (u32 step = BLOCK_THREADS / 2; step > 0; step /= 2) {

@@ -2,7 +2,7 @@
 #include "sums.h"
 
 #define STRETCH 1.2f
-#define SHIFT -0.1f
+#define SHIFT (-0.1f)
 
 DEVICE float stretched_sigmoid(float alpha) {
     return STRETCH / (1.0f + expf(-alpha)) + SHIFT;
@@ -34,7 +34,7 @@ KERNEL hard_weight(const float *alpha, const float *scale, const float *floor, c
 
 DEVICE double penalty_of(float alpha, float beta) {
     float u = 2.0f * clip(stretched_sigmoid(alpha), 1.0f) - 1.0f;
-    return 1.0f - powf(fabsf(u), beta);
+    return 1.0f - power(u, beta);
 }
 
 // sum of 1 - |2 h - 1|^beta.
@@ -58,7 +58,7 @@ KERNEL soft_weight_gradient(const float *alpha, const float *scale, const float 
             sum += g[i] * (clip(q, highest) - zero_point[c]);
             if (weight != 0.0f && r_inside) {
                 float u = 2.0f * r - 1.0f;
-                of_r -= 2.0f * weight * beta * copysignf(powf(fabsf(u), beta - 1.0f), u);
+                of_r -= 2.0f * weight * beta * copysignf(power(u, beta - 1.0f), u);
             }
             float s = (r - SHIFT) / STRETCH;
             g_alpha[i] = of_r * STRETCH * s * (1.0f - s);

@@ -1,0 +1,115 @@
+//! The kernels for GPUs, compiled for the host, beside the operations on the CPU.
+//!
+//! Most values are multiples of 1/8 of few bits: whatever the order of additions, their sums are exact, so that results must be
+//! equal even where the two sides add up differently. NaN has tests of its own.
+
+mod elementwise;
+mod far;
+mod host;
+mod quantizers;
+mod windows;
+
+use candle_core::{Device, Tensor, Var};
+use host::Grid;
+use metaaug::rng::Stream;
+
+host::kernels! { Sums of "sums.cu":
+    fn add_up(partial: *const f64, result: *mut f32, factor: f64, blocks: u32);
+}
+
+/// Elements that a block sums up.
+const BLOCK_ELEMENTS: usize = 4096;
+
+/// Numbers of elements: none, one, a block of threads or of a sum with and without a rest, several of them.
+const COUNTS: [usize; 9] = [0, 1, 255, 256, 257, 1000, BLOCK_ELEMENTS, BLOCK_ELEMENTS + 1, 3 * BLOCK_ELEMENTS + 77];
+
+/// Multiples of 1/8 in [-2, 2), among them many halves and equal values.
+fn eighths(len: usize, seed: u64) -> Vec<f32> {
+    let stream = Stream::new(seed);
+    (0..len).map(|i| stream.below(i as u64, 32) as f32 / 8.0 - 2.0).collect()
+}
+
+/// Any values in [-1, 1).
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let stream = Stream::new(seed);
+    (0..len).map(|i| (2.0 * stream.unit(i as u64) - 1.0) as f32).collect()
+}
+
+/// `values`, the first of which are `edges`.
+fn with_edges(mut values: Vec<f32>, edges: &[f32]) -> Vec<f32> {
+    values.iter_mut().zip(edges).for_each(|(value, edge)| *value = *edge);
+    values
+}
+
+fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
+    Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
+}
+
+fn flat(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// `f` of the tensors, and the gradients of `sum(upstream * f)`.
+fn outcome<const N: usize>(
+    inputs: [&Tensor; N],
+    upstream: &[f32],
+    f: impl Fn([&Tensor; N]) -> Tensor,
+) -> (Vec<f32>, [Vec<f32>; N]) {
+    let vars = inputs.map(|input| Var::from_tensor(input).unwrap());
+    let y = f(std::array::from_fn(|i| vars[i].as_tensor()));
+    let store = (&y * tensor(upstream, y.dims())).unwrap().sum_all().unwrap().backward().unwrap();
+    (flat(&y), std::array::from_fn(|i| flat(store.get(&vars[i]).unwrap())))
+}
+
+/// What `kernel` writes to `len` elements: to each of them, and not beside them.
+fn written(len: usize, kernel: impl FnOnce(*mut f32)) -> Vec<f32> {
+    written_words(len, |out| kernel(out.cast())).into_iter().map(f32::from_bits).collect()
+}
+
+/// The same for integers.
+fn written_words(len: usize, kernel: impl FnOnce(*mut u32)) -> Vec<u32> {
+    const ROOM: usize = 600;
+    // A NaN that no kernel makes.
+    const UNTOUCHED: u32 = 0x7fc0_dead;
+    let mut words = vec![UNTOUCHED; len + 2 * ROOM];
+    kernel(words[ROOM..].as_mut_ptr());
+    let (before, rest) = words.split_at(ROOM);
+    let (result, after) = rest.split_at(len);
+    assert!(before.iter().chain(after).all(|word| *word == UNTOUCHED), "written beside the {len} elements");
+    assert_eq!(result.iter().position(|word| *word == UNTOUCHED), None, "an element of {len} that was not written");
+    result.to_vec()
+}
+
+/// `factor` times the sum of what `partial`, which gets the grid and room for a number a block, leaves for `n` elements.
+fn summed(sums: Sums, n: usize, factor: f64, partial: impl FnOnce(Grid, *mut f64)) -> f32 {
+    let mut parts = vec![f64::NAN; n.div_ceil(BLOCK_ELEMENTS)];
+    partial(Grid::blocks(parts.len()), parts.as_mut_ptr());
+    written(1, |result| sums.add_up(Grid::blocks(1), parts.as_ptr(), result, factor, parts.len() as u32))[0]
+}
+
+/// Equal, the sign of zeros apart, which the CPU's maximum leaves open.
+#[track_caller]
+fn assert_equal(what: &str, ours: &[f32], expected: &[f32]) {
+    assert_close(what, ours, expected, 0.0);
+}
+
+/// At most `tolerance` apart.
+#[track_caller]
+fn assert_close(what: &str, ours: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), expected.len(), "{what}");
+    for (i, (ours, expected)) in ours.iter().zip(expected).enumerate() {
+        let same = ours == expected || (ours.is_nan() && expected.is_nan());
+        assert!(same || (ours - expected).abs() <= tolerance, "{what}, element {i}: {ours} instead of {expected}");
+    }
+}
+
+#[test]
+fn partial_sums_are_added_up_whatever_their_number() {
+    for sums in Sums::compiled() {
+        for blocks in [0, 1, 2, 255, 256, 257, 1000] {
+            let parts: Vec<f64> = eighths(blocks, 1).into_iter().map(f64::from).collect();
+            let result = written(1, |result| sums.add_up(Grid::blocks(1), parts.as_ptr(), result, -0.5, blocks as u32));
+            assert_equal(&format!("{blocks} blocks"), &result, &[(-0.5 * parts.iter().sum::<f64>()) as f32]);
+        }
+    }
+}
