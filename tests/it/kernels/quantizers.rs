@@ -185,27 +185,38 @@ fn nan_stays_nan_through_fake_quantization() {
 /// Output channels and weights in each.
 const WEIGHTS: [(usize, usize); 6] = [(1, 1), (3, 1), (1, 300), (5, 77), (300, 3), (2, 5000)];
 
-/// The constants of a weight with levels 0 to 3, one scale a channel, and `alpha` from where the rounding is 0 to where it is 1.
-fn weight(channels: usize, per_channel: usize) -> (Vec<f32>, Vec<f32>, Levels) {
-    let n = channels * per_channel;
-    let alpha = noise(n, 1).iter().map(|x| 4.0 * x).collect();
-    let alpha = with_edges(alpha, &[0.0, -0.0, 20.0, -20.0, 90.0, -90.0, 300.0, -300.0]);
-    let floor = eighths(n, 2).iter().map(|x| (2.0 * x).floor()).collect();
-    let zero_point = eighths(channels, 3).iter().map(|x| (x + 2.0).floor()).collect();
-    let levels = Levels { floor: Arc::new(floor), zero_point: Arc::new(zero_point), highest: 3.0 };
-    (alpha, noise(channels, 4).iter().map(|x| 0.5 + 0.25 * x).collect(), levels)
+/// A weight of levels 0 to 3, for the kernels and for the CPU.
+struct Weight {
+    /// From where the rounding is 0 to where it is 1.
+    alpha: Vec<f32>,
+    scale: Vec<f32>,
+    floor: Vec<f32>,
+    zero_point: Vec<f32>,
+    levels: Levels,
+}
+
+impl Weight {
+    fn new((channels, per_channel): (usize, usize)) -> Self {
+        let n = channels * per_channel;
+        let alpha = noise(n, 1).iter().map(|x| 4.0 * x).collect();
+        let alpha = with_edges(alpha, &[0.0, -0.0, 20.0, -20.0, 90.0, -90.0, 300.0, -300.0]);
+        let scale = noise(channels, 4).iter().map(|x| 0.5 + 0.25 * x).collect();
+        let floor: Vec<f32> = eighths(n, 2).iter().map(|x| (2.0 * x).floor()).collect();
+        let zero_point: Vec<f32> = eighths(channels, 3).iter().map(|x| (x + 2.0).floor()).collect();
+        let levels = Levels { floor: Arc::new(floor.clone()), zero_point: Arc::new(zero_point.clone()), highest: 3.0 };
+        Self { alpha, scale, floor, zero_point, levels }
+    }
 }
 
 #[test]
 fn hard_rounding() {
     for kernels in Rounding::compiled() {
         for (channels, per_channel) in WEIGHTS {
-            let (alpha, scale, levels) = weight(channels, per_channel);
+            let Weight { alpha, scale, floor, zero_point, levels } = Weight::new((channels, per_channel));
             let n = alpha.len();
             let expected =
                 hard_weight(&tensor(&alpha, &[channels, per_channel]), &tensor(&scale, &[channels]), &levels);
-            let (alpha, scale, floor, zero) =
-                (alpha.as_ptr(), scale.as_ptr(), levels.floor.as_ptr(), levels.zero_point.as_ptr());
+            let (alpha, scale, floor, zero) = (alpha.as_ptr(), scale.as_ptr(), floor.as_ptr(), zero_point.as_ptr());
             let w = written(n, |w| {
                 kernels.hard_weight(Grid::each(n), alpha, scale, floor, zero, w, 3.0, per_channel as u32, n as u64);
             });
@@ -221,7 +232,7 @@ fn soft_rounding_its_regulariser_and_their_gradients() {
         for ((channels, per_channel), beta) in WEIGHTS.iter().flat_map(|sizes| regularisers.map(|beta| (*sizes, beta)))
         {
             let what = format!("{channels} channels of {per_channel}, beta {beta:?}");
-            let (alpha, scale, levels) = weight(channels, per_channel);
+            let Weight { alpha, scale, floor, zero_point, levels } = Weight::new((channels, per_channel));
             let (n, g) = (alpha.len(), eighths(alpha.len(), 5));
             let regulariser = beta.map(|beta| Regulariser { beta, weight: 0.1 });
             let inputs = [&tensor(&alpha, &[channels, per_channel]), &tensor(&scale, &[channels])];
@@ -230,7 +241,7 @@ fn soft_rounding_its_regulariser_and_their_gradients() {
             let (value, [of_alpha, of_scale]) = outcome(inputs, &g, |inputs| soft(inputs).weight);
 
             let (alpha, scale, g) = (alpha.as_ptr(), scale.as_ptr(), g.as_ptr());
-            let (floor, zero) = (levels.floor.as_ptr(), levels.zero_point.as_ptr());
+            let (floor, zero) = (floor.as_ptr(), zero_point.as_ptr());
             let w = written(n, |w| {
                 kernels.soft_weight(Grid::each(n), alpha, scale, floor, zero, w, 3.0, per_channel as u32, n as u64);
             });
