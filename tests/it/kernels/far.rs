@@ -83,13 +83,13 @@ fn rows_of_mini_batches_and_masks_whose_index_starts_again() {
     let key = [1, 2];
     let mask = KeyedMask::of(&Mask::Keyed { key, threshold: u32::MAX / 2 });
     // All of the block is in one row of the batch, which is a late one of the cache.
-    let (width, row) = (1u32 << 31, 4_000_000_000u32);
+    let (width, rows) = (1u32 << 31, [100_000_007]);
     let (batch_row, place) = (START / u64::from(width), START % u64::from(width));
-    let start = u64::from(row) * u64::from(width) + place;
+    let start = u64::from(rows[0]) * u64::from(width) + place;
     let (selected, others) = (noise(LEN, 1), noise(LEN, 2));
     for kernels in Mix::compiled() {
         let mixed = written_from(START, LEN, |mixed| {
-            let rows = [row].as_ptr().wrapping_sub(batch_row as usize);
+            let rows = rows.as_ptr().wrapping_sub(batch_row as usize);
             kernels.mix_rows(last_block(), from(&selected, start), from(&others, start), rows, mixed, width, mask, N);
         });
         let expected = (0..LEN).map(|i| match rng::element_bits(key, (START + i as u64) as u32) < u32::MAX / 2 {
