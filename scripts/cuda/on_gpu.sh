@@ -10,6 +10,7 @@
 #   TOTAL    seconds for everything (520); no step goes on after that
 #   OPS_S, CELLS_S, BENCH_S, META_S, CELL_S    seconds for one: 80, 120, 260 (all of ARCHS together), 45, 90
 #   ARCHS    that are timed beside PyTorch (resnet18 resnet50 mobilenetv2 regnetx-600m)
+#   CELL_SET what to change in the cells of `cell` (KEY=VALUE ...), such as recipe.iterations=200
 #   ROUNDS   of timing (2); TF32=1: with it; THREADS: of the host (all)
 #   DEVICE   cuda:0; with `cpu` and a pack for the CPU everything can be tried out where there is no GPU
 #
@@ -52,7 +53,7 @@ limited() {
         say "" "$name: left out, no time is left."
         return 1
     fi
-    timeout --kill-after=5 "$seconds" "$@" >"$work/logs/$name" 2>&1
+    timeout --kill-after=5 "$seconds" "$@" </dev/null >"$work/logs/$name" 2>&1
     code=$?
     { echo "== $name: $*"; cat "$work/logs/$name"; echo "== $name ended with $code after $((SECONDS - started)) s"; } >>"$log"
     echo "-- $name ended with $code after $((SECONDS - started)) s, $(left) s left"
@@ -96,9 +97,15 @@ step_doctor() {
 }
 
 step_ops() {
-    say "" "## Every operation beside the CPU" "" "The library's tests with \`cuda\` in their names."
-    limited "${OPS_S:-80}" ops "$tests" cuda --test-threads=4
-    say "" "$(grep -E '^test result' "$work/logs/ops" || echo 'No summary.')"
+    local test
+    say "" "## Every operation beside the CPU" "" "The library's tests with \`cuda\` in their names; how far results and gradients are apart, relative to their norm."
+    # One at a time: what fails can be told from what came before it.
+    limited "${OPS_S:-80}" ops "$tests" cuda --test-threads=1 --nocapture
+    say "" "$(grep -E '^test result' "$work/logs/ops" || echo 'No summary.')" "" "| operation | apart |" "|---|---:|" "$(grep -oE '\| .* \|' "$work/logs/ops")" ""
+    # An error of a kernel is an error of all that follow it in the process: alone, the others may pass.
+    sed -n '/^failures:$/,$ s/^    \([a-z0-9_:]*\)$/\1/p' "$work/logs/ops" | sort -u | head -12 | while read -r test; do
+        limited 20 "alone-${test##*:}" "$tests" --exact "$test" --nocapture && say "- $test passes alone"
+    done
 }
 
 # grid FOLDER DEVICE ARGUMENTS...: runs a grid with results and cache of its own.
@@ -148,14 +155,21 @@ images() { "$python" scripts/make_image_folder.py "$work/images" --train 2 >"$wo
 step_cell() {
     say "" "## A whole cell of ResNet-18 at 224 x 224" "" "Made-up weights, generated images: only times mean something."
     wait "$images_pid" || { say "" "No images: $(tail -3 "$work/logs/images")"; return; }
-    local method end=$((SECONDS + ${CELL_S:-90})) changes=(--set weights=made-up --set "data=folder:$work/images" --set recipe.iterations="${ITERATIONS:-50}")
+    local method set memory watching used="" end=$((SECONDS + ${CELL_S:-90})) changes=(--set weights=made-up --set "data=folder:$work/images")
+    for set in recipe.iterations=50 ${CELL_SET:-}; do changes+=(--set "$set"); done
     export -f grid
     export harness work
     for method in qdrop metaaug; do
         [ $method = qdrop ] || changes+=(--set meta.iterations=5 --set transform.warmup-iterations=10)
+        memory=$work/logs/memory-$method
+        nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -lms 200 >"$memory" 2>/dev/null &
+        watching=$!
         limited $((end - SECONDS)) "cell-$method" bash -c 'grid "$@"' - cell "$device" experiments/table1.toml \
             --filter "arch(resnet18) & bits(w2a2) & setting(qdrop) & method($method)" "${changes[@]}"
+        kill "$watching" 2>/dev/null
+        [ ! -s "$memory" ] || used+="$method $(sort -n "$memory" | tail -1) MiB "
     done
+    [ -z "$used" ] || say "" "Memory of the GPU in use at most, the driver's included: $used"
     limited 20 extrapolated "$python" scripts/cuda/extrapolate.py "$work/cell" && say "" "$(cat "$work/logs/extrapolated")"
 }
 
