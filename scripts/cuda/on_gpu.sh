@@ -93,7 +93,7 @@ step_doctor() {
     missing=$(ldd "$harness" "$peer" "$tests" 2>&1 | grep 'not found' | sort -u)
     [ -z "$missing" ] || say "" "Missing libraries:" "" '```' "$missing" '```'
     [ "$device" = cpu ] || nvidia-smi >>"$log" 2>&1
-    limited 60 doctor "$harness" doctor && say "" '```' "$(grep -E '^(harness|device|threads|processor)' "$work/logs/doctor")" '```'
+    limited 60 doctor "$harness" doctor && say "" '```' "$(grep -vE '^(cache|hub|data|  fashion|  cifar|  imagenet|  mnist|  image|architectures|methods|embedded)' "$work/logs/doctor")" '```'
 }
 
 step_ops() {

@@ -20,6 +20,8 @@ pub fn doctor() -> Result<Exit> {
         (false, false) => "without CUDA",
     };
     say!("device         cpu ({}); this binary was built {cuda}", std::env::consts::ARCH);
+    #[cfg(feature = "cuda")]
+    say_gpus();
     say!("threads        {} (RAYON_NUM_THREADS sets them)", rayon::current_num_threads());
     say!("processor      {}", processor::describe());
     say!("cache          {}", cache_folder()?.display());
@@ -51,4 +53,33 @@ pub fn doctor() -> Result<Exit> {
         say!("embedded       {sum:.16}  {}", file.path);
     }
     Ok(Exit::Done)
+}
+
+/// The GPUs, the versions of their libraries, and whether each computes what the CPU does.
+#[cfg(feature = "cuda")]
+fn say_gpus() {
+    use crate::ops::cuda;
+    let first_line = |problem: String| problem.lines().next().unwrap_or_default().to_string();
+    let gpus = match cuda::gpus() {
+        Ok(gpus) if gpus.is_empty() => return say!("gpu            none (CUDA_VISIBLE_DEVICES chooses which are seen)"),
+        Ok(gpus) => gpus,
+        Err(problem) => return say!("gpu            none: {}", first_line(problem.to_string())),
+    };
+    let versions: Vec<String> = cuda::versions().into_iter().map(|(of, version)| format!("{of} {version}")).collect();
+    for (index, gpu) in gpus.iter().enumerate() {
+        let (major, minor) = gpu.compute_capability;
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let memory = format!("{:.1} of {:.1} GiB free", gib(gpu.free_bytes), gib(gpu.memory_bytes));
+        say!("gpu            cuda:{index} {}, compute capability {major}.{minor}, {memory}", gpu.name);
+        match cuda::self_test(index) {
+            Err(problem) => say!("  self-test    failed: {}", first_line(problem.to_string())),
+            Ok(checks) => {
+                for check in checks {
+                    let verdict = if check.is_passed() { "as on the CPU" } else { "NOT as on the CPU" };
+                    say!("  {:<22} {verdict} ({:.1e} apart)", check.operation, check.distance);
+                }
+            }
+        }
+    }
+    say!("libraries      {}", versions.join(", "));
 }

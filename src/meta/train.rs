@@ -193,11 +193,14 @@ impl Optimiser {
     fn gradients(&self, t_x: &Tensor, of_t_x: &Tensor) -> Result<(Vec<Option<Tensor>>, f64)> {
         let mut store = (t_x * of_t_x)?.sum_all()?.backward()?;
         let gradients: Vec<Option<Tensor>> = self.vars().map(|var| store.remove(var)).collect();
-        let mut squares = 0.0;
-        for gradient in gradients.iter().flatten() {
-            squares += f64::from(gradient.sqr()?.sum_all()?.to_scalar::<f32>()?);
-        }
-        Ok((gradients, squares.sqrt()))
+        let squares = gradients.iter().flatten().map(|gradient| gradient.sqr()?.sum_all());
+        let squares = squares.collect::<candle_core::Result<Vec<_>>>()?;
+        // One copy from the device instead of one for each parameter.
+        let squares = match squares.is_empty() {
+            true => Vec::new(),
+            false => Tensor::stack(&squares, 0)?.to_vec1::<f32>()?,
+        };
+        Ok((gradients, squares.into_iter().map(f64::from).sum::<f64>().sqrt()))
     }
 
     /// Norm of the gradient of one unweighted term with respect to the network's parameters.

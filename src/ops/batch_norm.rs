@@ -7,26 +7,36 @@ use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, W
 use rayon::prelude::*;
 use tracing::trace_span;
 
+/// What a batch tells about the distribution of its source, per channel: constants `(C)`, `f64` on the CPU, elsewhere of the element type of
+/// the batch.
+#[derive(Clone, Debug)]
+pub struct Estimates {
+    pub mean: Tensor,
+    /// Unbiased: divided by the number of values less one.
+    pub var: Tensor,
+}
+
 /// What was subtracted and divided by, per channel.
 #[derive(Clone, Debug, PartialEq)]
-pub struct BatchStatistics {
-    pub mean: Vec<f64>,
+struct BatchStatistics {
+    mean: Vec<f64>,
     /// Biased: divided by the number of values.
-    pub var: Vec<f64>,
+    var: Vec<f64>,
 }
 
 /// `y = (x - mean) / sqrt(var + eps) * weight + bias` with mean and biased variance over batch and positions.
 ///
 /// Shapes: `x` `(N, C, H, W)`, `f32` or `f64` on the CPU; `weight` and `bias` `(C)`; the result has the shape of `x`.
 /// Gradient (first order only): to `x`, through the statistics too, to `weight` and to `bias`.
-/// On other devices this is a composition of Candle's operations.
+/// Elsewhere this is a composition of Candle's operations.
 pub fn batch_norm_train(
     x: &Tensor,
     weight: &Tensor,
     bias: &Tensor,
     eps: f64,
-) -> crate::error::Result<(Tensor, BatchStatistics)> {
+) -> crate::error::Result<(Tensor, Estimates)> {
     let (_, c, _, _) = x.dims4()?;
+    let count = (x.elem_count() / c.max(1)) as f64;
     if !(x.device().is_cpu() && has_kernels(x)) {
         let mean = x.mean_keepdim((0, 2, 3))?;
         let centred = x.broadcast_sub(&mean)?;
@@ -34,9 +44,8 @@ pub fn batch_norm_train(
         let shape = (1, c, 1, 1);
         let y = centred.broadcast_div(&(&var + eps)?.sqrt()?)?;
         let y = y.broadcast_mul(&weight.reshape(shape)?)?.broadcast_add(&bias.reshape(shape)?)?;
-        let values =
-            |t: &Tensor| -> crate::error::Result<Vec<f64>> { Ok(t.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?) };
-        return Ok((y, BatchStatistics { mean: values(&mean)?, var: values(&var)? }));
+        let unbiased = (var.detach() * (count / (count - 1.0).max(1.0)))?;
+        return Ok((y, Estimates { mean: mean.detach().flatten_all()?, var: unbiased.flatten_all()? }));
     }
     let x = x.contiguous()?;
     let statistics = BatchStatistics::of(&x)?;
@@ -45,12 +54,14 @@ pub fn batch_norm_train(
         &bias.contiguous()?,
         BatchNormTrain { statistics: statistics.clone(), eps },
     )?;
-    Ok((y, statistics))
+    let unbiased: Vec<f64> = statistics.var.iter().map(|var| var * count / (count - 1.0).max(1.0)).collect();
+    let there = |values: Vec<f64>| Tensor::from_vec(values, c, x.device());
+    Ok((y, Estimates { mean: there(statistics.mean)?, var: there(unbiased)? }))
 }
 
 impl BatchStatistics {
     /// Of every channel of `x` `(N, C, H, W)`.
-    pub fn of(x: &Tensor) -> Result<Self> {
+    fn of(x: &Tensor) -> Result<Self> {
         let _span = trace_span!("batch normalisation").entered();
         match x.dtype() {
             DType::F32 => kernel::with_slice::<f32, _>(x, |values| Ok(Self::of_values(values, x.dims4()?))),

@@ -10,7 +10,7 @@ use crate::ops::conv::{Geometry, conv2d};
 use crate::ops::layout::pixel_shuffle;
 use crate::ops::pool::max_pool2d;
 use crate::ops::relu::relu;
-use candle_core::{DType, Tensor, Var};
+use candle_core::{Tensor, Var};
 
 /// PyTorch's defaults.
 const EPS: f64 = 1e-5;
@@ -73,11 +73,8 @@ impl BatchNorm {
         match statistics {
             Statistics::Batch => {
                 let (y, batch) = batch_norm_train(x, weight, bias, EPS)?;
-                let count = (x.elem_count() / batch.mean.len()) as f64;
-                // The running variance is that of a sample.
-                let unbiased: Vec<f64> = batch.var.iter().map(|var| var * count / (count - 1.0).max(1.0)).collect();
                 track(&self.mean, &batch.mean)?;
-                track(&self.var, &unbiased)?;
+                track(&self.var, &batch.var)?;
                 Ok(y)
             }
             Statistics::Running => {
@@ -90,11 +87,11 @@ impl BatchNorm {
     }
 }
 
-/// `running <- 0.9 running + 0.1 batch`.
-fn track(running: &Var, batch: &[f64]) -> Result<()> {
-    let old = running.as_detached_tensor().to_dtype(DType::F64)?.to_vec1::<f64>()?;
-    let new: Vec<f64> = old.iter().zip(batch).map(|(old, batch)| (1.0 - MOMENTUM) * old + MOMENTUM * batch).collect();
-    Ok(running.set(&Tensor::from_vec(new, batch.len(), running.device())?.to_dtype(running.dtype())?)?)
+/// `running <- 0.9 running + 0.1 batch`, in the element type of `batch`.
+fn track(running: &Var, batch: &Tensor) -> Result<()> {
+    let old = running.as_detached_tensor().to_dtype(batch.dtype())?;
+    let new = ((old * (1.0 - MOMENTUM))? + (batch * MOMENTUM)?)?;
+    Ok(running.set(&new.to_dtype(running.dtype())?)?)
 }
 
 /// Twice: 3x3 convolution without bias, BatchNorm, ReLU.

@@ -9,6 +9,7 @@ mod channels;
 mod conv;
 #[cfg(feature = "cudnn")]
 mod cudnn;
+mod facts;
 mod fake_quant;
 mod launch;
 mod mix;
@@ -16,6 +17,7 @@ mod pool;
 mod recon_error;
 mod relu;
 mod rounding;
+mod self_test;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -31,4 +33,6 @@ pub(super) use relu::{clipped_relu, clipped_relu_in_place, clipped_relu_of_sum, 
 pub(super) use rounding::{Weight, hard_weight, rounding_penalty, soft_weight, soft_weight_gradient};
 pub(super) use values::{Values, storage, tensor, with_values};
 
+pub use facts::{Facts, gpus, versions};
 pub use launch::{launches, open};
+pub use self_test::{Check, self_test};
