@@ -3,11 +3,16 @@
 //! Most values are multiples of 1/8 of few bits: whatever the order of additions, their sums are exact, so that results must be
 //! equal even where the two sides add up differently. NaN has tests of its own.
 
-mod elementwise;
+mod adam;
+mod depthwise;
+mod fake_quant;
 mod far;
 mod host;
-mod quantizers;
-mod windows;
+mod mix;
+mod pool;
+mod recon_error;
+mod relu;
+mod rounding;
 
 use candle_core::{Device, Tensor, Var};
 use host::Grid;
@@ -22,6 +27,14 @@ const BLOCK_ELEMENTS: usize = 4096;
 
 /// Numbers of elements: none, one, a block of threads or of a sum with and without a rest, several of them.
 const COUNTS: [usize; 9] = [0, 1, 255, 256, 257, 1000, BLOCK_ELEMENTS, BLOCK_ELEMENTS + 1, 3 * BLOCK_ELEMENTS + 77];
+
+/// Planes of one pixel, one row or column, even and odd sizes.
+const PLANES: [(usize, usize); 8] = [(1, 1), (1, 6), (5, 1), (2, 2), (4, 7), (9, 9), (8, 8), (23, 31)];
+
+/// Windows of size `kernel` over `size` pixels, if one fits.
+fn windows(size: usize, kernel: usize, stride: usize, padding: usize) -> Option<usize> {
+    Some((size + 2 * padding).checked_sub(kernel)? / stride + 1)
+}
 
 /// Multiples of 1/8 in [-2, 2), among them many halves and equal values.
 fn eighths(len: usize, seed: u64) -> Vec<f32> {
