@@ -1,8 +1,12 @@
 //! BatchNorm in training mode: normalises with the statistics of the batch.
 
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Values};
 use super::dispatch::has_kernels;
 use super::fresh::Fresh;
 use super::kernel;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use tracing::trace_span;
@@ -37,7 +41,7 @@ pub fn batch_norm_train(
 ) -> crate::error::Result<(Tensor, Estimates)> {
     let (_, c, _, _) = x.dims4()?;
     let count = (x.elem_count() / c.max(1)) as f64;
-    if !(x.device().is_cpu() && has_kernels(x)) {
+    if !has_kernels(x) {
         let mean = x.mean_keepdim((0, 2, 3))?;
         let centred = x.broadcast_sub(&mean)?;
         let var = centred.sqr()?.mean_keepdim((0, 2, 3))?;
@@ -48,6 +52,11 @@ pub fn batch_norm_train(
         return Ok((y, Estimates { mean: mean.detach().flatten_all()?, var: unbiased.flatten_all()? }));
     }
     let x = x.contiguous()?;
+    #[cfg(feature = "cuda")]
+    if let candle_core::Device::Cuda(device) = x.device() {
+        let (y, estimates) = BatchNormOnGpu::of(&x, eps, device)?.apply(&x, weight, bias)?;
+        return Ok((y, estimates));
+    }
     let statistics = BatchStatistics::of(&x)?;
     let y = x.apply_op3(
         &weight.contiguous()?,
@@ -218,6 +227,102 @@ impl CustomOp3 for BatchNormTrain {
             _ => self.gradients::<f64>(x, weight, &g)?,
         };
         Ok((g_x, g_weight, g_bias))
+    }
+}
+
+/// The same on a GPU: mean, `1 / sqrt(var + eps)` and unbiased variance, each `(C)`.
+#[cfg(feature = "cuda")]
+struct BatchNormOnGpu {
+    mean: Tensor,
+    inverse_std: Tensor,
+    unbiased: Tensor,
+}
+
+#[cfg(feature = "cuda")]
+impl BatchNormOnGpu {
+    fn of(x: &Tensor, eps: f64, device: &candle_core::CudaDevice) -> Result<Self> {
+        let (_, c, _, _) = x.dims4()?;
+        let cuda::BatchStatistics { mean, inverse_std, unbiased } =
+            cuda::with_values(x, |values| cuda::batch_statistics(values, batch_of(x.shape())?, eps))?;
+        let [mean, inverse_std, unbiased] = [mean, inverse_std, unbiased].map(|values| cuda::tensor(values, c, device));
+        Ok(Self { mean, inverse_std, unbiased })
+    }
+
+    fn apply(self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Estimates)> {
+        let estimates = Estimates { mean: self.mean.clone(), var: self.unbiased.clone() };
+        Ok((x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, self)?, estimates))
+    }
+}
+
+/// The sizes of `(N, C, H, W)` as kernels take them.
+#[cfg(feature = "cuda")]
+fn batch_of(shape: &Shape) -> Result<cuda::Batch> {
+    let (n, c, h, w) = shape.dims4()?;
+    Ok(cuda::Batch([n, c, h * w]))
+}
+
+#[cfg(feature = "cuda")]
+impl CustomOp3 for BatchNormOnGpu {
+    fn name(&self) -> &'static str {
+        "batch-norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("batch-norm: statistics on a GPU for a batch on the CPU")
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        x_at: &Layout,
+        weight: &CudaStorage,
+        weight_at: &Layout,
+        bias: &CudaStorage,
+        bias_at: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (values, weight, bias) =
+            (Values::of(x, x_at)?, Values::of(weight, weight_at)?, Values::of(bias, bias_at)?);
+        let y = cuda::with_values(&self.mean, |mean| {
+            cuda::with_values(&self.inverse_std, |inverse_std| {
+                cuda::batch_norm(&values, [mean, inverse_std, &weight, &bias], batch_of(x_at.shape())?)
+            })
+        })?;
+        Ok((cuda::storage(y, &x.device), x_at.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        _y: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let candle_core::Device::Cuda(device) = x.device() else { bail!("batch-norm: not on a GPU") };
+        let [g_x, g_weight, g_bias] = cuda::with_values(x, |values| {
+            cuda::with_values(&g.contiguous()?, |g| {
+                cuda::with_values(&self.mean, |mean| {
+                    cuda::with_values(&self.inverse_std, |inverse_std| {
+                        cuda::with_values(weight, |weight| {
+                            cuda::batch_norm_gradient(values, g, [mean, inverse_std, weight], batch_of(x.shape())?)
+                        })
+                    })
+                })
+            })
+        })?;
+        Ok((
+            Some(cuda::tensor(g_x, x.shape(), device)),
+            Some(cuda::tensor(g_weight, weight.shape(), device)),
+            Some(cuda::tensor(g_bias, bias.shape(), device)),
+        ))
     }
 }
 

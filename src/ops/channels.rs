@@ -74,8 +74,9 @@ impl CustomOp2 for AddBias {
         Ok((cuda::storage(y, &x.device), x_at.shape().clone()))
     }
 
-    fn bwd(&self, _x: &Tensor, _bias: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(g.clone()), Some(channel_sums(g)?)))
+    fn bwd(&self, x: &Tensor, bias: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let of_bias = bias.track_op().then(|| channel_sums(g)).transpose()?;
+        Ok((x.track_op().then(|| g.clone()), of_bias))
     }
 }
 

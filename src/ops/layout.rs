@@ -2,9 +2,13 @@
 //!
 //! As chains of Candle's permutations their gradients are views, which Candle adds up element by element through their strides.
 
-use super::dispatch::has_kernels;
+#[cfg(feature = "cuda")]
+use super::cuda::{self, Values};
+use super::dispatch;
 use super::fresh::Fresh;
 use super::kernel;
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
 use rayon::prelude::*;
 use tracing::trace_span;
@@ -13,10 +17,7 @@ use tracing::trace_span;
 ///
 /// Shapes: `x` `(N, 4C, H, W)`, `f32` or `f64`; result `(N, C, 2H, 2W)`.  Gradient: to `x`, to any order.
 pub fn pixel_shuffle(x: &Tensor) -> Result<Tensor> {
-    match x.device().is_cpu() && has_kernels(x) {
-        true => x.contiguous()?.apply_op1(Shuffle::ToPixels),
-        false => candle_nn::ops::pixel_shuffle(x, 2),
-    }
+    dispatch(x, || x.contiguous()?.apply_op1(Shuffle::ToPixels), || candle_nn::ops::pixel_shuffle(x, 2))
 }
 
 /// `a` and `b` side by side along their channels.
@@ -24,10 +25,7 @@ pub fn pixel_shuffle(x: &Tensor) -> Result<Tensor> {
 /// Shapes: `(N, A, H, W)` and `(N, B, H, W)`, both `f32` or both `f64`; result `(N, A + B, H, W)`.
 /// Gradient (first order only): to both.
 pub fn join_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    match a.device().is_cpu() && has_kernels(a) {
-        true => a.contiguous()?.apply_op2(&b.contiguous()?, Join),
-        false => Tensor::cat(&[a, b], 1),
-    }
+    dispatch(a, || a.contiguous()?.apply_op2(&b.contiguous()?, Join), || Tensor::cat(&[a, b], 1))
 }
 
 /// [`pixel_shuffle`] and its adjoint, which is also its inverse.
@@ -38,6 +36,18 @@ enum Shuffle {
 }
 
 impl Shuffle {
+    /// The shape of the result, and height and width of a plane of the tensor with more channels.
+    fn sizes(self, at: &Layout) -> Result<(Shape, (usize, usize))> {
+        let (n, c, h, w) = at.shape().dims4()?;
+        match self {
+            Shuffle::ToPixels if c % 4 == 0 => Ok(((n, c / 4, 2 * h, 2 * w).into(), (h, w))),
+            Shuffle::ToChannels if h % 2 == 0 && w % 2 == 0 => {
+                Ok(((n, 4 * c, h / 2, w / 2).into(), (h / 2, w / 2)))
+            }
+            _ => bail!("pixel-shuffle: {:?}", at.shape()),
+        }
+    }
+
     /// `(h, w)`: of a plane of the tensor with more channels.
     fn compute<T: WithDType>(self, from: &[T], (h, w): (usize, usize)) -> Vec<T> {
         let mut to = Fresh::new(from.len());
@@ -71,17 +81,19 @@ impl CustomOp1 for Shuffle {
 
     fn cpu_fwd(&self, x: &CpuStorage, at: &Layout) -> Result<(CpuStorage, Shape)> {
         let _span = trace_span!("pixel shuffle").entered();
-        let (n, c, h, w) = at.shape().dims4()?;
-        let (shape, plane) = match self {
-            Shuffle::ToPixels if c % 4 == 0 => ((n, c / 4, 2 * h, 2 * w), (h, w)),
-            Shuffle::ToChannels if h % 2 == 0 && w % 2 == 0 => ((n, 4 * c, h / 2, w / 2), (h / 2, w / 2)),
-            _ => bail!("pixel-shuffle: {:?}", at.shape()),
-        };
+        let (shape, plane) = self.sizes(at)?;
         let y = match x {
             CpuStorage::F64(_) => CpuStorage::F64(self.compute(kernel::slice(x, at)?, plane)),
             _ => CpuStorage::F32(self.compute(kernel::slice(x, at)?, plane)),
         };
-        Ok((y, shape.into()))
+        Ok((y, shape))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (shape, plane) = self.sizes(at)?;
+        let y = cuda::shuffle(&Values::of(x, at)?, plane, matches!(self, Shuffle::ToPixels))?;
+        Ok((cuda::storage(y, &x.device), shape))
     }
 
     fn bwd(&self, _x: &Tensor, _y: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
@@ -96,6 +108,15 @@ impl CustomOp1 for Shuffle {
 struct Join;
 
 impl Join {
+    /// The shape of the result, and the values of one image of each argument.
+    fn sizes(a: &Layout, b: &Layout) -> Result<(Shape, (usize, usize))> {
+        let ((n, c_a, h, w), (n_b, c_b, h_b, w_b)) = (a.shape().dims4()?, b.shape().dims4()?);
+        if (n, h, w) != (n_b, h_b, w_b) {
+            bail!("join-channels: {:?} and {:?}", a.shape(), b.shape());
+        }
+        Ok(((n, c_a + c_b, h, w).into(), (c_a * h * w, c_b * h * w)))
+    }
+
     fn compute<T: WithDType>(a: &[T], b: &[T], (of_a, of_b): (usize, usize)) -> Vec<T> {
         let mut y = Fresh::new(a.len() + b.len());
         let images = y.par_chunks_mut(of_a + of_b).zip(a.par_chunks(of_a).zip(b.par_chunks(of_b)));
@@ -115,18 +136,21 @@ impl CustomOp2 for Join {
 
     fn cpu_fwd(&self, a: &CpuStorage, a_at: &Layout, b: &CpuStorage, b_at: &Layout) -> Result<(CpuStorage, Shape)> {
         let _span = trace_span!("channels side by side").entered();
-        let ((n, c_a, h, w), (n_b, c_b, h_b, w_b)) = (a_at.shape().dims4()?, b_at.shape().dims4()?);
-        if (n, h, w) != (n_b, h_b, w_b) {
-            bail!("join-channels: {:?} and {:?}", a_at.shape(), b_at.shape());
-        }
-        let of_image = (c_a * h * w, c_b * h * w);
+        let (shape, of_image) = Self::sizes(a_at, b_at)?;
         let y = match a {
             CpuStorage::F64(_) => {
                 CpuStorage::F64(Self::compute(kernel::slice(a, a_at)?, kernel::slice(b, b_at)?, of_image))
             }
             _ => CpuStorage::F32(Self::compute(kernel::slice(a, a_at)?, kernel::slice(b, b_at)?, of_image)),
         };
-        Ok((y, (n, c_a + c_b, h, w).into()))
+        Ok((y, shape))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, a: &CudaStorage, a_at: &Layout, b: &CudaStorage, b_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let (shape, of_image) = Self::sizes(a_at, b_at)?;
+        let y = cuda::join(&Values::of(a, a_at)?, &Values::of(b, b_at)?, of_image)?;
+        Ok((cuda::storage(y, &a.device), shape))
     }
 
     fn bwd(&self, a: &Tensor, b: &Tensor, _y: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {

@@ -106,9 +106,9 @@ impl CustomOp2 for SumRelu {
         Ok((cuda::storage(y, &a.device), a_at.shape().clone()))
     }
 
-    fn bwd(&self, _a: &Tensor, _b: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(&self, a: &Tensor, b: &Tensor, y: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gated = gate(grad, y, self.upper)?;
-        Ok((Some(gated.clone()), Some(gated)))
+        Ok((a.track_op().then(|| gated.clone()), b.track_op().then_some(gated)))
     }
 }
 

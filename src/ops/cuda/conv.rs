@@ -1,16 +1,21 @@
-//! Convolution and its two gradients: depthwise ones by our kernels, others by cuDNN.
+//! Convolution and its two gradients: depthwise ones by our kernels, those of single pixels by cuBLAS, others by cuDNN.
 
 use super::launch::{Module, arguments, blocks_of_each, launch, module, u32_of};
+use super::pointwise;
 use super::values::Values;
 use crate::ops::conv::Sizes;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{Result, bail};
 
 const DEPTHWISE: Module = module!("depthwise");
+const SUMS: Module = module!("sums");
 
 /// `conv(x, w)`.
 pub fn conv_forward(x: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
     check([x.len(), w.len()], [sizes.x_len(), sizes.weight()])?;
+    if pointwise::suits(sizes) {
+        return pointwise::forward(x, w, sizes);
+    }
     if !sizes.is_depthwise() {
         return dense::forward(x, w, sizes);
     }
@@ -24,6 +29,9 @@ pub fn conv_forward(x: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f
 /// The gradient of `sum(gy * conv(x, w))` to `x`.
 pub fn conv_input_gradient(gy: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
     check([gy.len(), w.len()], [sizes.y_len(), sizes.weight()])?;
+    if pointwise::suits(sizes) {
+        return pointwise::input_gradient(gy, w, sizes);
+    }
     if !sizes.is_depthwise() {
         return dense::input_gradient(gy, w, sizes);
     }
@@ -37,13 +45,20 @@ pub fn conv_input_gradient(gy: &Values, w: &Values, sizes: &Sizes) -> Result<Cud
 /// The gradient of `sum(gy * conv(x, w))` to `w`.
 pub fn conv_weight_gradient(x: &Values, gy: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
     check([x.len(), gy.len()], [sizes.x_len(), sizes.y_len()])?;
+    if pointwise::suits(sizes) {
+        return pointwise::weight_gradient(x, gy, sizes);
+    }
     if !sizes.is_depthwise() {
         return dense::weight_gradient(x, gy, sizes);
     }
-    let gw = x.room(sizes.weight())?;
-    let arguments = arguments![x, gy, &gw, depthwise(sizes)?];
-    // SAFETY: a block for each element of the weight.
-    unsafe { launch(x.device, &DEPTHWISE, "depthwise_weight_gradient", gw.len(), &arguments)? };
+    let (of_images, gw) = (x.room::<f32>(sizes.batch * sizes.weight())?, x.room(sizes.weight())?);
+    let arguments = arguments![x, gy, &of_images, depthwise(sizes)?];
+    let planes = sizes.batch * sizes.c_in;
+    // SAFETY: a block for each plane, which leaves a number for each tap.
+    unsafe { launch(x.device, &DEPTHWISE, "depthwise_weight_gradient", planes, &arguments)? };
+    let arguments = arguments![&of_images, &gw, u32_of(sizes.batch)?, gw.len() as u64];
+    // SAFETY: as many numbers for each image as the weight has.
+    unsafe { launch(x.device, &SUMS, "add_images", blocks_of_each(gw.len()), &arguments)? };
     Ok(gw)
 }
 
@@ -55,6 +70,9 @@ fn check(have: [usize; 2], need: [usize; 2]) -> Result<()> {
 fn depthwise(sizes: &Sizes) -> Result<[u32; 10]> {
     let Sizes { batch, c_in, h, w, out_h, out_w, k_h, k_w, stride, padding, .. } = *sizes;
     let mut numbers = [0; 10];
+    // Kernels take positions in a plane as numbers of 32 bits.
+    u32_of(h * w)?;
+    u32_of(out_h * out_w)?;
     for (to, size) in numbers.iter_mut().zip([batch, c_in, h, w, out_h, out_w, k_h, k_w, stride, padding]) {
         *to = u32_of(size)?;
     }

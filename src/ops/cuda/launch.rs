@@ -85,6 +85,7 @@ pub enum Argument {
     Mask(MaskArgument),
     Levels(LevelsArgument),
     /// Several numbers in a structure.
+    Three([u32; 3]),
     Seven([u32; 7]),
     Ten([u32; 10]),
 }
@@ -152,6 +153,7 @@ where
     }
 }
 
+/// Each argument as it is.
 macro_rules! from_number {
     ($($kind:ty => $variant:ident),*) => {
         $(impl From<$kind> for Argument {
@@ -215,6 +217,7 @@ pub unsafe fn launch(
             Argument::U64(number) => builder.arg(number),
             Argument::Mask(mask) => builder.arg(mask),
             Argument::Levels(levels) => builder.arg(levels),
+            Argument::Three(numbers) => builder.arg(numbers),
             Argument::Seven(numbers) => builder.arg(numbers),
             Argument::Ten(numbers) => builder.arg(numbers),
         };

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod adam;
+mod batch_norm;
 mod channels;
 mod conv;
 #[cfg(feature = "cudnn")]
@@ -12,7 +13,9 @@ mod cudnn;
 mod facts;
 mod fake_quant;
 mod launch;
+mod layout;
 mod mix;
+mod pointwise;
 mod pool;
 mod recon_error;
 mod relu;
@@ -23,9 +26,11 @@ mod tests;
 mod values;
 
 pub(super) use adam::{Moments, adam};
+pub(super) use batch_norm::{Batch, BatchStatistics, batch_norm, batch_norm_gradient, batch_statistics};
 pub(super) use channels::{add_bias, add_bias_in_place, channel_sums};
 pub(super) use conv::{conv_forward, conv_input_gradient, conv_weight_gradient};
 pub(super) use fake_quant::{fake_quant, fake_quant_gradient, linearised};
+pub(super) use layout::{join, shuffle};
 pub(super) use mix::mix_rows;
 pub(super) use pool::{max_pool_pick, max_pool_put, max_pool_winners};
 pub(super) use recon_error::{recon_error, recon_error_gradient};

@@ -5,6 +5,22 @@ struct Sizes {
     u32 images, channels, h, w, out_h, out_w, k_h, k_w, stride, padding;
 };
 
+// What one output value sums up; of 3x3 windows, the most common ones, with loops that the compiler knows.
+template <u32 KNOWN>
+DEVICE float window_sum(const float *from, const float *taps, u32 i, u32 j, Sizes sizes) {
+    u32 k_h = KNOWN ? KNOWN : sizes.k_h, k_w = KNOWN ? KNOWN : sizes.k_w;
+    float sum = 0.0f;
+    UNROLL for (u32 a = 0; a < k_h; ++a) {
+        u32 row = i * sizes.stride + a - sizes.padding;
+        UNROLL for (u32 b = 0; b < k_w; ++b) {
+            u32 column = j * sizes.stride + b - sizes.padding;
+            // Unsigned: what lies above or left of the image is larger than any index.
+            if (row < sizes.h && column < sizes.w) sum = fmaf(taps[a * k_w + b], from[row * sizes.w + column], sum);
+        }
+    }
+    return sum;
+}
+
 // y[n, c, i, j] = sum over a, b of w[c, a, b] x[n, c, s i + a - p, s j + b - p].
 KERNEL depthwise_forward(const float *x, const float *weight, float *y, Sizes sizes, u64 n) {
     EACH(at, n) {
@@ -12,18 +28,27 @@ KERNEL depthwise_forward(const float *x, const float *weight, float *y, Sizes si
         u32 j = rest(at, sizes.out_w), i = rest(line, sizes.out_h);
         const float *from = x + plane * sizes.h * sizes.w;
         const float *taps = weight + rest(plane, sizes.channels) * sizes.k_h * sizes.k_w;
-        float sum = 0.0f;
-        for (u32 a = 0; a < sizes.k_h; ++a) {
-            u32 row = i * sizes.stride + a - sizes.padding;
-            // Unsigned: what lies above or left of the image is larger than any index.
-            if (row >= sizes.h) continue;
-            for (u32 b = 0; b < sizes.k_w; ++b) {
-                u32 column = j * sizes.stride + b - sizes.padding;
-                if (column < sizes.w) sum = fmaf(taps[a * sizes.k_w + b], from[row * sizes.w + column], sum);
-            }
-        }
-        y[at] = sum;
+        y[at] = sizes.k_h == 3 && sizes.k_w == 3 ? window_sum<3>(from, taps, i, j, sizes)
+                                                 : window_sum<0>(from, taps, i, j, sizes);
     }
+}
+
+// What one input value gets back from the outputs whose windows hold it: output i for tap a with s i = row + p - a.
+template <u32 STRIDE>
+DEVICE float gradient_sum(const float *from, const float *taps, u32 row, u32 column, Sizes sizes) {
+    u32 stride = STRIDE ? STRIDE : sizes.stride;
+    u32 below = row + sizes.padding, behind = column + sizes.padding;
+    // Only every stride-th tap meets an output, and from one of these to the next the output is the one before.
+    u32 first_a = below % stride, first_b = behind % stride, last_i = below / stride, last_j = behind / stride;
+    float sum = 0.0f;
+    for (u32 a = first_a, i = last_i; a < sizes.k_h; a += stride, --i) {
+        // Unsigned: before the first output comes a number larger than any.
+        if (i >= sizes.out_h) continue;
+        for (u32 b = first_b, j = last_j; b < sizes.k_w; b += stride, --j) {
+            if (j < sizes.out_w) sum = fmaf(taps[a * sizes.k_w + b], from[i * sizes.out_w + j], sum);
+        }
+    }
+    return sum;
 }
 
 KERNEL depthwise_input_gradient(const float *gy, const float *weight, float *gx, Sizes sizes, u64 n) {
@@ -32,44 +57,48 @@ KERNEL depthwise_input_gradient(const float *gy, const float *weight, float *gx,
         u32 column = rest(at, sizes.w), row = rest(line, sizes.h);
         const float *from = gy + plane * sizes.out_h * sizes.out_w;
         const float *taps = weight + rest(plane, sizes.channels) * sizes.k_h * sizes.k_w;
-        float sum = 0.0f;
-        for (u32 a = 0; a < sizes.k_h; ++a) {
-            u32 below = row + sizes.padding - a;
-            u32 i = below / sizes.stride;
-            if (row + sizes.padding < a || below % sizes.stride || i >= sizes.out_h) continue;
-            for (u32 b = 0; b < sizes.k_w; ++b) {
-                u32 behind = column + sizes.padding - b;
-                u32 j = behind / sizes.stride;
-                if (column + sizes.padding < b || behind % sizes.stride || j >= sizes.out_w) continue;
-                sum = fmaf(taps[a * sizes.k_w + b], from[i * sizes.out_w + j], sum);
-            }
-        }
-        gx[at] = sum;
+        gx[at] = sizes.stride == 1   ? gradient_sum<1>(from, taps, row, column, sizes)
+                 : sizes.stride == 2 ? gradient_sum<2>(from, taps, row, column, sizes)
+                                     : gradient_sum<0>(from, taps, row, column, sizes);
     }
 }
 
-// One block for each tap of each channel: blockIdx.x = (c * K_h + a) * K_w + b.
-KERNEL depthwise_weight_gradient(const float *x, const float *gy, float *gw, Sizes sizes) {
+// The taps `first` to `first` + 9 of one plane: of_image[plane, tap] = sum over i, j of gy[i, j] x[s i + a - p, s j + b - p].
+DEVICE void nine_taps(const float *from, const float *g, float *of_image, u32 first, Sizes sizes) {
     SHARED double sums[BLOCK_THREADS];
-    u32 b = blockIdx.x % sizes.k_w, a = blockIdx.x / sizes.k_w % sizes.k_h, c = blockIdx.x / sizes.k_w / sizes.k_h;
-    u32 pixels = sizes.out_h * sizes.out_w;
+    SHARED float of_threads[9][BLOCK_THREADS];
+    u32 pixels = sizes.out_h * sizes.out_w, taps = sizes.k_h * sizes.k_w;
     THREADS(t) {
-        double total = 0.0;
-        for (u32 image = 0; image < sizes.images; ++image) {
-            u64 plane = (u64)image * sizes.channels + c;
-            const float *from = x + plane * sizes.h * sizes.w, *g = gy + plane * pixels;
-            float sum = 0.0f;
-            for (u32 pixel = t; pixel < pixels; pixel += BLOCK_THREADS) {
-                u32 row = pixel / sizes.out_w * sizes.stride + a - sizes.padding;
-                u32 column = pixel % sizes.out_w * sizes.stride + b - sizes.padding;
-                if (row < sizes.h && column < sizes.w) sum = fmaf(g[pixel], from[row * sizes.w + column], sum);
+        float sum[9] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
+        for (u32 pixel = t; pixel < pixels; pixel += BLOCK_THREADS) {
+            u32 top = pixel / sizes.out_w * sizes.stride - sizes.padding;
+            u32 left = pixel % sizes.out_w * sizes.stride - sizes.padding;
+            float of_pixel = g[pixel];
+            UNROLL for (u32 at = 0; at < 9; ++at) {
+                u32 tap = first + at, row = top + tap / sizes.k_w, column = left + tap % sizes.k_w;
+                if (tap < taps && row < sizes.h && column < sizes.w) {
+                    sum[at] = fmaf(of_pixel, from[row * sizes.w + column], sum[at]);
+                }
             }
-            total += sum;
         }
-        sums[t] = total;
+        for (u32 at = 0; at < 9; ++at) of_threads[at][t] = sum[at];
     }
-    double total = block_sum(sums);
-    THREADS(t) {
-        if (t == 0) gw[blockIdx.x] = (float)total;
+    for (u32 at = 0; at < 9 && first + at < taps; ++at) {
+        BARRIER;
+        THREADS(t) sums[t] = of_threads[at][t];
+        double total = block_sum(sums);
+        THREADS(t) {
+            if (t == 0) of_image[first + at] = (float)total;
+        }
+    }
+    BARRIER;
+}
+
+// One block for each plane, blockIdx.x = n * C + c; what images leave is added up by `add_images`.
+KERNEL depthwise_weight_gradient(const float *x, const float *gy, float *of_images, Sizes sizes) {
+    u64 plane = blockIdx.x;
+    u32 taps = sizes.k_h * sizes.k_w;
+    for (u32 first = 0; first < taps; first += 9) {
+        nine_taps(x + plane * sizes.h * sizes.w, gy + plane * sizes.out_h * sizes.out_w, of_images + plane * taps, first, sizes);
     }
 }

@@ -7,6 +7,7 @@
 #define KERNEL extern "C" void
 #define DEVICE static inline
 #define SHARED static thread_local
+#define UNROLL
 #define BARRIER ((void)0)
 // A phase. Its threads must not depend on their order, which -DLAST_THREAD_FIRST turns round.
 #ifdef LAST_THREAD_FIRST

@@ -16,6 +16,7 @@ typedef unsigned char u8;
 #define KERNEL extern "C" __global__ void __launch_bounds__(BLOCK_THREADS)
 #define DEVICE static __device__ __forceinline__
 #define SHARED __shared__
+#define UNROLL _Pragma("unroll")
 #define BARRIER __syncthreads()
 #define THREADS(t) for (u32 t = threadIdx.x, once = 1; once; once = 0)
 #define EACH(i, n)                                                                                                             \
