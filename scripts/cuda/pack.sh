@@ -5,7 +5,8 @@
 #
 # Into OUT.tar.xz go the harness, the benchmark `peer` and the library's tests, linked with cuDNN for GPUs of CUDA_COMPUTE_CAP (90: H100)
 # and stripped, and the grids and scripts that the checks use. FEATURE=cuda leaves cuDNN out; FEATURE= (empty) packs
-# binaries for the CPU, to try on_gpu.sh out. CARGO_TARGET_DIR: where to build (DIR/target).
+# binaries for the CPU, to try on_gpu.sh out. CARGO_TARGET_DIR: where to build (DIR/target). PARTS="harness peer tests": what to build,
+# where not all of it is wanted. LIMIT_MIB: how large the pack may get (55).
 set -euo pipefail
 dir=$(realpath -m "$1")
 out=$(realpath -m "$2")
@@ -29,13 +30,18 @@ found = [m["executable"] for m in messages if m.get("executable") and sys.argv[1
 print(found[-1])' "$1" "$2"
 }
 build() { cargo "$1" --release --locked ${feature:+--features "$feature"} "${@:2}" --message-format=json-render-diagnostics; }
-# Both with the development dependencies, so that nothing is compiled twice.
-build build --bin harness --bench peer >"$stage/messages"
-build test --lib --no-run >"$stage/tests"
-strip -o "$stage/bin/harness" "$(executable bin harness <"$stage/messages")"
-strip -o "$stage/bin/peer" "$(executable bench peer <"$stage/messages")"
-strip -o "$stage/bin/tests" "$(executable lib metaaug <"$stage/tests")"
-rm "$stage/messages" "$stage/tests"
+for part in ${PARTS:-harness peer tests}; do
+    # All with the development dependencies, so that nothing is compiled twice.
+    case $part in
+        harness) what="bin harness" command="build --bin harness --bench peer" ;;
+        peer) what="bench peer" command="build --bench peer" ;;
+        tests) what="lib metaaug" command="test --lib --no-run" ;;
+        *) echo "error: PARTS names $part, which is none of harness, peer and tests" >&2 && exit 2 ;;
+    esac
+    build $command >"$stage/messages"
+    strip -o "$stage/bin/$part" "$(executable $what <"$stage/messages")"
+done
+rm "$stage/messages"
 git describe --always --dirty --exclude '*' >"$stage/revision"
 cp -r experiments "$stage/"
 cp -r scripts/bench_vs_torch.py scripts/make_image_folder.py scripts/cuda "$stage/scripts/"
@@ -45,7 +51,7 @@ python3 -m pip download --quiet --no-deps --dest "$stage/python" higher==0.2.1 |
 # The same data lie in each binary: a dictionary that spans all of them finds them once.
 tar -C "$stage" -cf - . | xz -T1 -6 --lzma2=preset=6,dict=256MiB >"$out"
 ls -l --block-size=K "$stage/bin" "$out"
-limit=$((55 << 20))
+limit=$((${LIMIT_MIB:-55} << 20))
 if [ "$(stat -c %s "$out")" -gt "$limit" ]; then
     echo "error: $out takes more than $((limit >> 20)) MiB" >&2
     exit 1
