@@ -8,7 +8,7 @@
 #
 #   STEPS    those to do, in order (doctor ops cells bench meta cell)
 #   TOTAL    seconds for everything (520); no step goes on after that
-#   OPS_S, CELLS_S, BENCH_S, META_S, CELL_S    seconds for one: 80, 120, 260 (all of ARCHS together), 45, 90
+#   OPS_S, CELLS_S, BENCH_S, META_S, CELL_S    seconds for one: 80, 120, 260 (all of ARCHS together), 45, 110
 #   ARCHS    that are timed beside PyTorch (resnet18 resnet50 mobilenetv2 regnetx-600m)
 #   CELL_SET what to change in the cells of `cell` (KEY=VALUE ...), such as recipe.iterations=200
 #   ROUNDS   of timing (2); TF32=1: with it; THREADS: of the host (all)
@@ -155,17 +155,18 @@ images() { "$python" scripts/make_image_folder.py "$work/images" --train 2 >"$wo
 step_cell() {
     say "" "## A whole cell of ResNet-18 at 224 x 224" "" "Made-up weights, generated images: only times mean something."
     wait "$images_pid" || { say "" "No images: $(tail -3 "$work/logs/images")"; return; }
-    local method set memory watching used="" end=$((SECONDS + ${CELL_S:-90})) changes=(--set weights=made-up --set "data=folder:$work/images")
+    local method set memory watching used="" end=$((SECONDS + ${CELL_S:-110})) changes=(--set weights=made-up --set "data=folder:$work/images")
     for set in recipe.iterations=50 ${CELL_SET:-}; do changes+=(--set "$set"); done
     export -f grid
     export harness work
     for method in qdrop metaaug; do
-        [ $method = qdrop ] || changes+=(--set meta.iterations=5 --set transform.warmup-iterations=10)
+        [ $method = qdrop ] || changes+=(--set meta.iterations=3 --set transform.warmup-iterations=10)
         memory=$work/logs/memory-$method
         nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -lms 200 >"$memory" 2>/dev/null &
         watching=$!
         limited $((end - SECONDS)) "cell-$method" bash -c 'grid "$@"' - cell "$device" experiments/table1.toml \
-            --filter "arch(resnet18) & bits(w2a2) & setting(qdrop) & method($method)" "${changes[@]}"
+            --filter "arch(resnet18) & bits(w2a2) & setting(qdrop) & method($method)" "${changes[@]}" --profile="$work/trace-$method.json" &&
+            say "" "Where the time of $method went, by the host's clock, which may run ahead of the GPU:" "" '```' "$(sed '/^ operation/,$d' "$work/logs/cell-$method")" '```'
         kill "$watching" 2>/dev/null
         [ ! -s "$memory" ] || used+="$method $(sort -n "$memory" | tail -1) MiB "
     done
