@@ -3,6 +3,7 @@
 //! An architecture file ([`crate::arch`]) lists nodes; [`forward`] interprets them; [`fold_bn`] rewrites them; [`shapes`] says how
 //! large their values are.
 
+pub mod finite;
 pub mod fold_bn;
 pub mod forward;
 mod op;

@@ -45,6 +45,22 @@ impl StateDict {
         })
     }
 
+    /// [`Self::take`] of running variances, of which BatchNorm divides by the root: `variance + eps` that is not positive is a
+    /// problem too.
+    pub fn take_variances(&mut self, name: &str, channels: usize, eps: f64) -> Tensor {
+        let variances = self.take(name, &[channels]);
+        match without_root(&variances, eps) {
+            Ok(Some((channel, variance))) => {
+                let name = (self.rename)(name);
+                let problem = format!("{name} is {variance} in channel {channel}, which with eps = {eps} has no root");
+                self.problems.push(problem);
+                self.placeholder.clone()
+            }
+            // A placeholder has been noted.
+            _ => variances,
+        }
+    }
+
     /// Names and shapes of all tensors that were asked for.
     pub fn into_asked(self) -> Vec<(String, Vec<usize>)> {
         self.asked
@@ -66,6 +82,13 @@ impl StateDict {
             }
         }
     }
+}
+
+/// The first of `variances`, with its position, that is not positive with `eps` added in f32.
+fn without_root(variances: &Tensor, eps: f64) -> Result<Option<(usize, f32)>> {
+    let values = variances.flatten_all()?.to_vec1::<f32>()?;
+    let is_bad = |(_, variance): &(usize, f32)| *variance + eps as f32 <= 0.0;
+    Ok(if variances.rank() == 1 { values.into_iter().enumerate().find(is_bad) } else { None })
 }
 
 fn finite_f32(tensor: &Tensor, device: &Device) -> Result<Tensor, String> {
@@ -133,6 +156,21 @@ mod tests {
                 "huge holds NaN or infinite numbers",
                 "unexpected left",
             ]
+        );
+    }
+
+    #[test]
+    fn variances_without_a_root_are_misfits() {
+        let mut weights =
+            dict(vec![("a", vector(&[0f32, 1.0])), ("b", vector(&[1f32, -5e-6])), ("c", vector(&[-1e-5f32]))]);
+        weights.take_variances("a", 2, 1e-5);
+        weights.take_variances("b", 2, 1e-5);
+        weights.take_variances("c", 1, 1e-5);
+        weights.take_variances("absent", 1, 1e-5);
+        let Error::Weights { problems, .. } = weights.finish("net", "weights").unwrap_err() else { panic!() };
+        assert_eq!(
+            problems,
+            ["c is -0.00001 in channel 0, which with eps = 0.00001 has no root", "missing absent [1]"]
         );
     }
 

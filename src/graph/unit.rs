@@ -99,10 +99,11 @@ impl<'a> UnitBuilder<'a> {
         self.push(name, Op::Conv(Conv { weight, bias: None, gain: None, geometry }), &[input])
     }
 
-    /// BatchNorm over `channels`; tensors `<name>.{weight,bias,running_mean,running_var}`.
+    /// BatchNorm over `channels`; tensors `<name>.{weight,bias,running_mean,running_var}`, of which the variances must have a root.
     pub fn batch_norm(&mut self, name: &str, input: Source, channels: usize, eps: f64) -> Source {
         let mut take = |suffix: &str| self.weights.take(&format!("{name}.{suffix}"), &[channels]);
-        let (weight, bias, mean, var) = (take("weight"), take("bias"), take("running_mean"), take("running_var"));
+        let (weight, bias, mean) = (take("weight"), take("bias"), take("running_mean"));
+        let var = self.weights.take_variances(&format!("{name}.running_var"), channels, eps);
         self.push(name, Op::BatchNorm(BatchNorm { weight, bias, mean, var, eps }), &[input])
     }
 

@@ -4,7 +4,9 @@ use super::evaluate::evaluate;
 use super::inputs::Inputs;
 use crate::error::{Error, Result};
 use crate::graph::Network;
-use crate::graph::forward::through;
+use crate::graph::finite::check_finite;
+use crate::graph::forward::{FullPrecision, forward, through};
+use crate::ops::finite::is_finite;
 use crate::recon::event::Control;
 use crate::recon::propagate::in_batches;
 use crate::store::cache::Cache;
@@ -16,8 +18,11 @@ use std::path::Path;
 const REVISION: u32 = 2;
 /// Largest difference between the measured accuracy and the card's, as a fraction.
 const ACCURACY_TOLERANCE: f64 = 0.0002;
-/// Largest change of a logit by folding BatchNorm.
-const FOLDING_TOLERANCE: f32 = 1e-3;
+/// Largest change of a logit by folding BatchNorm, relative to the spread of the logits: a classifier that is scaled, and its
+/// logits with it, is as right as before.
+const FOLDING_TOLERANCE: f32 = 1e-4;
+/// The same relative to the largest logit, where all are nearly alike and far from 0.
+const ROUNDING_TOLERANCE: f32 = 1e-5;
 /// Images on which folding is checked.
 const FOLDING_IMAGES: usize = 64;
 
@@ -75,20 +80,33 @@ impl FullPrecisionCache {
     }
 }
 
+/// Logits of a full-precision network. Errors: NaN or infinite ones, with the node at which they arise.
 fn logits(network: &Network, x: &Tensor) -> Result<Tensor> {
-    through(network.units.iter(), x)
+    let y = through(network.units.iter(), x)?;
+    if !is_finite(&y)? {
+        network.units.iter().try_fold(x.clone(), |x, unit| {
+            let y = forward(unit, &x, &FullPrecision)?;
+            check_finite(unit, &x, &y, &FullPrecision, "in full precision").map(|()| y)
+        })?;
+    }
+    Ok(y)
 }
 
-/// Refuses a folded network whose logits differ from the original's by more than 1e-3 on the first calibration images.
+/// Refuses a folded network whose logits differ from the original's on the first calibration images, by more than 1e-4 of the
+/// distance from the smallest of them to the largest, beside the rounding errors of their size.
 pub fn check_folding(original: &Network, folded: &Network, calib: &Tensor, control: &Control) -> Result<()> {
     let images = calib.narrow(0, 0, FOLDING_IMAGES.min(calib.dim(0)?))?;
     let [before, after] = [original, folded].map(|network| in_batches(&images, control, |x| logits(network, x)));
-    let change = (before? - after?)?.abs()?.max_all()?.to_scalar::<f32>()?;
-    match change <= FOLDING_TOLERANCE {
+    let before = before?;
+    let change = (&before - after?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+    let [smallest, largest] = [before.min_all()?, before.max_all()?].map(|logit| logit.to_scalar::<f32>());
+    let (smallest, largest) = (smallest?, largest?);
+    let spread = largest - smallest;
+    match change <= FOLDING_TOLERANCE * spread + ROUNDING_TOLERANCE * largest.abs().max(smallest.abs()) {
         true => Ok(()),
         false => Err(Error::Sanity(format!(
-            "folding BatchNorm changes the logits of {} by up to {change:.1e}; usual suspects: the checkpoint (running \
-             statistics), the eps of BatchNorm, the order of the layers",
+            "folding BatchNorm changes the logits of {}, which span {spread:.1e}, by up to {change:.1e}; usual suspects: the \
+             checkpoint (running statistics), the eps of BatchNorm, the order of the layers",
             original.arch
         ))),
     }
@@ -131,6 +149,43 @@ mod tests {
         // Remembered: another network is not measured as long as nothing hashed changes.
         inputs.network.units.truncate(1);
         assert_eq!(cache.accuracy(&inputs, &CONTROL).unwrap(), measured);
+    }
+
+    #[test]
+    fn a_scaled_classifier_is_judged_by_its_own_spread() {
+        let inputs = inputs();
+        for factor in [1e-3, 100.0] {
+            let mut network = inputs.network.clone();
+            let last = network.units.last_mut().unwrap().nodes.last_mut().unwrap();
+            let Op::Linear(layer) = &mut last.op else { panic!("not a linear layer") };
+            layer.weight = (&layer.weight * factor).unwrap();
+            layer.bias = layer.bias.as_ref().map(|bias| (bias * factor).unwrap());
+            let mut folded = fold_bn(&network, BatchNorm::Folded).unwrap();
+            check_folding(&network, &folded, &inputs.calib.images, &CONTROL).unwrap();
+            let Op::Conv(conv) = &mut folded.units[3].nodes[0].op else { panic!("not a convolution") };
+            conv.bias = conv.bias.as_ref().map(|bias| (bias + 0.01).unwrap());
+            assert!(check_folding(&network, &folded, &inputs.calib.images, &CONTROL).is_err(), "{factor}");
+        }
+    }
+
+    #[test]
+    fn nan_in_the_network_is_an_error_that_says_where_it_arises() {
+        let mut inputs = inputs();
+        let folder = tempfile::tempdir().unwrap();
+        let norm = inputs.network.units[2].nodes.iter_mut().find_map(|node| match &mut node.op {
+            Op::BatchNorm(norm) => Some((node.name.clone(), norm)),
+            _ => None,
+        });
+        let (name, norm) = norm.unwrap();
+        norm.var = (&norm.var - 1e6).unwrap();
+        let folded = fold_bn(&inputs.network, BatchNorm::Folded).unwrap();
+        for error in [
+            FullPrecisionCache::new(folder.path()).accuracy(&inputs, &CONTROL).unwrap_err(),
+            check_folding(&inputs.network, &folded, &inputs.calib.images, &CONTROL).unwrap_err(),
+        ] {
+            let expected = format!("the output of {name} (batch-norm) in unit {}", inputs.network.units[2].name);
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub fn run_cell(
     caches.trim();
     let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, control, traces);
     let model = info_span!("reconstruction").in_scope(train)?;
-    let quantized = |x: &Tensor| model.units.iter().try_fold(x.clone(), |x, unit| unit.forward(&x, Mode::HARD));
+    let quantized = |x: &Tensor| model.logits(x, Mode::HARD);
     let span = info_span!("evaluation").entered();
     let calib_classes = predict(&inputs.calib, control, quantized)?;
     let test = evaluate(&inputs.test, control, quantized)?;

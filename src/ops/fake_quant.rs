@@ -80,7 +80,8 @@ impl Mask {
     }
 }
 
-/// `Q(x) = scale * clip(round(x / scale), levels)` where the mask selects, `x` elsewhere; rounding is half-to-even.
+/// `Q(x) = scale * clip(round(x / scale), levels)` where the mask selects, `x` elsewhere; rounding is half-to-even,
+/// NaN stays NaN.
 ///
 /// Shapes: `x` any, `scale` one element; the result has the shape of `x`.
 /// Gradient (first order only): to `x`, 1 where it is in range or not selected, 0 where it is clipped; to `scale`,
@@ -195,8 +196,7 @@ impl FakeQuant {
             ClipOrder::ClipThenRound => v,
             ClipOrder::RoundThenClip => rounded,
         };
-        let raised = if rounded > low { rounded } else { low };
-        (if raised < high { raised } else { high }, (judged >= low) & (judged <= high))
+        (kernel::bounded(rounded, low, high), (judged >= low) & (judged <= high))
     }
 
     fn forward(&self, x: &[f32], scale: f32) -> Vec<f32> {

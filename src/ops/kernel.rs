@@ -30,6 +30,15 @@ pub fn with_slice<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Resu
     }
 }
 
+/// `x` where it is between the bounds, else the nearer bound; NaN stays NaN, as in PyTorch, where `max` and `min` would hide it
+/// behind a bound.
+#[inline(always)]
+pub fn bounded<T: PartialOrd>(x: T, low: T, high: T) -> T {
+    // A comparison with NaN is false: it is what is left over.
+    let raised = if x <= low { low } else { x };
+    if raised >= high { high } else { raised }
+}
+
 /// `f(element)` for every element.
 pub fn map<T: WithDType>(x: &[T], f: impl Fn(T) -> T + Sync) -> Vec<T> {
     let mut y = Fresh::new(x.len());

@@ -17,6 +17,7 @@ pub mod cuda;
 mod dispatch;
 pub mod divergence;
 pub mod fake_quant;
+pub mod finite;
 mod fresh;
 mod kernel;
 pub mod layout;
@@ -29,7 +30,7 @@ pub mod rounding;
 pub mod statistics;
 
 pub use dispatch::dispatch;
-pub(crate) use kernel::{BLOCK, block_sums};
+pub(crate) use kernel::{BLOCK, block_sums, bounded};
 
 mod window;
 

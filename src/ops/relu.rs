@@ -2,13 +2,14 @@
 
 #[cfg(feature = "cuda")]
 use super::cuda::{self, Values};
+use super::kernel::bounded;
 use super::{composed, dispatch, kernel};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use tracing::trace_span;
 
-/// `min(max(x, 0), upper)`.
+/// `min(max(x, 0), upper)`; NaN stays NaN.
 ///
 /// Shapes: any, `f32` or `f64`; the result has that of `x`.  Gradient: passes where `0 < x < upper`; exact in every order.
 pub fn clipped_relu(x: &Tensor, upper: f32) -> Result<Tensor> {
@@ -48,9 +49,10 @@ impl CustomOp1 for ClippedRelu {
         let upper = self.upper;
         let y = match storage {
             CpuStorage::F64(_) => {
-                CpuStorage::F64(kernel::map(kernel::slice(storage, layout)?, |x: f64| x.max(0.0).min(upper.into())))
+                let upper = f64::from(upper);
+                CpuStorage::F64(kernel::map(kernel::slice(storage, layout)?, |x: f64| bounded(x, 0.0, upper)))
             }
-            _ => CpuStorage::F32(kernel::map(kernel::slice(storage, layout)?, |x: f32| x.max(0.0).min(upper))),
+            _ => CpuStorage::F32(kernel::map(kernel::slice(storage, layout)?, |x: f32| bounded(x, 0.0, upper))),
         };
         Ok((y, layout.shape().clone()))
     }
@@ -90,11 +92,12 @@ impl CustomOp2 for SumRelu {
         let y = match a {
             CpuStorage::F64(_) => {
                 let (a, b) = (kernel::slice(a, a_layout)?, kernel::slice(b, b_layout)?);
-                CpuStorage::F64(kernel::map2(a, b, |a: f64, b: f64| (a + b).max(0.0).min(upper.into())))
+                let upper = f64::from(upper);
+                CpuStorage::F64(kernel::map2(a, b, |a: f64, b: f64| bounded(a + b, 0.0, upper)))
             }
             _ => {
                 let (a, b) = (kernel::slice(a, a_layout)?, kernel::slice(b, b_layout)?);
-                CpuStorage::F32(kernel::map2(a, b, |a: f32, b: f32| (a + b).max(0.0).min(upper)))
+                CpuStorage::F32(kernel::map2(a, b, |a: f32, b: f32| bounded(a + b, 0.0, upper)))
             }
         };
         Ok((y, a_layout.shape().clone()))
@@ -181,5 +184,28 @@ mod tests {
         }
         let [a, b] = [(2, 3), (3, 2)].map(|shape| noise(shape, 1, DType::F32));
         assert!(clipped_relu_of_sum(&a, &b, 1.0).is_err());
+    }
+
+    #[test]
+    fn nan_stays_and_other_values_keep_their_bits() {
+        let x = [f32::NAN, -0.0, 0.0, -1.0, 0.25, 2.0, f32::INFINITY, f32::NEG_INFINITY];
+        let bits = |upper: f32, dtype: DType| -> Vec<u32> {
+            let x = Tensor::new(&x, &candle_core::Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+            let rectified = clipped_relu(&x, upper).unwrap();
+            let of_sum = clipped_relu_of_sum(&x, &x.zeros_like().unwrap(), upper).unwrap();
+            let bits = |y: Tensor| -> Vec<u32> {
+                let y = y.to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+                y.into_iter().map(|y| if y.is_nan() { u32::MAX } else { y.to_bits() }).collect()
+            };
+            assert_eq!(bits(rectified.clone()), bits(of_sum));
+            bits(rectified)
+        };
+        for (upper, clipped) in [(2.0, 2.0), (1.0, 1.0), (f32::INFINITY, f32::INFINITY)] {
+            let two = if upper == 1.0 { 1.0 } else { 2.0 };
+            let expected = [0.0, 0.0, 0.0, 0.25, two, clipped, 0.0].map(f32::to_bits);
+            for dtype in [DType::F32, DType::F64] {
+                assert_eq!(bits(upper, dtype), [&[u32::MAX][..], &expected].concat(), "{upper} {dtype:?}");
+            }
+        }
     }
 }

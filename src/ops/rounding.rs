@@ -6,7 +6,7 @@ use super::composed;
 use super::cuda::{self, Values};
 use super::dispatch::has_kernels;
 use super::fresh::Fresh;
-use super::kernel::{self, BLOCK};
+use super::kernel::{self, BLOCK, bounded};
 use super::power::{power, sigmoid};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -100,14 +100,18 @@ pub fn soft_weight(
 pub fn hard_weight(alpha: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Tensor> {
     let (alpha, scale) = (alpha.detach().contiguous()?, scale.detach());
     if !has_kernels(&alpha) {
-        return composed::rounded_weight(&alpha.ge(0f64)?.to_dtype(alpha.dtype())?, &scale, levels);
+        let up = alpha.ge(0f64)?.to_dtype(alpha.dtype())?;
+        return composed::rounded_weight(&alpha.eq(&alpha)?.where_cond(&up, &alpha)?, &scale, levels);
     }
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(device) = alpha.device() {
         let weight = levels.on_gpu(&alpha, &scale, cuda::hard_weight)?;
         return Ok(cuda::tensor(weight, alpha.shape(), device));
     }
-    let up = |alpha: f32| if alpha >= 0.0 { 1.0 } else { 0.0 };
+    let up = |alpha: f32| {
+        let up = if alpha >= 0.0 { 1.0 } else { 0.0 };
+        if alpha.is_nan() { alpha } else { up }
+    };
     let weight = kernel::with_slice(&alpha, |alpha| {
         let scale: &Tensor = &scale;
         kernel::with_slice(scale, |scale| levels.with_constants(|levels| {
@@ -163,8 +167,8 @@ impl Constants<'_> {
     /// The level before subtracting the zero point, and whether the gradient to `r` passes.
     #[inline(always)]
     fn level(&self, r: f32, floor: f32, zero_point: f32) -> (f32, bool) {
-        let q = floor + r.max(0.0).min(1.0) + zero_point;
-        (q.max(0.0).min(self.highest), within(r, 1.0) & within(q, self.highest))
+        let q = floor + bounded(r, 0.0, 1.0) + zero_point;
+        (bounded(q, 0.0, self.highest), within(r, 1.0) & within(q, self.highest))
     }
 
     fn per_channel(&self, elements: usize, channels: usize) -> Result<usize> {
@@ -211,7 +215,7 @@ impl Regulariser {
         let (beta, weight) = (self.beta as f32, self.weight as f32);
         let mut terms = [0f32; BLOCK];
         for ((slope, &r), term) in slopes.iter_mut().zip(r).zip(&mut terms) {
-            let u = 2.0 * r.max(0.0).min(1.0) - 1.0;
+            let u = 2.0 * bounded(r, 0.0, 1.0) - 1.0;
             let below = power(u.abs(), beta - 1.0);
             *term = 1.0 - below * u.abs();
             let of_u = -2.0 * weight * beta * below.copysign(u);

@@ -6,9 +6,11 @@ use super::range_search::{Range, search_act, search_weight};
 use super::weight::WeightQuantizer;
 use crate::error::{Error, Result};
 use crate::experiment::{Bits, Setting};
+use crate::graph::finite::check_finite;
 use crate::graph::forward::{self, Hooks};
 use crate::graph::{Network, Source, Unit};
 use crate::ops::fake_quant::Mask;
+use crate::ops::finite::is_finite;
 use crate::ops::rounding::{Regulariser, SoftWeight};
 use crate::recon::recipe::{Prefix, RangeSearch, Recipe};
 use candle_core::{DType, Device, Tensor};
@@ -88,6 +90,14 @@ impl QuantUnit {
     /// Output of the unit for input `x`.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         forward::forward(&self.unit, x, &Pass { unit: self, mode, search: None })
+    }
+
+    /// The same; NaN or infinite numbers in it are an error that names the node at which they arise.
+    pub fn forward_checked(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let pass = Pass { unit: self, mode, search: None };
+        let y = forward::forward(&self.unit, x, &pass)?;
+        check_finite(&self.unit, x, &y, &pass, "once quantized")?;
+        Ok(y)
     }
 
     /// A unit of its own with the same values, everything as `dtype`.
@@ -197,6 +207,17 @@ impl QuantModel {
             Ok(search_weight(&values, weight.dim(0)?, recipe.weight_search, bits))
         };
         Self::from_ranges(network, bits, setting, recipe, search)
+    }
+
+    /// Logits `(N, classes)` for images `(N, C, H, W)`.
+    ///
+    /// Errors: NaN or infinite ones, with the node at which they arise.
+    pub fn logits(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let y = self.units.iter().try_fold(x.clone(), |x, unit| unit.forward(&x, mode))?;
+        if !is_finite(&y)? {
+            self.units.iter().try_fold(x.clone(), |x, unit| unit.forward_checked(&x, mode))?;
+        }
+        Ok(y)
     }
 
     /// The same where [`Self::weight_ranges`] are known.

@@ -164,7 +164,7 @@ impl Reconstruction<'_> {
                 Prefix::FullPrecision => y_fp.clone(),
                 Prefix::QuantizedWeights | Prefix::Quantized => {
                     let _span = info_span!("quantized outputs").entered();
-                    read.map(control, |x| unit.forward(x, prefix))?
+                    read.map(control, |x| unit.forward_checked(x, prefix))?
                 }
             };
             x_fp = y_fp;

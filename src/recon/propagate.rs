@@ -3,7 +3,8 @@
 use super::activations::{Activations, BATCH};
 use super::event::Control;
 use crate::error::Result;
-use crate::graph::forward::{FullPrecision, read};
+use crate::graph::finite::check_finite;
+use crate::graph::forward::{FullPrecision, forward, read};
 use crate::graph::{Source, Unit};
 use candle_core::Tensor;
 
@@ -18,9 +19,13 @@ pub fn in_batches(x: &Tensor, control: &Control, f: impl Fn(&Tensor) -> Result<T
     Ok(Tensor::cat(&parts, 0)?)
 }
 
-/// Full-precision output of `unit`.
+/// Full-precision output of `unit`. Errors: NaN or infinite ones, with the node at which they arise.
 pub fn full_precision(unit: &Unit, x: &Activations, control: &Control) -> Result<Activations> {
-    full_precision_until(unit, x, Source::Node(unit.nodes.len() - 1), control)
+    x.map(control, |x| {
+        let y = forward(unit, x, &FullPrecision)?;
+        check_finite(unit, x, &y, &FullPrecision, "in full precision")?;
+        Ok(y)
+    })
 }
 
 /// Full-precision value of `source` inside `unit`.

@@ -19,13 +19,13 @@ use candle_core::{Result, Tensor};
 
 /// [`super::relu::clipped_relu`], exact in every order.
 pub(super) fn clipped_relu(x: &Tensor, upper: f32) -> Result<Tensor> {
-    let inside = (x.gt(0f64)? * x.lt(f64::from(upper))?)?;
+    // Not Candle's `relu` and `minimum`: on a GPU they hide NaN behind a bound.
     let zeros = x.zeros_like()?;
-    let clipped = match upper.is_finite() {
-        true => x.ge(f64::from(upper))?.where_cond(&zeros.affine(1.0, f64::from(upper))?, &zeros)?,
-        false => zeros,
-    };
-    inside.where_cond(x, &clipped)
+    let raised = x.le(0f64)?.where_cond(&zeros, x)?;
+    match upper.is_finite() {
+        true => x.ge(f64::from(upper))?.where_cond(&zeros.affine(1.0, f64::from(upper))?, &raised),
+        false => Ok(raised),
+    }
 }
 
 /// [`super::relu::gate`].

@@ -56,7 +56,7 @@ fn straight_through(x: &Tensor, scale: &Tensor, quant: &FakeQuant) -> Result<(Te
         ClipOrder::RoundThenClip => &rounded,
     };
     let in_range = (judged.ge(low)? * judged.le(high)?)?;
-    let q = rounded.maximum(low)?.minimum(high)?;
+    let q = bounded(&rounded, low, high)?;
     let slope = in_range.to_dtype(x.dtype())?;
     let level = in_range.where_cond(&(&q - &v)?, &q)?;
     let quantized = q.broadcast_mul(&scale)?;
@@ -111,5 +111,11 @@ pub(in crate::ops) fn rounding_regulariser(r: &Tensor, regulariser: Regulariser)
 fn clipped(x: &Tensor, low: f64, high: f64) -> Result<(Tensor, Tensor)> {
     let x = x.detach();
     let in_range = (x.ge(low)? * x.le(high)?)?.to_dtype(x.dtype())?;
-    Ok((x.maximum(low)?.minimum(high)?, in_range))
+    Ok((bounded(&x, low, high)?, in_range))
+}
+
+/// `clip(x, low, high)`; NaN, which Candle's `maximum` and `minimum` may hide behind a bound, stays NaN.
+fn bounded(x: &Tensor, low: f64, high: f64) -> Result<Tensor> {
+    let is_number = x.eq(x)?;
+    is_number.where_cond(&x.maximum(low)?.minimum(high)?, x)
 }

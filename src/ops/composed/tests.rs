@@ -77,6 +77,28 @@ fn rectified_linear_units() {
 }
 
 #[test]
+fn nan_is_not_hidden_behind_a_bound() {
+    let x = Tensor::new(&[f32::NAN, 9.0, -9.0], &Device::Cpu).unwrap();
+    let scale = Tensor::new(&[0.5f32], &Device::Cpu).unwrap();
+    let clip = ClipOrder::RoundThenClip;
+    let quant = FakeQuant { levels: (-2.0, 3.0), clip, scale_gradient_factor: 1.0, mask: Mask::All };
+    let levels = Levels { floor: Arc::new(vec![0.0; 3]), zero_point: Arc::new(vec![1.0]), highest: 3.0 };
+    let weight = x.reshape((1, 3)).unwrap();
+    for (what, y, bounds) in [
+        ("relu", clipped_relu(&x, 6.0).unwrap(), [6.0, 0.0]),
+        ("our relu", fast_relu::clipped_relu(&x, 6.0).unwrap(), [6.0, 0.0]),
+        ("quantizer", fake_quant(&x, &scale, &quant).unwrap(), [1.5, -1.0]),
+        ("our quantizer", crate::ops::fake_quant::fake_quant(&x, &scale, quant.clone()).unwrap(), [1.5, -1.0]),
+        ("rounded weight", rounded_weight(&weight, &scale, &levels).unwrap(), [0.5, 0.0]),
+        ("our hard weight", hard_weight(&weight, &scale, &levels).unwrap(), [0.5, 0.0]),
+        ("our rounded weight", soft_weight(&weight, &scale, &levels, None).unwrap().weight, [0.5, 0.0]),
+    ] {
+        let y = values(&y);
+        assert!(y[0].is_nan() && y[1..] == bounds, "{what}: {y:?}");
+    }
+}
+
+#[test]
 fn fake_quantization_with_every_mask_and_order_of_clipping() {
     let scale = Tensor::new(&[0.5f32], &Device::Cpu).unwrap();
     // Halves of the scale, both bounds, and what lies just outside of them.

@@ -1,9 +1,9 @@
 //! What becomes of a convolution's sums before they are written, while they are in cache.
 
 use super::vector::Real;
-use crate::ops::kernel::vectorised;
+use crate::ops::kernel::{bounded, vectorised};
 
-/// Adds `bias` `(C_out)`, then applies `min(max(., 0), upper)`, each where there is one.
+/// Adds `bias` `(C_out)`, then applies `min(max(., 0), upper)`, which leaves NaN as it is, each where there is one.
 #[derive(Clone, Copy)]
 pub(super) struct Finish<'a, T> {
     pub bias: Option<&'a [T]>,
@@ -22,8 +22,7 @@ impl<T: Real> Finish<'_, T> {
             #[inline(always)]
             || {
                 for y in y {
-                    let above = if *y > T::zero() { *y } else { T::zero() };
-                    *y = if above < upper { above } else { upper };
+                    *y = bounded(*y, T::zero(), upper);
                 }
             },
         );

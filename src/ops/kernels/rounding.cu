@@ -27,7 +27,7 @@ KERNEL hard_weight(const float *alpha, const float *scale, const float *floor, c
                    u32 per_channel, u64 n) {
     EACH(i, n) {
         u32 c = (u32)quotient(i, per_channel);
-        float q = floor[i] + (alpha[i] >= 0.0f ? 1.0f : 0.0f) + zero_point[c];
+        float q = floor[i] + (alpha[i] < 0.0f ? 0.0f : alpha[i] >= 0.0f ? 1.0f : alpha[i]) + zero_point[c];
         w[i] = (clip(q, highest) - zero_point[c]) * scale[c];
     }
 }

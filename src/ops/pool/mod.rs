@@ -20,7 +20,7 @@ pub(in crate::ops) use select::Windows;
 /// Maximum over square windows: `y[n,c,i,j] = max_{a,b < k} x[n, c, s i + a - p, s j + b - p]`.
 ///
 /// Shapes: `x` `(N, C, H, W)`, on the CPU `f32` or `f64`; result `(N, C, H', W')` with `H' = (H + 2p - k) / s + 1`.
-/// Padding never wins. Of equal values the first in reading order does, as in PyTorch.
+/// Padding never wins. Of equal values the first in reading order does, and NaN before all, as in PyTorch.
 /// Gradient: to the winning positions, to any order (the second derivative of the choice itself is zero).
 /// Errors: [`Error::Shape`] when a window does not fit, or could lie on padding alone (`2p > k`).
 pub fn max_pool2d(x: &Tensor, pool: Pool) -> Result<Tensor> {
@@ -90,7 +90,7 @@ fn winners(x: &Tensor, windows: &Windows) -> candle_core::Result<Tensor> {
 }
 
 /// The winners for devices without a kernel of ours, from Candle operations: each position in the window is a shifted,
-/// strided view of `x`, and of the views that equal the largest the first wins.
+/// strided view of `x`, and the first view that has the largest value, or a NaN, wins.
 fn winning_views(x: &Tensor, windows: &Windows) -> Result<Vec<Tensor>> {
     // Zeros would win over negative values: padding is marked by a plane of zeros inside and -inf outside.
     let inside = Tensor::ones((1, 1, windows.h, windows.w), x.dtype(), x.device())?;
@@ -103,17 +103,15 @@ fn winning_views(x: &Tensor, windows: &Windows) -> Result<Vec<Tensor>> {
         .map(|(view, outside)| Ok(view.add(outside)?))
         .collect::<Result<Vec<Tensor>>>()?;
     let mut largest = candidates[0].clone();
-    for candidate in &candidates[1..] {
-        largest = largest.maximum(candidate)?;
+    let mut winner = largest.zeros_like()?.to_dtype(DType::U32)?;
+    for (position, candidate) in candidates.iter().enumerate().skip(1) {
+        // NaN is the one value that differs from itself; nothing is larger than it.
+        let wins = (candidate.gt(&largest)? + candidate.ne(candidate)?)?;
+        let here = Tensor::full(position as u32, winner.shape(), winner.device())?;
+        largest = wins.where_cond(candidate, &largest)?;
+        winner = wins.where_cond(&here, &winner)?;
     }
-    let mut free = largest.ones_like()?.to_dtype(DType::U8)?;
-    let mut winning = Vec::with_capacity(candidates.len());
-    for candidate in &candidates {
-        let wins = (candidate.eq(&largest)? * &free)?;
-        free = (free - &wins)?;
-        winning.push(wins);
-    }
-    Ok(winning)
+    (0..candidates.len()).map(|position| Ok(winner.eq(position as u32)?)).collect()
 }
 
 fn shape_error(problem: String) -> Error {

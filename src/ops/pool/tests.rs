@@ -42,7 +42,11 @@ fn the_first_of_equal_values_wins() {
 #[test]
 fn nan_is_not_hidden() {
     let x = Tensor::new(&[[[[1f32, f32::NAN], [2., 3.]]]], &Device::Cpu).unwrap();
-    assert!(flat(&max_pool2d(&x, Pool { kernel: 2, stride: 1, padding: 0 }).unwrap())[0].is_nan());
+    let pool = Pool { kernel: 2, stride: 1, padding: 0 };
+    assert!(flat(&max_pool2d(&x, pool).unwrap())[0].is_nan());
+    let windows = Windows::new(x.dims4().unwrap(), pool).unwrap();
+    let composed = Maxima { windows, winners: Winners::Views(winning_views(&x, &windows).unwrap()) };
+    assert!(flat(&composed.pick(&x).unwrap())[0].is_nan());
 }
 
 proptest! {
