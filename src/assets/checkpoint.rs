@@ -3,7 +3,7 @@
 use super::embedded::{self, sha256};
 use super::hub::{HUB_PREFIX, Hub, HubFile};
 use super::pickle;
-use super::source::{FILE_PREFIX, MADE_UP, WeightsSource, embedded_model};
+use super::source::{FILE_PREFIX, MADE_UP, WeightsSource, embedded_model, with_table};
 use crate::arch::layout::TORCHVISION;
 use crate::arch::{ArchSpec, made_up};
 use crate::data;
@@ -18,9 +18,9 @@ use std::path::Path;
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
     pub tensors: HashMap<String, Tensor>,
-    /// Of the file, in lower-case hexadecimal.
+    /// Of the file, in lower-case hexadecimal; where one of its tables was chosen, of that hash and the table's name.
     pub sha256: String,
-    /// The file's path, for messages and records; that of an embedded file is relative to `assets/`, and one on the Hub
+    /// The file's path, with the table that was chosen, for messages and records; that of an embedded file is relative to `assets/`, and one on the Hub
     /// has its name with the commit.
     pub source: String,
     /// `None` for files: nobody vouches for them.
@@ -76,16 +76,34 @@ pub fn load_weights(spec: &str, arch: &ArchSpec, dataset: &str, device: &Device,
     match WeightsSource::parse(spec).map_err(Error::Usage)? {
         WeightsSource::Embedded => load_embedded(arch.name, dataset, device),
         WeightsSource::File(path) => load_file(path, device),
-        WeightsSource::Hub(file) => load_from_hub(&file, device, hub),
+        WeightsSource::Hub { file, table } => load_from_hub(&file, table, device, hub),
         WeightsSource::MadeUp => make_up(arch, device),
     }
 }
 
 fn load_file(path: &Path, device: &Device) -> Result<Checkpoint> {
+    let (path, table) = with_table(path);
     let bytes = std::fs::read(path).map_err(Error::io("cannot read weights", path))?;
     let source = path.display().to_string();
     let config = config_beside(path)?;
-    Ok(Checkpoint { tensors: parse(&source, &bytes, device)?, sha256: sha256(&[&bytes]), source, card: None, config })
+    let tensors = parse(&source, &bytes, Chosen { table, spec: &format!("{FILE_PREFIX}{source}") }, device)?;
+    let (sha256, source) = (of_table(sha256(&[&bytes]), table), with_name(source, table));
+    Ok(Checkpoint { tensors, sha256, source, card: None, config })
+}
+
+/// Which table of a file is meant, and how a grid names the file.
+#[derive(Clone, Copy)]
+struct Chosen<'a> {
+    table: Option<&'a str>,
+    spec: &'a str,
+}
+
+/// The hash of one table in the file of this hash: what is remembered of one must not be taken for another's.
+fn of_table(file: String, table: Option<&str>) -> String {
+    match table {
+        None => file,
+        Some(table) => sha256(&[file.as_bytes(), b"#", table.as_bytes()]),
+    }
 }
 
 /// The text of the `config.json` in the folder of a `model.safetensors`, as a copy of a Hub repository has it.
@@ -101,12 +119,18 @@ fn config_beside(weights: &Path) -> Result<Option<String>> {
     }
 }
 
-fn load_from_hub(file: &HubFile, device: &Device, hub: &Hub) -> Result<Checkpoint> {
+fn with_name(source: String, table: Option<&str>) -> String {
+    table.map_or(source.clone(), |table| format!("{source}#{table}"))
+}
+
+fn load_from_hub(file: &HubFile, table: Option<&str>, device: &Device, hub: &Hub) -> Result<Checkpoint> {
     let weights = hub.fetch(file)?;
     let config = hub.fetch_if_there(&weights.file.config())?.map(|config| config.read_to_string()).transpose()?;
     let (bytes, sha256) = weights.read()?;
     let source = weights.file.to_string();
-    Ok(Checkpoint { tensors: parse(&source, &bytes, device)?, sha256, source, card: None, config })
+    let tensors = parse(&source, &bytes, Chosen { table, spec: &source }, device)?;
+    let (sha256, source) = (of_table(sha256, table), with_name(source, table));
+    Ok(Checkpoint { tensors, sha256, source, card: None, config })
 }
 
 fn make_up(arch: &ArchSpec, device: &Device) -> Result<Checkpoint> {
@@ -128,12 +152,17 @@ fn load_embedded(arch: &str, dataset: &str, device: &Device) -> Result<Checkpoin
     }
     let card = Card::parse(&card, embedded::read(&card)?.0)?;
     let (bytes, sha256) = embedded::read(&model)?;
-    Ok(Checkpoint { tensors: parse(&model, bytes, device)?, sha256, source: model, card: Some(card), config: None })
+    let tensors = parse(&model, bytes, Chosen { table: None, spec: &model }, device)?;
+    Ok(Checkpoint { tensors, sha256, source: model, card: Some(card), config: None })
 }
 
-fn parse(path: &str, bytes: &[u8], device: &Device) -> Result<HashMap<String, Tensor>> {
+fn parse(path: &str, bytes: &[u8], chosen: Chosen, device: &Device) -> Result<HashMap<String, Tensor>> {
+    let Chosen { table, spec } = chosen;
     if pickle::is_pickled(bytes) {
-        return pickle::parse(path, bytes, device);
+        return pickle::parse(path, bytes, table, spec, device);
+    }
+    if let Some(table) = table {
+        return Err(Error::content(path, format!("a safetensors file is one table: leave out #{table}")));
     }
     candle_core::safetensors::load_buffer(bytes, device).map_err(|error| {
         Error::content(
@@ -179,6 +208,24 @@ mod tests {
         assert_eq!((file.source, file.card, file.config), (path.display().to_string(), None, None));
         let values = |tensors: &HashMap<String, Tensor>| tensors["fc.weight"].to_vec2::<f32>().unwrap();
         assert_eq!(values(&embedded.tensors), values(&file.tensors));
+    }
+
+    #[test]
+    fn two_tables_of_a_file_are_two_checkpoints() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/pth/two.pth");
+        let loaded = |table: &str| load(&format!("file:{path}#{table}")).unwrap();
+        let [weights, average] = ["state_dict", "state_dict_ema"].map(loaded);
+        assert_ne!(weights.sha256, average.sha256);
+        assert_eq!(average.source, format!("{path}#state_dict_ema"));
+        let value = |checkpoint: &Checkpoint| checkpoint.tensors["fc.bias"].to_vec1::<f32>().unwrap();
+        assert_eq!([value(&weights), value(&average)], [[1.0], [2.0]]);
+        let error = load(&format!("file:{path}")).unwrap_err().to_string();
+        assert!(error.contains(&format!("weights = \"file:{path}#state_dict\"")), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        std::fs::write(&path, embedded::read(RESNET20).unwrap().0).unwrap();
+        let error = load(&format!("file:{}#ema", path.display())).unwrap_err().to_string();
+        assert!(error.contains("one table: leave out #ema"), "{error}");
     }
 
     #[test]

@@ -17,10 +17,10 @@ pub(super) const FILE_PREFIX: &str = "file:";
 pub enum WeightsSource<'a> {
     /// `embedded`: compiled into the binary.
     Embedded,
-    /// `file:PATH`.
+    /// `file:PATH` or `file:PATH#TABLE`; [`with_table`] tells them apart.
     File(&'a Path),
-    /// `hub:OWNER/NAME[@REVISION]/FILE`.
-    Hub(HubFile),
+    /// `hub:OWNER/NAME[@REVISION]/FILE` or `...#TABLE`.
+    Hub { file: HubFile, table: Option<&'a str> },
     /// `made-up`: by a rule instead of training ([`made_up`](crate::arch::made_up)), to try things out.
     MadeUp,
 }
@@ -32,12 +32,35 @@ impl<'a> WeightsSource<'a> {
             Some(path) if !path.is_empty() => Ok(Self::File(Path::new(path))),
             None if spec == EMBEDDED => Ok(Self::Embedded),
             None if spec == MADE_UP => Ok(Self::MadeUp),
-            None if spec.starts_with(HUB_PREFIX) => spec.parse().map(Self::Hub),
+            None if spec.starts_with(HUB_PREFIX) => {
+                let (file, table) = split_table(spec);
+                file.parse().map(|file| Self::Hub { file, table })
+            }
             _ => Err(format!(
                 "weights {spec:?} are none of \"{EMBEDDED}\", \"{FILE_PREFIX}PATH\", \
-                 \"{HUB_PREFIX}OWNER/NAME[@REVISION]/FILE\" and \"{MADE_UP}\""
+                 \"{HUB_PREFIX}OWNER/NAME[@REVISION]/FILE\" and \"{MADE_UP}\" (a file of several tables of weights: \
+                 \"...#TABLE\")"
             )),
         }
+    }
+}
+
+/// The file and the table in it that the `PATH` or `PATH#TABLE` of a grid means; a file whose own name has a `#` is found
+/// first.
+pub(super) fn with_table(path: &Path) -> (&Path, Option<&str>) {
+    match path.to_str() {
+        Some(text) if !path.exists() => {
+            let (file, table) = split_table(text);
+            (Path::new(file), table)
+        }
+        _ => (path, None),
+    }
+}
+
+fn split_table(spec: &str) -> (&str, Option<&str>) {
+    match spec.rsplit_once('#') {
+        Some((file, table)) if !file.is_empty() && !table.is_empty() => (file, Some(table)),
+        _ => (spec, None),
     }
 }
 
@@ -67,11 +90,26 @@ mod tests {
         assert_eq!(WeightsSource::parse("made-up"), Ok(WeightsSource::MadeUp));
         assert_eq!(WeightsSource::parse("file:hub:a"), Ok(WeightsSource::File(Path::new("hub:a"))));
         let hub = "hub:timm/resnet18.tv_in1k@main/model.safetensors";
-        assert_eq!(WeightsSource::parse(hub), Ok(WeightsSource::Hub(hub.parse().unwrap())));
+        let file: HubFile = hub.parse().unwrap();
+        for (spec, table) in [(hub.to_string(), None), (format!("{hub}#ema"), Some("ema"))] {
+            assert_eq!(WeightsSource::parse(&spec), Ok(WeightsSource::Hub { file: file.clone(), table }));
+        }
         for spec in ["elsewhere", "file:", "", "Embedded"] {
             assert!(WeightsSource::parse(spec).unwrap_err().contains("file:PATH"), "{spec:?}");
         }
         assert!(WeightsSource::parse("hub:a/../m").unwrap_err().contains("OWNER/NAME"));
+    }
+
+    #[test]
+    fn a_table_is_named_behind_the_path_unless_the_file_is_called_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a#b.pth");
+        assert_eq!(with_table(&path), (folder.path().join("a").as_path(), Some("b.pth")));
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(with_table(&path), (path.as_path(), None));
+        let table = folder.path().join("a#b.pth#ema/module");
+        assert_eq!(with_table(&table), (path.as_path(), Some("ema/module")));
+        assert_eq!(with_table(Path::new("x.pth#")), (Path::new("x.pth#"), None));
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn weights(cells: &[Cell], hub: &Hub) -> Result<Vec<Fetched>> {
     let specs: BTreeSet<&str> = cells.iter().map(|cell| cell.weights.as_str()).collect();
     let mut files = Vec::new();
     for spec in specs {
-        if let WeightsSource::Hub(file) = WeightsSource::parse(spec).map_err(Error::Usage)? {
+        if let WeightsSource::Hub { file, .. } = WeightsSource::parse(spec).map_err(Error::Usage)? {
             let weights = hub.fetch(&file)?;
             let config = hub.fetch_if_there(&weights.file.config())?;
             files.push(weights);
