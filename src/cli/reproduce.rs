@@ -1,11 +1,9 @@
 //! `harness reproduce`.
 
 use super::Exit;
-use super::download::hub;
-use super::session::ResultsArgs;
+use super::session::{ResultsArgs, loader};
 use crate::error::{Error, Result};
 use crate::experiment::RunId;
-use crate::launch::Loader;
 use crate::methods;
 use crate::store::record::{Hashes, Record};
 use crate::store::{Stored, select_one};
@@ -28,7 +26,7 @@ pub struct Args {
 /// Prints a grid of one cell, the run's, and in its comments the commands that run it.
 pub fn reproduce(args: &Args) -> Result<Exit> {
     let run = select_one(&args.results.results, &args.run)?;
-    let hashes = Loader::new(&Device::Cpu, hub(false)).hashes(&run.record.cell);
+    let hashes = loader(&Device::Cpu, false).hashes(&run.record.cell);
     if let Err(error) = &hashes {
         eprintln!("warning: the run's inputs are not here: {error}");
     }

@@ -3,10 +3,9 @@
 use super::Exit;
 use super::bytes;
 use super::device::DeviceArgs;
-use super::download::hub;
 use super::jobs;
 use super::progress::Progress;
-use super::session::{GridArgs, Session, cache_folder};
+use super::session::{GridArgs, Session, cache_folder, loader};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
 use crate::launch::{
@@ -78,7 +77,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let count =
         devices.len().max(args.jobs.count(first, &mut session.loader, to_run.len(), (&cancelled, args.quiet))?);
     let others = devices.iter().cycle().take(count).skip(1);
-    let mut others: Vec<Loader> = others.map(|device| Loader::new(device, hub(args.quiet))).collect();
+    let mut others: Vec<Loader> = others.map(|device| loader(device, args.quiet)).collect();
     let workers = workers(&mut session.loader, &mut others)?;
     let launch = Launch {
         store: &session.store,

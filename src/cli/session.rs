@@ -48,12 +48,12 @@ pub struct Session {
 impl Session {
     /// Reads the grid and the stored runs, and compares them. Runs that cannot be read are named on stderr.
     pub fn open(args: &GridArgs, device: &Device) -> Result<Self> {
-        Self::with_loader(args, Loader::new(device, hub(false)))
+        Self::with_loader(args, loader(device, false))
     }
 
     /// The same, downloading in silence if `quiet`.
     pub fn open_quietly(args: &GridArgs, device: &Device, quiet: bool) -> Result<Self> {
-        Self::with_loader(args, Loader::new(device, hub(quiet)))
+        Self::with_loader(args, loader(device, quiet))
     }
 
     fn with_loader(args: &GridArgs, mut loader: Loader) -> Result<Self> {
@@ -136,6 +136,16 @@ fn selected(filter: &Filter, plan: Vec<Planned>, store: &Store, scan: Scan) -> R
     });
     let selected = filter.select(candidates.collect())?;
     Ok(selected.into_iter().map(|candidate| candidate.planned).collect())
+}
+
+/// Loads on `device`, remembering in the cache folder, if there is one, what takes long to read; downloads in silence if
+/// `quiet`.
+pub fn loader(device: &Device, quiet: bool) -> Loader {
+    let loader = Loader::new(device, hub(quiet));
+    match cache_folder() {
+        Ok(folder) => loader.remembering(&folder),
+        Err(_) => loader,
+    }
 }
 
 /// The folder for what is worth keeping between experiments: `$HARNESS_CACHE`, `$XDG_CACHE_HOME/metaaug` or

@@ -2,11 +2,10 @@
 
 use super::Exit;
 use super::device::device;
-use super::download::hub;
 use super::progress::Progress;
 use super::reproduce::departures;
 use super::run::interruptible;
-use super::session::ResultsArgs;
+use super::session::{ResultsArgs, loader};
 use crate::error::{Error, Result};
 use crate::experiment::RunId;
 use crate::launch::{Caches, EVAL_BATCH, Launch, Loader, Worker, run_grid, sensible_memory_bytes};
@@ -43,7 +42,7 @@ pub fn verify(args: &Args) -> Result<Exit> {
     let runs = finished(args)?;
     let cancelled = interruptible()?;
     let folder = tempfile::tempdir().map_err(Error::io("cannot write into", &std::env::temp_dir()))?;
-    let mut loader = Loader::new(&device, hub(args.quiet));
+    let mut loader = loader(&device, args.quiet);
     let mut all_same = true;
     for run in &runs {
         say!("{}/{}", run.experiment, run.record.run_id);

@@ -77,6 +77,10 @@ impl Files {
         self.files.last().map(|(_, label)| *label)
     }
 
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.files.iter().map(|(name, _)| self.root.join(name)).collect()
+    }
+
     pub fn read(&self, indices: &[u32]) -> Result<Vec<Item>> {
         let read = |index: &u32| {
             let (name, label) = &self.files[*index as usize];

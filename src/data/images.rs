@@ -2,7 +2,7 @@
 
 use super::preprocess::Preprocess;
 use super::source::{Item, Source};
-use crate::assets::embedded::sha256;
+use crate::assets::embedded::sha256 as hashed;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
@@ -49,8 +49,8 @@ pub struct Split {
 pub struct ImageSet {
     source: Arc<Source>,
     len: usize,
-    /// SHA-256 of what determines the split and its pixels, in lower-case hexadecimal: the images themselves where they are
-    /// in memory, else names and sizes.
+    /// SHA-256 of what determines the split and its pixels, in lower-case hexadecimal: labels and images themselves where they
+    /// are in memory or the split is a test split, else names and sizes.
     pub sha256: String,
     preprocess: Arc<Preprocess>,
     pub corrupt: Corrupt,
@@ -75,19 +75,19 @@ pub struct Batch {
 }
 
 impl ImageSet {
-    /// All images of `source`; `is_default` tells whether `preprocess` is part of the data set's definition.
+    /// All images of `source`, which has the hash `sha256`; `is_default` tells whether `preprocess` is part of the data set's
+    /// definition.
     pub(super) fn new(
         source: Source,
+        sha256: String,
         preprocess: Preprocess,
         is_default: bool,
         corrupt: Corrupt,
         device: &Device,
     ) -> Self {
         let sha256 = match source.is_hashed_whole() && is_default {
-            true => source.sha256(),
-            false => {
-                sha256(&[format!("{}, {}, revision {REVISION}", source.sha256(), preprocess.identity()).as_bytes()])
-            }
+            true => sha256,
+            false => hashed(&[format!("{sha256}, {}, revision {REVISION}", preprocess.identity()).as_bytes()]),
         };
         let (len, preprocess) = (source.len(), Arc::new(preprocess));
         Self { source: Arc::new(source), len, sha256, preprocess, corrupt, device: device.clone() }
@@ -176,7 +176,7 @@ impl ImageSet {
             }
         }
         let indices: Vec<u8> = chosen.iter().flat_map(|index| index.to_le_bytes()).collect();
-        let hash = sha256(&[self.sha256.as_bytes(), &indices, contents.concat().as_bytes()]);
+        let hash = hashed(&[self.sha256.as_bytes(), &indices, contents.concat().as_bytes()]);
         Ok((chosen, hash, skipped))
     }
 

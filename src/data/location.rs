@@ -1,7 +1,7 @@
 //! Where the data of a cell lies: its field `data`, or a folder under `HARNESS_DATA`.
 
 use super::DatasetSpec;
-use super::shards::{TEST, shard_paths};
+use super::shard_names::{TEST, shard_paths};
 use crate::error::{Error, Result};
 use std::ffi::OsString;
 use std::fmt;

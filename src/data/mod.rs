@@ -13,6 +13,7 @@
 
 pub mod augment;
 mod cifar;
+mod contents;
 mod decode;
 mod fashion_mnist;
 mod folder;
@@ -21,6 +22,7 @@ mod images;
 pub mod location;
 pub mod preprocess;
 mod resize;
+mod shard_names;
 mod shards;
 mod source;
 
@@ -29,6 +31,7 @@ pub use resize::Interpolation;
 
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
+use crate::store::cache::Cache;
 use candle_core::Device;
 use location::{Location, locate};
 use preprocess::Preprocess;
@@ -127,6 +130,8 @@ pub struct Request<'a> {
     /// Text of the checkpoint's `config.json`, which says how it wants its images.
     pub config: Option<&'a str>,
     pub corrupt: Corrupt,
+    /// Where hashes of test splits are remembered.
+    pub contents: Option<&'a Cache>,
 }
 
 /// Pool and test images in memory.
@@ -235,9 +240,11 @@ impl DatasetSpec {
         let location = locate(self, request.data, location::root().as_deref())?;
         let (pool, test, classes) = self.sources(&location)?;
         let is_default = preprocess == default;
-        let set = |source| ImageSet::new(source, preprocess.clone(), is_default, request.corrupt, device);
+        let (of_pool, of_test) = (pool.sha256(), test.content_sha256(request.contents)?);
+        let set =
+            |source, sha256| ImageSet::new(source, sha256, preprocess.clone(), is_default, request.corrupt, device);
         let is_shuffled = location == Location::Embedded;
-        Ok(Data { pool: set(pool), test: set(test), preprocess, location, classes, is_shuffled })
+        Ok(Data { pool: set(pool, of_pool), test: set(test, of_test), preprocess, location, classes, is_shuffled })
     }
 
     /// Pool, test split and number of classes at `location`.
@@ -272,8 +279,8 @@ impl DatasetSpec {
             }
             Location::Parquet(path) => {
                 let labels = Labels { columns: self.labels, classes: self.classes };
-                let test = Shards::open(path, &shards::TEST, labels, true)?;
-                let pool = Shards::open(path, &shards::POOL, labels, false)?;
+                let test = Shards::open(path, &shard_names::TEST, labels, true)?;
+                let pool = Shards::open(path, &shard_names::POOL, labels, false)?;
                 Ok((Source::Shards(pool), Source::Shards(test), self.classes))
             }
         }

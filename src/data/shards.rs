@@ -4,9 +4,11 @@
 //! that a calibration sample out of ImageNet's 294 shards costs as much as its images. (`candle-datasets` reads whole
 //! files to rows, keeps all levels in memory, and transposes them.)
 
+use super::shard_names::{check_set, shard_paths};
 use super::source::{Content, Item};
 use crate::assets::embedded::sha256;
 use crate::error::{Error, Result};
+use parquet::basic::LogicalType;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_typed_column_reader};
 use parquet::data_type::{ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
@@ -20,11 +22,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-const IMAGE_COLUMNS: [&str; 2] = ["image.bytes", "img.bytes"];
-
-/// Beginnings of the names of a split's shards, the preferred first: `test` has no labels where there is a `validation`.
-pub(super) const POOL: [&str; 1] = ["train"];
-pub(super) const TEST: [&str; 3] = ["validation", "val", "test"];
+/// Of `{bytes, path}`, or of bytes alone.
+const IMAGE_COLUMNS: [&str; 4] = ["image.bytes", "img.bytes", "image", "img"];
 
 /// The rows of all shards of one split, in the order of the shards' names.
 #[derive(Debug)]
@@ -42,6 +41,8 @@ struct Shard {
     metadata: ParquetMetaData,
     image: usize,
     label: usize,
+    /// Names and types of its columns.
+    columns: Vec<String>,
 }
 
 /// One row group, and where its rows lie among all.
@@ -66,13 +67,17 @@ impl Shards {
     ///
     /// With `check`, all shards that their names promise must be there, and all labels are read and must be in range;
     /// without, a split may be some of its shards: the pool that a sample is drawn from.
-    /// Errors: no shard; files that are not Parquet or lack the columns; labels out of range.
+    /// The hash is of names and sizes. Errors: no shard; names that are not those of one set; files that are not Parquet, lack
+    /// the columns or have others than the first; labels out of range.
     pub fn open(folder: &Path, names: &[&str], labels: Labels, check: bool) -> Result<Self> {
         let paths = shard_paths(folder, names)?;
-        if check {
-            refuse_incomplete(&paths)?;
-        }
+        check_set(&paths, check)?;
         let shards: Vec<Shard> = paths.par_iter().map(|path| Shard::open(path, labels)).collect::<Result<_>>()?;
+        if let Some(other) = shards.iter().find(|shard| shard.columns != shards[0].columns) {
+            let [own, first] = [other, &shards[0]].map(|shard| shard.columns.join(", "));
+            let problem = format!("its columns are {own}; those of {} are {first}", shards[0].path.display());
+            return Err(Error::content(&other.path, problem));
+        }
         let (mut groups, mut rows, mut listing) = (Vec::new(), 0, String::new());
         for (shard, (path, opened)) in paths.iter().zip(&shards).enumerate() {
             let size = std::fs::metadata(path).map_err(Error::io("cannot read", path))?.len();
@@ -103,6 +108,15 @@ impl Shards {
 
     pub fn largest_label(&self) -> Option<u32> {
         self.largest_label
+    }
+
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.shards.iter().map(|shard| shard.path.clone()).collect()
+    }
+
+    /// The column that labels are read from: another is another labelling of the same files.
+    pub fn label_column(&self) -> &str {
+        self.shards.first().map_or("", |shard| shard.columns[shard.label].as_str())
     }
 
     pub fn read(&self, indices: &[u32]) -> Result<Vec<Item>> {
@@ -186,23 +200,29 @@ impl Shard {
         let reader = SerializedFileReader::new(file).map_err(|error| broken(path, &error))?;
         let metadata = reader.metadata().clone();
         let schema = metadata.file_metadata().schema_descr();
-        let columns: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
-        let find = |what: &str, names: &[&str], types: &[parquet::basic::Type]| {
-            let named = names.iter().find_map(|name| columns.iter().position(|column| column == name));
-            let fits = |index: &usize| {
-                let column = schema.column(*index);
-                types.contains(&column.physical_type()) && column.max_rep_level() == 0
-            };
-            named.filter(fits).ok_or_else(|| {
+        let names: Vec<String> = schema.columns().iter().map(|column| column.path().string()).collect();
+        let types = schema.columns().iter().map(|column| match column.logical_type_ref() {
+            Some(LogicalType::String) => "text".to_string(),
+            _ => column.physical_type().to_string(),
+        });
+        let columns = names.iter().zip(types).map(|(name, holds)| format!("{name} ({holds})")).collect();
+        let find = |what: &str, wanted: &[&str], types: &[parquet::basic::Type]| {
+            let Some(index) = wanted.iter().find_map(|wanted| names.iter().position(|name| name == wanted)) else {
                 let problem =
-                    format!("no column {} with {what}; its columns are {}", names.join(" or "), columns.join(", "));
-                Error::content(path, problem)
-            })
+                    format!("no column {} with {what}; its columns are {}", wanted.join(" or "), names.join(", "));
+                return Err(Error::content(path, problem));
+            };
+            let column = schema.column(index);
+            let is_text = column.logical_type_ref() == Some(&LogicalType::String);
+            match types.contains(&column.physical_type()) && column.max_rep_level() == 0 && !is_text {
+                true => Ok(index),
+                false => Err(Error::content(path, format!("column {} does not hold {what}", names[index]))),
+            }
         };
         let image = find("image files (JPEG or PNG)", &IMAGE_COLUMNS, &[ByteArrayType::get_physical_type()])?;
         let integers = [Int32Type::get_physical_type(), Int64Type::get_physical_type()];
         let label = find("integers", labels.columns, &integers)?;
-        Ok(Self { path: path.to_path_buf(), metadata, image, label })
+        Ok(Self { path: path.to_path_buf(), metadata, image, label, columns })
     }
 
     /// `read` on a fresh reader of one column of a row group.
@@ -242,47 +262,4 @@ fn values<T: DataType>(
 
 fn broken(path: &Path, error: &ParquetError) -> Error {
     Error::content(path, format!("not a complete Parquet file: {error}"))
-}
-
-/// The files `<name>-*.parquet`, `<name>.parquet` or `<name>/*.parquet`, sorted, of the first name that has any.
-pub(super) fn shard_paths(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
-    for folder in [folder, &folder.join("data")] {
-        for name in names {
-            let mut paths = parquet_files(folder, |file| {
-                file == format!("{name}.parquet") || file.starts_with(&format!("{name}-"))
-            })?;
-            paths.extend(parquet_files(&folder.join(name), |_| true)?);
-            paths.sort_unstable();
-            if !paths.is_empty() {
-                return Ok(paths);
-            }
-        }
-    }
-    let wanted: Vec<String> = names.iter().map(|name| format!("{name}-*.parquet")).collect();
-    Err(Error::content(folder, format!("it holds no {}", wanted.join(" or "))))
-}
-
-/// The Parquet files in `folder` with such a name; none if there is no folder.
-fn parquet_files(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
-    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
-    let mut paths = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io("cannot read", folder))?.path();
-        let is_parquet = path.extension().is_some_and(|extension| extension == "parquet");
-        if is_parquet && path.file_name().and_then(|name| name.to_str()).is_some_and(&is_wanted) {
-            paths.push(path);
-        }
-    }
-    Ok(paths)
-}
-
-/// Refuses `validation-00000-of-00014.parquet` without its 13 siblings: a part of a test split is another test split.
-fn refuse_incomplete(paths: &[PathBuf]) -> Result<()> {
-    let promised = |path: &PathBuf| path.file_stem()?.to_str()?.rsplit_once("-of-")?.1.parse::<usize>().ok();
-    match paths.first().and_then(|path| Some((path, promised(path)?))) {
-        Some((path, promised)) if promised != paths.len() => {
-            Err(Error::content(path, format!("{} of {promised} shards are there: fetch the others", paths.len())))
-        }
-        _ => Ok(()),
-    }
 }

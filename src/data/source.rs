@@ -31,12 +31,13 @@ pub(super) enum Content {
 }
 
 impl Item {
-    /// SHA-256 of what is stored, in lower-case hexadecimal.
+    /// SHA-256 of its label and what is stored, in lower-case hexadecimal.
     pub fn sha256(&self) -> String {
-        match &self.content {
-            Content::Levels(pixels) => sha256(&[&pixels.data]),
-            Content::Encoded(bytes) => sha256(&[bytes]),
-        }
+        let content = match &self.content {
+            Content::Levels(pixels) => &pixels.data,
+            Content::Encoded(bytes) => bytes,
+        };
+        sha256(&[&self.label.to_le_bytes(), content])
     }
 
     /// Its pixels with `channels` channels; what is wrong with it, with its path.
@@ -68,12 +69,21 @@ impl Source {
         }
     }
 
-    /// SHA-256 of all images, or of names and sizes.
+    /// SHA-256 of all images where they are in memory, else of names and sizes: of a pool, whose drawn images are hashed
+    /// themselves. A test split has its [`Self::content_sha256`].
     pub fn sha256(&self) -> String {
         match self {
             Source::Memory(stored) => stored.sha256(),
             Source::Files(files) => files.sha256.clone(),
             Source::Shards(shards) => shards.sha256.clone(),
+        }
+    }
+
+    /// What says which class an image has, beside the names of the files.
+    pub fn labelling(&self) -> &str {
+        match self {
+            Source::Memory(_) | Source::Files(_) => "",
+            Source::Shards(shards) => shards.label_column(),
         }
     }
 

@@ -9,9 +9,11 @@ use crate::data::{self, Corrupt, Data, ImageSet, Request, Sample, Split};
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::graph::{Network, Op};
+use crate::store::cache::Cache;
 use crate::store::record::Hashes;
 use candle_core::{Device, DeviceLocation};
 use std::collections::HashMap;
+use std::path::Path;
 
 /// The inputs of one cell.
 pub struct Inputs {
@@ -37,6 +39,8 @@ pub struct Loader {
     /// The images of the last sample: those of ImageNet take 600 MB.
     calib: Option<(SampleKey, Split)>,
     footprints: HashMap<(CheckpointKey, DataKey), Footprint>,
+    /// Hashes of test splits, if there is a folder for them.
+    contents: Option<Cache>,
 }
 
 type CheckpointKey = (String, String, String);
@@ -62,7 +66,13 @@ impl Loader {
             samples: HashMap::new(),
             calib: None,
             footprints: HashMap::new(),
+            contents: None,
         }
+    }
+
+    /// Remembers hashes of test splits on disk in `cache`, so that these are read whole only once.
+    pub fn remembering(self, cache: &Path) -> Self {
+        Self { contents: Some(Cache::new(cache.join("contents"))), ..self }
     }
 
     /// `cpu` or `cuda:N`.
@@ -135,7 +145,12 @@ impl Loader {
             let Some(dataset) = data::find(&cell.dataset) else {
                 return Err(Error::Usage(format!("there is no data set {:?}", cell.dataset)));
             };
-            let request = Request { data: cell.data.as_deref(), config: key.config.as_deref(), corrupt: cell.corrupt };
+            let request = Request {
+                data: cell.data.as_deref(),
+                config: key.config.as_deref(),
+                corrupt: cell.corrupt,
+                contents: self.contents.as_ref(),
+            };
             let data = dataset.load(&request, &self.device)?;
             self.data.insert(key.clone(), data);
         }

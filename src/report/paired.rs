@@ -69,8 +69,8 @@ pub struct SeedComparison {
 
 /// Compares `sides[0]` with each of the others.
 ///
-/// Errors: different architectures or test images; no common seed; predictions that cannot be read or are not those of
-/// the record.
+/// Errors: different architectures or test images, by their hash or by their labels; no common seed; predictions that cannot
+/// be read or are not those of the record.
 pub fn compare(sides: &[Side]) -> Result<Vec<Comparison>> {
     let [first, others @ ..] = sides else { return Ok(Vec::new()) };
     let mut comparisons = others.iter().map(|other| compare_two(first, other)).collect::<Result<Vec<_>>>()?;
@@ -82,6 +82,9 @@ pub fn compare(sides: &[Side]) -> Result<Vec<Comparison>> {
 }
 
 /// What two sides got right, image by image and seed by seed.
+///
+/// Every run must have seen the images of the first: labels in another order are those of other images, or of the same
+/// ones in another order, and what is said of them in pairs would be meaningless.
 struct Tally<'a> {
     pairs: Vec<Pair<'a>>,
     left_out: Vec<String>,
@@ -94,12 +97,24 @@ fn tally<'a>(a: &'a Side, b: &'a Side) -> Result<Tally<'a>> {
     let (pairs, left_out) = pair(a, b)?;
     let mut seeds = Vec::new();
     let mut differences: Vec<i32> = Vec::new();
-    for (run_a, run_b) in &pairs {
-        let (right_a, right_b) = (right(run_a)?, right(run_b)?);
-        if right_a.len() != right_b.len() {
-            let problem = format!("{} test images, but {} has {}", right_a.len(), run_b.record.run_id, right_b.len());
-            return Err(Error::content(&run_a.folder, problem));
-        }
+    let mut of_first: Option<(&Stored, Vec<u32>)> = None;
+    for &(run_a, run_b) in &pairs {
+        let mut of_run = |run: &'a Stored| -> Result<Vec<bool>> {
+            let (right, labels) = right(run)?;
+            let (first, expected) = of_first.get_or_insert_with(|| (run, labels.clone()));
+            if *expected == labels {
+                return Ok(right);
+            }
+            let problem = match (labels.len(), expected.len()) {
+                (own, others) if own == others => {
+                    "the labels of its test images, or their order, are not those".to_string()
+                }
+                (own, others) => format!("it has {own} test images, not the {others}"),
+            };
+            let problem = format!("{problem} of {}: they cannot be compared image by image", first.record.run_id);
+            Err(Error::content(&run.folder, problem))
+        };
+        let (right_a, right_b) = (of_run(run_a)?, of_run(run_b)?);
         differences.resize(right_a.len(), 0);
         let (mut only_a, mut only_b) = (0, 0);
         for ((a, b), difference) in right_a.iter().zip(&right_b).zip(&mut differences) {
@@ -213,8 +228,8 @@ fn pair<'a>(a: &'a Side, b: &'a Side) -> Result<(Vec<Pair<'a>>, Vec<String>)> {
     Ok((pairs, left_out))
 }
 
-/// Whether each test image was classified rightly.
-fn right(run: &Stored) -> Result<Vec<bool>> {
+/// Whether each test image was classified rightly, and its label.
+fn right(run: &Stored) -> Result<(Vec<bool>, Vec<u32>)> {
     let again = "store the run anew with `harness run GRID --fresh`";
     let predictions = Predictions::read(&run.folder)
         .map_err(|error| Error::content(&run.folder, format!("its predictions cannot be read ({error}); {again}")))?;
@@ -235,7 +250,7 @@ fn right(run: &Stored) -> Result<Vec<bool>> {
             );
             Err(Error::content(&run.folder, problem))
         }
-        _ => Ok(right),
+        _ => Ok((right, predictions.test_labels)),
     }
 }
 

@@ -15,6 +15,7 @@ const CHECKSUM_BYTES: usize = 32;
 ///
 /// Processes may share it: an entry appears whole or not at all, and whoever finds none, or a damaged one, computes it
 /// again. Reading an entry marks it as used; the least recently used go first ([`super::removal::over_limit`]).
+#[derive(Debug)]
 pub struct Cache {
     folder: PathBuf,
     /// Keys that some thread holds.

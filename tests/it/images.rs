@@ -74,6 +74,15 @@ fn a_grid_on_a_folder_of_colour_images_runs_from_end_to_end() {
         let expected: Vec<u32> = predictions.calib_indices.iter().map(|index| index / 3).collect();
         assert_eq!(predictions.calib_labels, expected);
     }
+    // Test images that changed places are another test set, even if names and sizes are the same.
+    let [a, b] = [0, 1].map(|image| bench.path().join(format!("photos/val/class3/{image}.png")));
+    let contents = [&a, &b].map(|path| std::fs::read(path).unwrap());
+    std::fs::write(&a, &contents[1]).unwrap();
+    std::fs::write(&b, &contents[0]).unwrap();
+    assert!(bench.harness(&["plan", "grid.toml"]).stdout.contains("2 cells, 0 done"));
+    std::fs::write(&a, &contents[0]).unwrap();
+    std::fs::write(&b, &contents[1]).unwrap();
+    assert!(bench.harness(&["plan", "grid.toml"]).stdout.contains("2 cells, 2 done"));
     // Where the images lie is no part of what a run is; how they are preprocessed is.
     std::fs::rename(bench.path().join("photos"), bench.path().join("elsewhere")).unwrap();
     let moved = ["plan", "grid.toml", "--set", "data=folder:elsewhere"];
@@ -109,6 +118,21 @@ fn corrupt_images_fail_a_cell_or_are_counted() {
     let records = Store::new(&bench.path().join("results"), "images").scan().unwrap().records;
     let metrics = records.iter().find_map(|record| record.metrics.as_ref()).unwrap();
     assert_eq!((metrics.test_images, metrics.skipped_images), (19, 1));
+}
+
+#[test]
+fn a_network_that_pytorch_finds_nan_in_is_a_recorded_failure() {
+    let bench = bench(&GRID.replace("\"rtn\", ", ""));
+    let path = bench.path().join("model.safetensors");
+    let mut tensors: HashMap<String, Tensor> = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let variances = (&tensors["layer1.0.bn1.running_var"] * -1.0).unwrap();
+    tensors.insert("layer1.0.bn1.running_var".to_string(), variances);
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let run = bench.harness(&["run", "grid.toml"]);
+    assert_eq!(run.code, 100, "{}", run.stderr);
+    let record = Store::new(&bench.path().join("results"), "images").scan().unwrap().records.remove(0);
+    let error = record.error.unwrap();
+    assert!(error.contains("layer1.0.bn1.running_var is -") && error.contains("has no root"), "{error}");
 }
 
 #[test]

@@ -86,12 +86,17 @@ impl Results {
 
     /// Stores `record` with predictions that are right where `right` says; returns its folder.
     pub fn store(&self, record: &Record, right: &[bool]) -> PathBuf {
+        self.store_labelled(record, right, vec![0; right.len()])
+    }
+
+    /// The same for test images of these labels.
+    pub fn store_labelled(&self, record: &Record, right: &[bool], labels: Vec<u32>) -> PathBuf {
         let store = Store::new(&self.path(), &record.experiment);
         let _lock = store.lock().unwrap();
         let predictions = Predictions {
-            test: right.iter().map(|right| u32::from(!right)).collect(),
+            test: right.iter().zip(&labels).map(|(right, label)| label + u32::from(!right)).collect(),
             calib: vec![0],
-            test_labels: vec![0; right.len()],
+            test_labels: labels,
             calib_labels: vec![0],
             calib_indices: vec![0],
         };

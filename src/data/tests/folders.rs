@@ -46,7 +46,7 @@ impl Folder {
         // 16 pixels instead of 224.
         let config = "{\"input_size\": [3, 16, 16], \"crop_pct\": 0.8, \"interpolation\": \"bilinear\"}";
         let data = format!("folder:{}", self.0.path().display());
-        let request = Request { data: Some(&data), config: Some(config), corrupt };
+        let request = Request { data: Some(&data), config: Some(config), corrupt, ..Request::default() };
         find(dataset).unwrap().load(&request, &Device::Cpu)
     }
 
@@ -111,6 +111,12 @@ fn hashes_cover_what_a_run_sees_and_not_where_it_lies() {
     let [calib, test] = hashes(&folders[1]);
     assert_ne!(calib, hashes(&folders[0])[0]);
     assert_eq!(test, hashes(&folders[0])[1]);
+    // A test image of another content, and two that changed places, of the same size.
+    let swapped = Folder::new(&CLASSES);
+    let [first, second] = ["val/n01/0.JPEG", "val/n01/1.JPEG"].map(|name| std::fs::read(swapped.path(name)).unwrap());
+    swapped.write("val/n01/0.JPEG", &second);
+    swapped.write("val/n01/1.JPEG", &first);
+    assert_ne!(hashes(&swapped)[1], test);
     folders[1].write("val/n01/2.JPEG", &altered);
     assert_ne!(hashes(&folders[1])[1], test);
     // The preprocessing makes other images of the same files.

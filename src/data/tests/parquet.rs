@@ -44,6 +44,51 @@ fn shards_of_pyarrow_are_read_in_any_order_across_groups_and_compressions() {
     assert!(error.contains("no column label") && error.contains("fine_label, coarse_label"), "{error}");
 }
 
+#[test]
+fn other_types_are_read_and_a_missing_image_is_named() {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/parquet/other"));
+    let data = load("cifar-100", &folder).unwrap();
+    let sample = data.sample(7, 1).unwrap();
+    let split = data.materialise(&sample).unwrap();
+    assert_eq!(numbers(&split), sample.indices);
+    assert_eq!(split.labels, sample.indices.iter().map(|index| index % 3).collect::<Vec<_>>());
+    assert_eq!(numbers(&data.test.first(2).unwrap()), [7, 8]);
+    let error = data.test.first(3).unwrap_err().to_string();
+    assert!(error.contains("validation-00000-of-00001.parquet, row 2: empty"), "{error}");
+}
+
+#[test]
+fn rows_in_another_order_are_another_test_split() {
+    let hash = |labels: &[Option<i64>]| {
+        let written = Written::new();
+        written.shard("validation-0", labels, true);
+        let size = std::fs::metadata(written.path("validation-0")).unwrap().len();
+        (size, written.load().unwrap().test.sha256)
+    };
+    let [one, two] = [[Some(0), Some(1)], [Some(1), Some(0)]].map(|labels| hash(&labels));
+    assert_eq!((one.0, &one), (two.0, &hash(&[Some(0), Some(1)])));
+    assert_ne!(one.1, two.1);
+}
+
+#[test]
+fn shards_of_other_columns_are_refused() {
+    let written = Written::new();
+    let golden = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/parquet/other"));
+    std::fs::copy(golden.join("train-00000-of-00001.parquet"), written.path("validation-1")).unwrap();
+    let error = load("image-folder", written.0.path()).unwrap_err().to_string();
+    assert!(error.contains("validation-1.parquet: no column label with integers"), "{error}");
+    let schema = "message s { optional group image { optional binary bytes; } optional int32 label; }";
+    written.with_schema("validation-1", schema, &[], true);
+    let error = written.load().unwrap_err().to_string();
+    for part in ["validation-1.parquet: its columns are image.bytes (BYTE_ARRAY), label (INT32)", "label (INT64)"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let schema = "message s { optional group image { optional binary bytes (STRING); } optional int64 label; }";
+    written.with_schema("validation-1", schema, &[], true);
+    let error = written.load().unwrap_err().to_string();
+    assert!(error.contains("column image.bytes does not hold image files"), "{error}");
+}
+
 /// Shards with `label` and `image.bytes`, both of which may be null.
 struct Written(TempDir);
 
@@ -57,6 +102,10 @@ impl Written {
 
     fn shard(&self, name: &str, labels: &[Option<i64>], has_images: bool) {
         let schema = "message s { optional group image { optional binary bytes; } optional int64 label; }";
+        self.with_schema(name, schema, labels, has_images);
+    }
+
+    fn with_schema(&self, name: &str, schema: &str, labels: &[Option<i64>], has_images: bool) {
         let schema = Arc::new(parse_message_type(schema).unwrap());
         let file = std::fs::File::create(self.path(name)).unwrap();
         let mut writer =
@@ -74,7 +123,8 @@ impl Written {
                     let levels: Vec<i16> = labels.iter().map(|label| i16::from(label.is_some())).collect();
                     column.write_batch(&values, Some(&levels), None).unwrap();
                 }
-                _ => panic!("a column of another type"),
+                // Without rows.
+                _ => assert!(labels.is_empty()),
             }
             column.close().unwrap();
         }
