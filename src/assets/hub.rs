@@ -12,6 +12,7 @@
 //! Content that the Hub keeps in Xet comes through its HTTP bridge, which knows ranges: there is one way to download.
 
 mod cache;
+mod expand;
 mod failure;
 mod name;
 mod settings;

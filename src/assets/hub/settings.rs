@@ -1,5 +1,6 @@
 //! What the environment says of the Hub, with the meaning that Python's `huggingface_hub` gives it.
 
+use super::expand::expanded;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,7 @@ pub struct Token(String);
 impl Token {
     /// `None` for a text that holds nothing.
     pub fn new(text: &str) -> Option<Self> {
+        let text = text.replace(['\r', '\n'], "");
         Some(text.trim()).filter(|text| !text.is_empty()).map(|text| Self(text.to_string()))
     }
 
@@ -33,7 +35,7 @@ impl fmt::Debug for Token {
 pub struct HubSettings {
     /// `HF_ENDPOINT`, without a slash at its end.
     pub endpoint: String,
-    /// `HF_HUB_CACHE`, else `HF_HOME/hub`.
+    /// `HF_HUB_CACHE`, else `HF_HOME/hub`, with `~` and `$VARIABLES` replaced.
     pub cache: PathBuf,
     /// `HF_TOKEN`, else the content of the file `HF_TOKEN_PATH` or `HF_HOME/token`.
     pub token: Option<Token>,
@@ -49,7 +51,7 @@ impl HubSettings {
 
     fn read(variable: &dyn Fn(&str) -> Option<String>, user: &Path) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-        let folder = |name: &str| set(name).map(|path| expand_home(&path, user));
+        let folder = |name: &str| set(name).map(|path| expanded(&path, variable, user));
         let home = || {
             folder("HF_HOME")
                 .or_else(|| folder("XDG_CACHE_HOME").map(|folder| folder.join("huggingface")))
@@ -67,7 +69,7 @@ impl HubSettings {
             endpoint: set("HF_ENDPOINT").as_deref().unwrap_or(DEFAULT_ENDPOINT).trim_end_matches('/').to_string(),
             cache,
             token: if is_on("HF_HUB_DISABLE_IMPLICIT_TOKEN") { None } else { of_variable().or_else(of_file) },
-            offline: is_on("HF_HUB_OFFLINE") || is_on("TRANSFORMERS_OFFLINE"),
+            offline: is_on(if set("HF_HUB_OFFLINE").is_some() { "HF_HUB_OFFLINE" } else { "TRANSFORMERS_OFFLINE" }),
         }
     }
 
@@ -84,14 +86,6 @@ impl HubSettings {
             Some(token) => text.replace(token.secret(), "***"),
             None => text.to_string(),
         }
-    }
-}
-
-/// Shells expand `~` only where they see it.
-fn expand_home(path: &str, home: &Path) -> PathBuf {
-    match path.strip_prefix("~/") {
-        Some(rest) => home.join(rest),
-        None => PathBuf::from(path),
     }
 }
 
@@ -115,11 +109,27 @@ mod tests {
     }
 
     #[test]
+    fn folders_are_expanded_as_python_expands_them() {
+        let scratch = ("SCRATCH", "/scratch/me");
+        for name in ["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"] {
+            assert_eq!(read(&[(name, "$SCRATCH/hf"), scratch]).cache, Path::new("/scratch/me/hf"));
+        }
+        assert_eq!(read(&[("HF_HOME", "${SCRATCH}/hf"), scratch]).cache, Path::new("/scratch/me/hf/hub"));
+        assert_eq!(read(&[("XDG_CACHE_HOME", "~/$X"), ("X", "y")]).cache, Path::new("/user/y/huggingface/hub"));
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("t"), "of-the-file").unwrap();
+        let folder = ("SCRATCH", home.path().to_str().unwrap());
+        assert_eq!(read(&[("HF_TOKEN_PATH", "$SCRATCH/t"), folder]).token, Token::new("of-the-file"));
+    }
+
+    #[test]
     fn variables_have_the_meaning_that_python_gives_them() {
         let plain = read(&[]);
         assert_eq!((plain.endpoint.as_str(), plain.token, plain.offline), (DEFAULT_ENDPOINT, None, false));
         let offline = |value: &str| read(&[("HF_HUB_OFFLINE", value)]).offline;
         assert!(offline("1") && offline("true") && offline("Yes") && !offline("0") && !offline(""));
+        assert!(read(&[("TRANSFORMERS_OFFLINE", "1")]).offline);
+        assert!(!read(&[("TRANSFORMERS_OFFLINE", "1"), ("HF_HUB_OFFLINE", "0")]).offline);
         let mirror = read(&[("HF_ENDPOINT", "http://localhost:1/")]);
         assert_eq!(mirror.endpoint, "http://localhost:1");
     }
