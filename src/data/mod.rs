@@ -27,6 +27,7 @@ mod shards;
 mod source;
 
 pub use images::{Batch, Batches, Corrupt, ImageSet, Split};
+pub use preprocess::CardSize;
 pub use resize::Interpolation;
 
 use crate::error::{Error, Result};
@@ -129,6 +130,8 @@ pub struct Request<'a> {
     pub data: Option<&'a str>,
     /// Text of the checkpoint's `config.json`, which says how it wants its images.
     pub config: Option<&'a str>,
+    /// Which of the two sizes that it may describe.
+    pub size: CardSize,
     pub corrupt: Corrupt,
     /// Where hashes of test splits are remembered.
     pub contents: Option<&'a Cache>,
@@ -230,7 +233,7 @@ impl DatasetSpec {
     pub fn load(&self, request: &Request, device: &Device) -> Result<Data> {
         let default = (self.preprocess)();
         let preprocess = match request.config {
-            Some(config) => Preprocess::from_timm_config(config)?.unwrap_or_else(|| default.clone()),
+            Some(config) => Preprocess::from_timm_config(config, request.size)?.unwrap_or_else(|| default.clone()),
             None => default.clone(),
         };
         if preprocess.channels() != default.channels() {

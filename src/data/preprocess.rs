@@ -1,18 +1,58 @@
 //! From an image file to what a network was trained on: resize, crop, normalise.
 
+mod timm;
+
 use super::decode::Pixels;
 use super::resize::{Interpolation, Window, resize};
-use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// The steps, in order: the shorter side is resized to `resize`, the middle cut out, levels normalised per channel.
+/// What comes between an image and the crop, as timm's `crop_mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CropMode {
+    /// The shorter side is resized; what is too long is cut off.
+    #[default]
+    Center,
+    /// Both sides are resized, whatever becomes of the proportions.
+    Squash,
+    /// The longer side is resized; what is missing is filled with the mean.
+    Border,
+}
+
+impl CropMode {
+    fn is_center(&self) -> bool {
+        *self == CropMode::Center
+    }
+}
+
+/// Which of the two sizes that a timm checkpoint may describe is used: many networks are trained on smaller images than
+/// they are tested on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CardSize {
+    /// `test_input_size` and `test_crop_pct` where there are any, as timm's `validate.py` does.
+    #[default]
+    Test,
+    /// `input_size` and `crop_pct`, as `validate.py --use-train-size`.
+    Train,
+}
+
+impl CardSize {
+    pub fn is_test(&self) -> bool {
+        *self == CardSize::Test
+    }
+}
+
+/// The steps, in order: the image is resized to `resize`, the middle cut out, levels normalised per channel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Preprocess {
-    /// Pixels of the shorter side before the crop.
+    /// Pixels of the side that `crop_mode` names, before the crop.
     pub resize: usize,
     /// Height and width of the crop.
     pub crop: (usize, usize),
+    #[serde(default, skip_serializing_if = "CropMode::is_center")]
+    pub crop_mode: CropMode,
     pub interpolation: Interpolation,
     /// Per channel, in levels / 255.
     pub mean: Vec<f64>,
@@ -28,6 +68,7 @@ impl Preprocess {
         Self {
             resize: 256,
             crop: (224, 224),
+            crop_mode: CropMode::Center,
             interpolation: Interpolation::Bilinear,
             mean: IMAGENET_MEAN.to_vec(),
             std: IMAGENET_STD.to_vec(),
@@ -37,55 +78,7 @@ impl Preprocess {
     /// Square images of `side` pixels as they are.
     pub fn unresized(side: usize, mean: &[f64], std: &[f64]) -> Self {
         let (mean, std) = (mean.to_vec(), std.to_vec());
-        Self { resize: side, crop: (side, side), interpolation: Interpolation::Bilinear, mean, std }
-    }
-
-    /// What the `config.json` of a timm checkpoint prescribes for evaluation.
-    ///
-    /// `pretrained_cfg` (in old files the top level) gives `mean`, `std`, `input_size`, `crop_pct`, `interpolation` and
-    /// `crop_mode`; where one is absent timm's default holds. `resize = floor(input_size / crop_pct)`, as
-    /// `timm.data.create_transform` computes it. `None`: the file is another library's, and says nothing of images.
-    ///
-    /// Errors: not such a file; a crop mode, interpolation or shape of input that is not implemented here.
-    pub fn from_timm_config(json: &str) -> Result<Option<Preprocess>> {
-        let wrong = |problem: String| Error::content("config.json", problem);
-        let config: serde_json::Value =
-            serde_json::from_str(json).map_err(|error| wrong(format!("not JSON: {error}")))?;
-        let is_old = TIMM_FIELDS.iter().any(|field| config.get(field).is_some());
-        let config = match config.get("pretrained_cfg") {
-            Some(config) => config.clone(),
-            None if is_old => config,
-            None => return Ok(None),
-        };
-        let config: TimmConfig = serde_json::from_value(config)
-            .map_err(|error| wrong(format!("its pretrained_cfg is not timm's: {error}")))?;
-        let [channels, height, width] = config.input_size;
-        let interpolation = match config.interpolation.as_str() {
-            "bilinear" => Interpolation::Bilinear,
-            "bicubic" => Interpolation::Bicubic,
-            other => return Err(wrong(format!("interpolation {other:?} is neither bilinear nor bicubic"))),
-        };
-        if config.crop_mode != "center" {
-            return Err(wrong(format!("crop_mode {:?} is not \"center\"", config.crop_mode)));
-        }
-        if height != width {
-            return Err(wrong(format!("an input of {height} x {width} pixels is not square")));
-        }
-        if !(config.crop_pct > 0.0 && config.crop_pct <= 1.0) {
-            return Err(wrong(format!("crop_pct {} is not above 0 and at most 1", config.crop_pct)));
-        }
-        let preprocess = Self {
-            resize: (height as f64 / config.crop_pct).floor() as usize,
-            crop: (height, width),
-            interpolation,
-            mean: config.mean,
-            std: config.std,
-        };
-        match preprocess.problem() {
-            None if preprocess.channels() == channels => Ok(Some(preprocess)),
-            None => Err(wrong(format!("{} means for {channels} channels", preprocess.channels()))),
-            Some(problem) => Err(wrong(problem)),
-        }
+        Self { resize: side, crop: (side, side), mean, std, ..Self::imagenet() }
     }
 
     /// Number of channels, 1 or 3.
@@ -95,12 +88,17 @@ impl Preprocess {
 
     /// The steps as text that other steps do not have; part of what is hashed.
     pub fn identity(&self) -> String {
-        let Self { resize, crop: (height, width), interpolation, mean, std } = self;
+        let Self { resize, crop: (height, width), crop_mode, interpolation, mean, std } = self;
         let by = match interpolation {
             Interpolation::Bilinear => "bilinear",
             Interpolation::Bicubic => "bicubic",
         };
-        format!("resize {resize} {by}, crop {height} {width}, mean {mean:?}, std {std:?}")
+        let mode = match crop_mode {
+            CropMode::Center => "",
+            CropMode::Squash => " squash",
+            CropMode::Border => " border",
+        };
+        format!("resize {resize} {by}, crop {height} {width}{mode}, mean {mean:?}, std {std:?}")
     }
 
     /// What makes these steps impossible.
@@ -123,20 +121,51 @@ impl Preprocess {
 
     /// `image` resized and cropped; it must have as many channels as there are means.
     ///
-    /// The longer side becomes `floor(resize * longer / shorter)` and the crop begins at half of what is left, rounded to
-    /// even, as in torchvision.
+    /// The crop begins at half of what is left, rounded to even, as in torchvision; a border at half of what is missing,
+    /// rounded down, as in timm.
     pub fn cropped(&self, image: &Pixels) -> Pixels {
-        let shorter = image.height.min(image.width);
-        let side = |side: usize| self.resize * side / shorter;
-        let (height, width) = (side(image.height), side(image.width));
+        let (height, width) = self.resized(image);
         let (crop_height, crop_width) = self.crop;
+        let (shown_height, shown_width) = (crop_height.min(height), crop_width.min(width));
         let window = Window {
-            top: half_to_even(height - crop_height),
-            left: half_to_even(width - crop_width),
-            height: crop_height,
-            width: crop_width,
+            top: half_to_even(height - shown_height),
+            left: half_to_even(width - shown_width),
+            height: shown_height,
+            width: shown_width,
         };
-        resize(image, (height, width), window, self.interpolation)
+        let shown = resize(image, (height, width), window, self.interpolation);
+        match (shown_height, shown_width) == self.crop {
+            true => shown,
+            false => self.bordered(&shown),
+        }
+    }
+
+    /// Height and width of the whole image before the crop.
+    fn resized(&self, image: &Pixels) -> (usize, usize) {
+        let (shorter, longer) = (image.height.min(image.width), image.height.max(image.width));
+        match self.crop_mode {
+            // As torchvision: rounded down.
+            CropMode::Center => (self.resize * image.height / shorter, self.resize * image.width / shorter),
+            CropMode::Squash => (self.resize, self.resize),
+            CropMode::Border => {
+                let ratio = longer as f64 / self.resize as f64;
+                // timm fails where nothing would be left of an image: a row or column is.
+                let side = |side: usize| ((side as f64 / ratio).round_ties_even() as usize).max(1);
+                (side(image.height), side(image.width))
+            }
+        }
+    }
+
+    /// `image` in the middle of a crop of the colour of the mean.
+    fn bordered(&self, image: &Pixels) -> Pixels {
+        let (height, width) = self.crop;
+        let (top, left) = ((height - image.height) / 2, (width - image.width) / 2);
+        let fill: Vec<u8> = self.mean.iter().map(|mean| (255.0 * mean).round_ties_even() as u8).collect();
+        let mut data = fill.repeat(height * width);
+        for (y, row) in image.data.chunks_exact(image.width * image.channels).enumerate() {
+            data[((top + y) * width + left) * image.channels..][..row.len()].copy_from_slice(row);
+        }
+        Pixels { data, ..image.sized(height, width) }
     }
 
     /// `(level / 255 - mean) / std` of the cropped image, `(C, H, W)`.
@@ -155,52 +184,6 @@ impl Preprocess {
 fn half_to_even(n: usize) -> usize {
     let half = n / 2;
     if n % 2 == 1 && half % 2 == 1 { half + 1 } else { half }
-}
-
-/// The fields of [`TimmConfig`].
-const TIMM_FIELDS: [&str; 6] = ["input_size", "mean", "std", "crop_pct", "interpolation", "crop_mode"];
-
-/// Fields of timm's `pretrained_cfg` that concern evaluation, with timm's defaults.
-#[derive(Deserialize)]
-struct TimmConfig {
-    #[serde(default = "TimmConfig::input_size")]
-    input_size: [usize; 3],
-    #[serde(default = "TimmConfig::mean")]
-    mean: Vec<f64>,
-    #[serde(default = "TimmConfig::std")]
-    std: Vec<f64>,
-    #[serde(default = "TimmConfig::crop_pct")]
-    crop_pct: f64,
-    #[serde(default = "TimmConfig::interpolation")]
-    interpolation: String,
-    #[serde(default = "TimmConfig::crop_mode")]
-    crop_mode: String,
-}
-
-impl TimmConfig {
-    fn input_size() -> [usize; 3] {
-        [3, 224, 224]
-    }
-
-    fn mean() -> Vec<f64> {
-        IMAGENET_MEAN.to_vec()
-    }
-
-    fn std() -> Vec<f64> {
-        IMAGENET_STD.to_vec()
-    }
-
-    fn crop_pct() -> f64 {
-        0.875
-    }
-
-    fn interpolation() -> String {
-        "bicubic".to_string()
-    }
-
-    fn crop_mode() -> String {
-        "center".to_string()
-    }
 }
 
 #[cfg(test)]

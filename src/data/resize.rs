@@ -2,8 +2,8 @@
 //!
 //! Pillow's way (its `Resample.c`): one pass over rows, one over columns, each with a filter whose support grows with the
 //! reduction; weights in fixed point with 22 fractional bits; the pixels between the passes rounded to 8 bits. Networks
-//! were trained and published on such images, so another rounding would be another test set. (Where the height shrinks
-//! more than twice as much as the width, Pillow 13 does the columns first; a resize that keeps the proportions never does.)
+//! were trained and published on such images, so another rounding would be another test set. Where the height loses more
+//! than twice as many pixels as the width, the columns come first, as since Pillow 13.0.
 
 use super::decode::Pixels;
 use serde::{Deserialize, Serialize};
@@ -56,14 +56,25 @@ pub struct Window {
 pub fn resize(image: &Pixels, (height, width): (usize, usize), window: Window, by: Interpolation) -> Pixels {
     let columns = Taps::new(image.width, width, window.left..window.left + window.width, by);
     let rows = Taps::new(image.height, height, window.top..window.top + window.height, by);
-    let across = match image.channels {
-        3 => horizontally::<3>(image, &columns, rows.sources()),
-        _ => horizontally::<1>(image, &columns, rows.sources()),
+    let horizontally = match image.channels {
+        3 => horizontally::<3>,
+        _ => horizontally::<1>,
     };
-    Pixels {
-        data: vertically(&across, window.width * image.channels, &rows),
-        ..image.sized(window.height, window.width)
-    }
+    let data = if is_vertical_first((image.height, image.width), (height, width)) {
+        let data = vertically(&image.data, image.width * image.channels, &rows);
+        let down = Pixels { data, ..image.sized(window.height, image.width) };
+        horizontally(&down, &columns, 0..window.height)
+    } else {
+        vertically(&horizontally(image, &columns, rows.sources()), window.width * image.channels, &rows)
+    };
+    Pixels { data, ..image.sized(window.height, window.width) }
+}
+
+/// Whether Pillow does the columns before the rows when `from`, height and width, becomes `to`.
+fn is_vertical_first(from: (usize, usize), to: (usize, usize)) -> bool {
+    let lost = |from: usize, to: usize| from as i64 - to as i64;
+    let (rows, columns) = (lost(from.0, to.0), lost(from.1, to.1));
+    rows > 0 && rows > 2 * columns
 }
 
 /// For each output position the input positions that it is a weighted sum of.

@@ -1,6 +1,6 @@
 //! A cell: one configuration of a grid, with nothing left to default.
 
-use crate::data::Corrupt;
+use crate::data::{CardSize, Corrupt};
 use crate::data::augment::Augmentation;
 use crate::error::{Error, Result as LibraryResult};
 use crate::meta::config::{Meta, Terms, Transform};
@@ -97,6 +97,9 @@ pub struct Cell {
     /// What becomes of images that cannot be decoded.
     #[serde(default, skip_serializing_if = "Corrupt::is_error")]
     pub corrupt: Corrupt,
+    /// At which of the sizes of its checkpoint's `config.json` it is tested.
+    #[serde(default, skip_serializing_if = "CardSize::is_test")]
+    pub preprocess: CardSize,
     pub bits: Bits,
     /// Name in [`crate::methods::METHODS`].
     pub method: String,

@@ -214,6 +214,7 @@ mod tests {
             dataset: "fashion-mnist".into(),
             data: None,
             corrupt: data::Corrupt::Error,
+            preprocess: data::CardSize::Test,
             bits: Bits { w: 2, a: 2 },
             method: method.name.into(),
             variant: None,

@@ -322,6 +322,7 @@ impl<'a> Expansion<'a> {
             dataset,
             data: over.data,
             corrupt: over.corrupt.unwrap_or_default(),
+            preprocess: over.preprocess.unwrap_or_default(),
             bits,
             method: method_name,
             variant: variant.cloned().or(over.variant),

@@ -1,7 +1,7 @@
 use super::grid::{Experiment, Options};
 use super::wire::CellOverride;
 use super::{Bits, Cell, Filter, RunId, Setting, State, plan};
-use crate::data::Corrupt;
+use crate::data::{CardSize, Corrupt};
 use crate::error::Error;
 use crate::recon::recipe::{BatchNorm, Recipe, RecipeOverride};
 use crate::store::record::{Hashes, Record};
@@ -274,7 +274,7 @@ proptest! {
         };
         over.apply(&mut recipe);
         let cell = Cell {
-            arch: arch.name.into(), weights: "embedded".into(), dataset: "fashion-mnist".into(), data: None, corrupt: Corrupt::Error, bits: Bits { w, a: 32 },
+            arch: arch.name.into(), weights: "embedded".into(), dataset: "fashion-mnist".into(), data: None, corrupt: Corrupt::Error, preprocess: CardSize::Train, bits: Bits { w, a: 32 },
             method: method.name.into(), variant, setting: Setting::Brecq, calib_images: 64, seed, recipe,
             augment: Vec::new(), transform: None, meta: None, terms: None,
         };

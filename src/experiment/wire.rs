@@ -10,6 +10,7 @@
 //! dataset = "cifar-10"              # optional: fashion-mnist (the default), mnist, cifar-10, cifar-100, imagenet, image-folder
 //! data = "binary:cifar-10"          # optional: where it lies, by default under $HARNESS_DATA; folder:, parquet:, binary:, idx:
 //! corrupt = "skip"                  # optional: leave out images that cannot be decoded; by default they are errors
+//! preprocess = "train"              # optional: the size of training that a timm checkpoint names; by default that of testing
 //! calib-images = 1024
 //! augment = ["mixup"]               # optional: images added to the calibration images (see [`crate::data::augment`])
 //! [base.recipe]                     # any field of a recipe
@@ -58,7 +59,7 @@ use super::cell::{Bits, Setting};
 use super::figure::WireFigure;
 use super::table::WireTable;
 use crate::assets::source::WeightsSource;
-use crate::data::Corrupt;
+use crate::data::{CardSize, Corrupt};
 use crate::data::augment::Augmentation;
 use crate::data::location::Location;
 use crate::meta::config::{MetaOverride, TermsOverride, TransformOverride};
@@ -116,6 +117,7 @@ pub struct CellOverride {
     #[serde(deserialize_with = "known_location")]
     pub data: Option<String>,
     pub corrupt: Option<Corrupt>,
+    pub preprocess: Option<CardSize>,
     pub bits: Option<Bits>,
     #[serde(deserialize_with = "known_method")]
     pub method: Option<String>,
@@ -144,6 +146,7 @@ impl CellOverride {
         take(&mut self.dataset, &over.dataset);
         take(&mut self.data, &over.data);
         take(&mut self.corrupt, &over.corrupt);
+        take(&mut self.preprocess, &over.preprocess);
         take(&mut self.bits, &over.bits);
         take(&mut self.method, &over.method);
         take(&mut self.variant, &over.variant);

@@ -5,7 +5,7 @@ use crate::arch::{self, ArchSpec};
 use crate::assets::checkpoint::{Card, Checkpoint, load_weights};
 use crate::assets::hub::Hub;
 use crate::data::preprocess::Preprocess;
-use crate::data::{self, Corrupt, Data, ImageSet, Request, Sample, Split};
+use crate::data::{self, CardSize, Corrupt, Data, ImageSet, Request, Sample, Split};
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::graph::{Network, Op};
@@ -45,13 +45,15 @@ pub struct Loader {
 
 type CheckpointKey = (String, String, String);
 
-/// What determines a cell's data: name, place, how unreadable images are treated, the checkpoint's `config.json`.
+/// What determines a cell's data: name, place, how unreadable images are treated, the checkpoint's `config.json` and which
+/// of its sizes counts.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct DataKey {
     dataset: String,
     data: Option<String>,
     skip: bool,
     config: Option<String>,
+    size: CardSize,
 }
 
 type SampleKey = (DataKey, usize, u64);
@@ -136,7 +138,7 @@ impl Loader {
     fn data_key(&mut self, cell: &Cell) -> Result<DataKey> {
         let config = self.checkpoint(cell)?.config.clone();
         let (dataset, data) = (cell.dataset.clone(), cell.data.clone());
-        Ok(DataKey { dataset, data, skip: cell.corrupt == Corrupt::Skip, config })
+        Ok(DataKey { dataset, data, skip: cell.corrupt == Corrupt::Skip, config, size: cell.preprocess })
     }
 
     fn data(&mut self, cell: &Cell) -> Result<&Data> {
@@ -148,6 +150,7 @@ impl Loader {
             let request = Request {
                 data: cell.data.as_deref(),
                 config: key.config.as_deref(),
+                size: key.size,
                 corrupt: cell.corrupt,
                 contents: self.contents.as_ref(),
             };

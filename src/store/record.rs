@@ -197,6 +197,7 @@ impl Record {
                 dataset: "fashion-mnist".into(),
                 data: None,
                 corrupt: crate::data::Corrupt::Error,
+                preprocess: crate::data::CardSize::Test,
                 bits: bits.parse().unwrap(),
                 method: method.into(),
                 variant: None,
