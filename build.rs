@@ -30,7 +30,8 @@ fn main() {
 fn compile_kernels() -> Result<(), String> {
     let variables = ["NVCC", "CUDA_HOME", "CUDA_PATH", "CUDA_COMPUTE_CAP"];
     variables.iter().for_each(|name| println!("cargo::rerun-if-env-changed={name}"));
-    let in_toolkit = |name| std::env::var_os(name).map(|home| Path::new(&home).join("bin/nvcc")).filter(|nvcc| nvcc.exists());
+    let in_toolkit =
+        |name| std::env::var_os(name).map(|home| Path::new(&home).join("bin/nvcc")).filter(|nvcc| nvcc.exists());
     let nvcc = std::env::var_os("NVCC").map(PathBuf::from);
     let nvcc = nvcc.or_else(|| in_toolkit("CUDA_HOME")).or_else(|| in_toolkit("CUDA_PATH"));
     let nvcc = nvcc.unwrap_or_else(|| PathBuf::from("nvcc"));
@@ -50,8 +51,13 @@ fn compile_kernels() -> Result<(), String> {
         .output();
     match outcome {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(format!("nvcc failed on {KERNELS}: {}", String::from_utf8_lossy(&output.stderr).replace('\n', " | "))),
-        Err(error) => Err(format!("cannot start {}: {error}; the feature cuda needs the CUDA toolkit on PATH or in CUDA_HOME", nvcc.display())),
+        Ok(output) => {
+            Err(format!("nvcc failed on {KERNELS}: {}", String::from_utf8_lossy(&output.stderr).replace('\n', " | ")))
+        }
+        Err(error) => Err(format!(
+            "cannot start {}: {error}; the feature cuda needs the CUDA toolkit on PATH or in CUDA_HOME",
+            nvcc.display()
+        )),
     }
 }
 

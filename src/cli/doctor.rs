@@ -61,7 +61,9 @@ fn say_gpus() {
     use crate::ops::cuda;
     let first_line = |problem: String| problem.lines().next().unwrap_or_default().to_string();
     let gpus = match cuda::gpus() {
-        Ok(gpus) if gpus.is_empty() => return say!("gpu            none (CUDA_VISIBLE_DEVICES chooses which are seen)"),
+        Ok(gpus) if gpus.is_empty() => {
+            return say!("gpu            none (CUDA_VISIBLE_DEVICES chooses which are seen)");
+        }
         Ok(gpus) => gpus,
         Err(problem) => return say!("gpu            none: {}", first_line(problem.to_string())),
     };

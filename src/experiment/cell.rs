@@ -1,7 +1,7 @@
 //! A cell: one configuration of a grid, with nothing left to default.
 
-use crate::data::{CardSize, Corrupt};
 use crate::data::augment::Augmentation;
+use crate::data::{CardSize, Corrupt};
 use crate::error::{Error, Result as LibraryResult};
 use crate::meta::config::{Meta, Terms, Transform};
 use crate::recon::recipe::Recipe;

@@ -37,7 +37,9 @@ impl AdamState {
         let moments = match var.device() {
             _ if !has_kernels(var) => Moments::Composed(Mutex::default()),
             #[cfg(feature = "cuda")]
-            candle_core::Device::Cuda(device) => Moments::Cuda(Mutex::new(cuda::Moments::new(var.elem_count(), device)?)),
+            candle_core::Device::Cuda(device) => {
+                Moments::Cuda(Mutex::new(cuda::Moments::new(var.elem_count(), device)?))
+            }
             _ => Moments::Cpu(Mutex::new((zeros(), zeros()))),
         };
         Ok(Self { var: var.clone(), moments })

@@ -288,8 +288,7 @@ impl CustomOp3 for BatchNormOnGpu {
         bias: &CudaStorage,
         bias_at: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
-        let (values, weight, bias) =
-            (Values::of(x, x_at)?, Values::of(weight, weight_at)?, Values::of(bias, bias_at)?);
+        let (values, weight, bias) = (Values::of(x, x_at)?, Values::of(weight, weight_at)?, Values::of(bias, bias_at)?);
         let y = cuda::with_values(&self.mean, |mean| {
             cuda::with_values(&self.inverse_std, |inverse_std| {
                 cuda::batch_norm(&values, [mean, inverse_std, &weight, &bias], batch_of(x_at.shape())?)

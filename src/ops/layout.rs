@@ -41,9 +41,7 @@ impl Shuffle {
         let (n, c, h, w) = at.shape().dims4()?;
         match self {
             Shuffle::ToPixels if c % 4 == 0 => Ok(((n, c / 4, 2 * h, 2 * w).into(), (h, w))),
-            Shuffle::ToChannels if h % 2 == 0 && w % 2 == 0 => {
-                Ok(((n, 4 * c, h / 2, w / 2).into(), (h / 2, w / 2)))
-            }
+            Shuffle::ToChannels if h % 2 == 0 && w % 2 == 0 => Ok(((n, 4 * c, h / 2, w / 2).into(), (h / 2, w / 2))),
             _ => bail!("pixel-shuffle: {:?}", at.shape()),
         }
     }

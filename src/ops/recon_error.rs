@@ -1,9 +1,9 @@
 //! The reconstruction error of a unit (BRECQ, arXiv 2102.05426, equations 9 and 10).
 
-use super::power::power;
 #[cfg(feature = "cuda")]
 use super::cuda::{self, Values};
 use super::dispatch::has_kernels;
+use super::power::power;
 use super::{composed, kernel};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -97,9 +97,8 @@ impl CustomOp1 for ReconError {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, y: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
         let values = Values::of(y, at)?;
-        let value = self.with_constants(|target, weight| {
-            cuda::recon_error(&values, target, weight, self.p, self.means)
-        })?;
+        let value =
+            self.with_constants(|target, weight| cuda::recon_error(&values, target, weight, self.p, self.means))?;
         Ok((cuda::storage(value, &y.device), Shape::from(())))
     }
 

@@ -83,9 +83,8 @@ pub fn soft_weight(
     if let candle_core::Device::Cuda(device) = alpha.device() {
         let op = Soft { levels: levels.clone(), regulariser, slopes: Arc::default() };
         let alpha = alpha.contiguous()?;
-        let penalty = regulariser.map(|regulariser| {
-            cuda::with_values(&alpha, |alpha| cuda::rounding_penalty(alpha, regulariser))
-        });
+        let penalty = regulariser
+            .map(|regulariser| cuda::with_values(&alpha, |alpha| cuda::rounding_penalty(alpha, regulariser)));
         let penalty = penalty.transpose()?.map(|penalty| cuda::tensor(penalty, (), device));
         return Ok(SoftWeight { weight: alpha.apply_op2(scale, op)?, penalty });
     }
@@ -114,20 +113,22 @@ pub fn hard_weight(alpha: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Te
     };
     let weight = kernel::with_slice(&alpha, |alpha| {
         let scale: &Tensor = &scale;
-        kernel::with_slice(scale, |scale| levels.with_constants(|levels| {
-            let per_channel = levels.per_channel(alpha.len(), scale.len())?;
-            let mut w = Fresh::<f32>::new(alpha.len());
-            w.par_chunks_mut(BLOCK).zip(alpha.par_chunks(BLOCK)).enumerate().for_each(|(block, (w, alpha))| {
-                kernel::vectorised(
-                    #[inline(always)]
-                    || {
-                        w.iter_mut().zip(alpha).for_each(|(r, &alpha)| *r = up(alpha));
-                        levels.round(w, block * BLOCK, per_channel, scale);
-                    },
-                );
-            });
-            Ok(w.finish())
-        }))
+        kernel::with_slice(scale, |scale| {
+            levels.with_constants(|levels| {
+                let per_channel = levels.per_channel(alpha.len(), scale.len())?;
+                let mut w = Fresh::<f32>::new(alpha.len());
+                w.par_chunks_mut(BLOCK).zip(alpha.par_chunks(BLOCK)).enumerate().for_each(|(block, (w, alpha))| {
+                    kernel::vectorised(
+                        #[inline(always)]
+                        || {
+                            w.iter_mut().zip(alpha).for_each(|(r, &alpha)| *r = up(alpha));
+                            levels.round(w, block * BLOCK, per_channel, scale);
+                        },
+                    );
+                });
+                Ok(w.finish())
+            })
+        })
     })?;
     Tensor::from_vec(weight, alpha.shape(), alpha.device())
 }
@@ -317,13 +318,7 @@ impl CustomOp2 for Soft {
 }
 
 impl Soft {
-    fn backward(
-        &self,
-        levels: &Constants,
-        alpha: &[f32],
-        scale: &[f32],
-        g: &[f32],
-    ) -> Result<(Vec<f32>, Vec<f32>)> {
+    fn backward(&self, levels: &Constants, alpha: &[f32], scale: &[f32], g: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
         let per_channel = levels.per_channel(alpha.len(), scale.len())?;
         let slopes = self.slopes.get().map(|slopes| slopes.of_r.as_slice());
         let mut g_alpha = Fresh::new(alpha.len());

@@ -279,7 +279,8 @@ fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, 
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
         let losses = trainer.step(t, &batch, &masks)?;
         // Whoever reads a loss waits for a GPU, which then waits for the next step. What is not finite stays so.
-        let is_read = batch.x.device().is_cpu() || t.is_multiple_of(READ_EVERY) || UnitTrace::is_due(t, phase.iterations);
+        let is_read =
+            batch.x.device().is_cpu() || t.is_multiple_of(READ_EVERY) || UnitTrace::is_due(t, phase.iterations);
         if !is_read {
             continue;
         }

@@ -58,11 +58,7 @@ pub fn batch_statistics(x: &Values, batch: Batch, eps: f64) -> Result<BatchStati
 }
 
 /// `(x - mean) * inverse_std * weight + bias`.
-pub fn batch_norm(
-    x: &Values,
-    [mean, inverse_std, weight, bias]: [&Values; 4],
-    batch: Batch,
-) -> Result<CudaSlice<f32>> {
+pub fn batch_norm(x: &Values, [mean, inverse_std, weight, bias]: [&Values; 4], batch: Batch) -> Result<CudaSlice<f32>> {
     batch.check(x)?;
     let y = x.room(x.len())?;
     let arguments = arguments![x, mean, inverse_std, weight, bias, &y, batch.argument()?, x.len() as u64];

@@ -10,8 +10,7 @@ const RELU: Module = module!("relu");
 /// [`crate::ops::channels::add_bias`] for `x` `(N, C, pixels)`.
 pub fn add_bias(x: &Values, bias: &Values, pixels: usize) -> Result<CudaSlice<f32>> {
     let y = x.room(x.len())?;
-    let arguments =
-        arguments![x, bias, &y, u32_of(pixels)?, u32_of(bias.len())?, 0u32, 0f32, x.len() as u64];
+    let arguments = arguments![x, bias, &y, u32_of(pixels)?, u32_of(bias.len())?, 0u32, 0f32, x.len() as u64];
     // SAFETY: `y` is as long as `x`, and the kernel takes its channel modulo the number of biases.
     unsafe { launch(x.device, &RELU, "add_bias", blocks_of_each(x.len()), &arguments)? };
     Ok(y)
@@ -26,8 +25,7 @@ pub fn add_bias_in_place(
     upper: Option<f32>,
 ) -> Result<CudaSlice<f32>> {
     let (rectify, upper) = (u32::from(upper.is_some()), upper.unwrap_or(0.0));
-    let arguments =
-        arguments![&x, bias, &x, u32_of(pixels)?, u32_of(bias.len())?, rectify, upper, x.len() as u64];
+    let arguments = arguments![&x, bias, &x, u32_of(pixels)?, u32_of(bias.len())?, rectify, upper, x.len() as u64];
     // SAFETY: each element is read and written by the same thread.
     unsafe { launch(device, &RELU, "add_bias", blocks_of_each(x.len()), &arguments)? };
     Ok(x)

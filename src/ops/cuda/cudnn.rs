@@ -180,9 +180,7 @@ impl Drop for Handle {
 macro_rules! choose {
     ($list:expr, $count:expr, $preferred:expr) => {{
         let candidates = || {
-            $list[..$count as usize]
-                .iter()
-                .filter(|of| is_suitable(of.status, of.determinism, of.mathType, of.memory))
+            $list[..$count as usize].iter().filter(|of| is_suitable(of.status, of.determinism, of.mathType, of.memory))
         };
         let preferred = $preferred;
         candidates().find(|candidate| Some(candidate.algo) == preferred).or_else(|| candidates().next())
@@ -236,7 +234,14 @@ impl Plan {
                     let (mut count, mut list) = (0, [std::mem::zeroed(); CANDIDATES]);
                     let most = CANDIDATES as i32;
                     result::get_convolution_forward_algorithm(
-                        handle, x_desc, w_desc, conv, y_desc, most, &mut count, list.as_mut_ptr(),
+                        handle,
+                        x_desc,
+                        w_desc,
+                        conv,
+                        y_desc,
+                        most,
+                        &mut count,
+                        list.as_mut_ptr(),
                     )?;
                     let fallback = sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
                     // In groups, and of single pixels, the plain one is up to twelve times as fast as the heuristics' first on an H100.
@@ -255,7 +260,14 @@ impl Plan {
                     let (mut count, mut list) = (0, [std::mem::zeroed(); CANDIDATES]);
                     let most = CANDIDATES as i32;
                     result::get_convolution_backward_data_algorithm(
-                        handle, w_desc, y_desc, conv, x_desc, most, &mut count, list.as_mut_ptr(),
+                        handle,
+                        w_desc,
+                        y_desc,
+                        conv,
+                        x_desc,
+                        most,
+                        &mut count,
+                        list.as_mut_ptr(),
                     )?;
                     let fallback = sys::cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
                     use sys::cudnnConvolutionBwdDataAlgo_t as Algo;
@@ -271,7 +283,14 @@ impl Plan {
                     let (mut count, mut list) = (0, [std::mem::zeroed(); CANDIDATES]);
                     let most = CANDIDATES as i32;
                     result::get_convolution_backward_filter_algorithm(
-                        handle, x_desc, y_desc, conv, w_desc, most, &mut count, list.as_mut_ptr(),
+                        handle,
+                        x_desc,
+                        y_desc,
+                        conv,
+                        w_desc,
+                        most,
+                        &mut count,
+                        list.as_mut_ptr(),
                     )?;
                     let fallback = sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
                     let algorithm = choose!(list, count, None).map_or(fallback, |best| best.algo);
@@ -299,9 +318,9 @@ impl Plan {
         // SAFETY: as the caller promises.
         unsafe {
             match self.algorithm {
-                Algorithm::Forward(algorithm) => result::convolution_forward(
-                    handle, one, x, a, w, b, conv, algorithm, workspace, bytes, zero, y, to,
-                ),
+                Algorithm::Forward(algorithm) => {
+                    result::convolution_forward(handle, one, x, a, w, b, conv, algorithm, workspace, bytes, zero, y, to)
+                }
                 Algorithm::InputGradient(algorithm) => result::convolution_backward_data(
                     handle, one, w, b, y, a, conv, algorithm, workspace, bytes, zero, x, to,
                 ),

@@ -1,8 +1,8 @@
 //! What `harness doctor` says of the GPUs of a machine.
 
+use candle_core::Result;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
-use candle_core::Result;
 
 /// One GPU.
 #[derive(Clone, Debug)]

@@ -1,8 +1,6 @@
 //! Fake quantization of activations.
 
-use super::launch::{
-    LevelsArgument, MaskArgument, Module, arguments, blocks_of_each, launch, module, sum_of_blocks,
-};
+use super::launch::{LevelsArgument, MaskArgument, Module, arguments, blocks_of_each, launch, module, sum_of_blocks};
 use super::relu::same_length;
 use super::values::Values;
 use crate::ops::fake_quant::FakeQuant;

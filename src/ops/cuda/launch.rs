@@ -222,7 +222,8 @@ pub unsafe fn launch(
             Argument::Ten(numbers) => builder.arg(numbers),
         };
     }
-    let config = LaunchConfig { grid_dim: (u32_of(blocks)?, 1, 1), block_dim: (BLOCK_THREADS, 1, 1), shared_mem_bytes: 0 };
+    let config =
+        LaunchConfig { grid_dim: (u32_of(blocks)?, 1, 1), block_dim: (BLOCK_THREADS, 1, 1), shared_mem_bytes: 0 };
     // SAFETY: as the caller promises.
     unsafe { builder.launch(config) }.w()?;
     count_launch();

@@ -23,11 +23,8 @@ pub fn suits(sizes: &Sizes) -> bool {
 pub fn forward(x: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
     let mut y = x.room(sizes.y_len())?;
     let (pixels, c_in, c_out) = (sizes.out_pixels(), sizes.c_in, sizes.c_out);
-    let product = Product {
-        size: [pixels, c_out, c_in],
-        a: (CUBLAS_OP_N, pixels, c_in * pixels),
-        b: (CUBLAS_OP_N, c_in, 0),
-    };
+    let product =
+        Product { size: [pixels, c_out, c_in], a: (CUBLAS_OP_N, pixels, c_in * pixels), b: (CUBLAS_OP_N, c_in, 0) };
     product.of(x, w, &mut y, sizes.batch)?;
     Ok(y)
 }
@@ -36,11 +33,8 @@ pub fn forward(x: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> 
 pub fn input_gradient(gy: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
     let mut gx = gy.room(sizes.x_len())?;
     let (pixels, c_in, c_out) = (sizes.out_pixels(), sizes.c_in, sizes.c_out);
-    let product = Product {
-        size: [pixels, c_in, c_out],
-        a: (CUBLAS_OP_N, pixels, c_out * pixels),
-        b: (CUBLAS_OP_T, c_in, 0),
-    };
+    let product =
+        Product { size: [pixels, c_in, c_out], a: (CUBLAS_OP_N, pixels, c_out * pixels), b: (CUBLAS_OP_T, c_in, 0) };
     product.of(gy, w, &mut gx, sizes.batch)?;
     Ok(gx)
 }
@@ -95,7 +89,8 @@ impl Product {
             stride_c: (m * n) as i64,
         };
         // SAFETY: `conv` has checked the lengths of the arguments, and `c` holds a product for each image.
-        unsafe { a.device.cublas_handle().gemm_strided_batched(config, &a.elements, &b.elements, c) }.map_err(Error::wrap)?;
+        unsafe { a.device.cublas_handle().gemm_strided_batched(config, &a.elements, &b.elements, c) }
+            .map_err(Error::wrap)?;
         count_launch();
         Ok(())
     }

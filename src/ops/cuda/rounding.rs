@@ -69,9 +69,8 @@ pub fn soft_weight_gradient(
     let per_channel = u32_of(weight.per_channel()?)?;
     let (g_alpha, g_scale) = (alpha.room(alpha.len())?, alpha.room(scale.len())?);
     let (beta, strength) = regulariser.map_or((1.0, 0.0), |of| (of.beta as f32, of.weight as f32));
-    let arguments = arguments![
-        alpha, scale, floor, zero_point, g, &g_alpha, &g_scale, highest, per_channel, beta, strength,
-    ];
+    let arguments =
+        arguments![alpha, scale, floor, zero_point, g, &g_alpha, &g_scale, highest, per_channel, beta, strength,];
     // SAFETY: a block for each channel, lengths checked.
     unsafe { launch(alpha.device, &ROUNDING, "soft_weight_gradient", scale.len(), &arguments)? };
     Ok((g_alpha, g_scale))
