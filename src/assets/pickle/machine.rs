@@ -55,7 +55,7 @@ impl Pickle {
     /// Reads one pickle from the beginning of `bytes` and returns it with the rest of them.
     ///
     /// Errors: what is wrong with it; the first thing that it would call and is not `permitted`.
-    pub fn read<'b>(bytes: &'b [u8], permitted: Permitted) -> Result<(Self, &'b [u8]), String> {
+    pub fn read(bytes: &[u8], permitted: Permitted) -> Result<(Self, &[u8]), String> {
         let mut machine = Machine {
             bytes: &bytes[..bytes.len().min(LIMIT_BYTES)],
             at: 0,

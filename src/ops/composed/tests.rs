@@ -82,7 +82,9 @@ fn nan_is_not_hidden_behind_a_bound() {
     let scale = Tensor::new(&[0.5f32], &Device::Cpu).unwrap();
     let clip = ClipOrder::RoundThenClip;
     let quant = FakeQuant { levels: (-2.0, 3.0), clip, scale_gradient_factor: 1.0, mask: Mask::All };
-    let levels = Levels { floor: Arc::new(vec![0.0; 3]), zero_point: Arc::new(vec![1.0]), highest: 3.0 };
+    let (zeros, one) =
+        (Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap(), Tensor::new(&[1f32], &Device::Cpu).unwrap());
+    let levels = Levels { floor: zeros, zero_point: one, highest: 3.0 };
     let weight = x.reshape((1, 3)).unwrap();
     for (what, y, bounds) in [
         ("relu", clipped_relu(&x, 6.0).unwrap(), [6.0, 0.0]),
