@@ -61,8 +61,7 @@ fn cifar_stem(weights: &mut StateDict, c_in: usize, c_out: usize) -> Unit {
 
 /// 7x7 convolution with stride 2, BatchNorm, ReLU, 3x3 max pooling with stride 2.
 ///
-/// Deviates: the published codes reconstruct the convolution alone; here the error is measured behind the pooling, which
-/// belongs to no block.
+/// To the published codes the pooling belongs to no unit: see [`ConvTarget`](crate::recon::recipe::ConvTarget).
 fn imagenet_stem(weights: &mut StateDict) -> Unit {
     let mut unit = UnitBuilder::new(weights, "stem", Role::Stem);
     let x = unit.conv("conv1", Source::Input, (3, 64), 7, geometry(2, 3));

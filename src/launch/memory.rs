@@ -6,7 +6,7 @@ use crate::experiment::Cell;
 use crate::graph::shapes::shapes;
 use crate::graph::{Network, Op, Role, Source, Unit};
 use crate::recon::activations::BATCH;
-use crate::recon::recipe::{Granularity, Loss, Prefix};
+use crate::recon::recipe::{ConvTarget, Granularity, Loss, Prefix};
 use crate::recon::searches_first;
 
 // What no shape tells was fitted to measured peaks (`benches/NOTES.md`).
@@ -49,6 +49,8 @@ struct Values {
     graph: f64,
     /// Input and output of a layer, at most.
     layer: f64,
+    /// Output of the convolution of a unit without other layers; 0 in any other.
+    lone_convolution: f64,
 }
 
 impl Footprint {
@@ -97,9 +99,14 @@ impl Footprint {
         let (recipe, calib) = (&cell.recipe, cell.calib_images as f64);
         let quantized_input = if recipe.unit_input == Prefix::FullPrecision { 0.0 } else { unit.input };
         let is_new = cell.transform.is_some() || !cell.augment.is_empty();
-        let skips_ends = cell.meta.as_ref().is_some_and(|meta| meta.skip_ends);
-        let is_joined = is_new && (unit.role == Role::Block || !skips_ends);
-        let original = unit.input + quantized_input + unit.output;
+        let is_joined = is_new && cell.meta.as_ref().map_or(unit.role == Role::Block, |meta| meta.reaches(unit.role));
+        // The target of a convolution that ends before its unit does.
+        let own_target = match recipe.conv_target {
+            ConvTarget::Unit => 0.0,
+            ConvTarget::Activation if unit.lone_convolution <= unit.output => 0.0,
+            ConvTarget::Activation | ConvTarget::Convolution => unit.lone_convolution,
+        };
+        let original = unit.input + quantized_input + unit.output + own_target;
         // Those of the calibration images, of the new ones, and of both together.
         let mut kept = if is_joined { 4.0 * original } else { original };
         if recipe.correction_iterations > 0 {
@@ -181,7 +188,11 @@ impl Values {
             output: outputs.last().map_or(0.0, |shape| elements(shape)),
             live: (0..outputs.len()).map(at_node).fold(0.0, f64::max),
             graph: elements(input) + (0..outputs.len()).map(own).sum::<f64>(),
-            layer: layers.map(|(index, node)| of(&node.inputs[0]) + own(index)).fold(0.0, f64::max),
+            layer: layers.clone().map(|(index, node)| of(&node.inputs[0]) + own(index)).fold(0.0, f64::max),
+            lone_convolution: match layers.collect::<Vec<_>>()[..] {
+                [(index, node)] if matches!(node.op, Op::Conv(_)) => own(index),
+                _ => 0.0,
+            },
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What of MetaAug a grid can set: the tables `[transform]`, `[meta]` and `[terms]` of a cell.
 
 use super::nets::{self, NetSpec};
-use crate::arch::ArchSpec;
+use crate::arch::{ArchSpec, Family};
 use crate::experiment::overridable;
+use crate::graph::Role;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 overridable! {
@@ -62,6 +63,12 @@ overridable! {
         plateau_patience: usize,
         /// Whether stem and classifier see the original images only.
         skip_ends: bool,
+        /// Whether `skip-ends` is about the classifier alone.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        reach_stem: bool,
+        /// The activation scales from which a unit's virtual updates start, in recipes that search them unit by unit.
+        #[serde(default, skip_serializing_if = "ActStart::is_reconstruction")]
+        act_start: ActStart,
     }
 }
 
@@ -122,6 +129,19 @@ impl Meta {
             plateau_factor: 0.95,
             plateau_patience: 100,
             skip_ends: true,
+            // The published code skips units by their names in ResNets and MobileNetV2 (`conv1`, `features.0.0`, `fc`,
+            // `classifier.1`), which no other stem has.
+            reach_stem: matches!(arch.family, Family::RegNet | Family::MnasNet),
+            act_start: ActStart::Nearest,
+        }
+    }
+
+    /// Whether a unit of this role sees transformed images.
+    pub fn reaches(&self, role: Role) -> bool {
+        match role {
+            Role::Block => true,
+            Role::Stem => self.reach_stem || !self.skip_ends,
+            Role::Classifier => !self.skip_ends,
         }
     }
 }
@@ -197,6 +217,23 @@ pub enum Inner {
     None,
 }
 
+/// The activation scales from which a unit's virtual updates start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActStart {
+    /// Those from which its reconstruction will start: the units before it are finished.
+    #[default]
+    Reconstruction,
+    /// Those that a pass over the original images finds while everything is still rounded to nearest.
+    Nearest,
+}
+
+impl ActStart {
+    fn is_reconstruction(&self) -> bool {
+        *self == ActStart::Reconstruction
+    }
+}
+
 /// How the derivative of the inner gradient is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -205,4 +242,26 @@ pub enum Derivative {
     Exact,
     /// By central differences of the inner gradient along that direction: two more first-order passes.
     FiniteDifference,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::arch;
+
+    #[test]
+    fn published_ends_are_skipped_where_the_published_names_of_them_are() {
+        let reached = |arch: &str| {
+            let meta = Meta::published(arch::find(arch).unwrap());
+            [Role::Stem, Role::Block, Role::Classifier].map(|role| meta.reaches(role))
+        };
+        for arch in ["resnet20", "resnet50", "mobilenetv2-tiny", "mobilenetv2"] {
+            assert_eq!(reached(arch), [false, true, false], "{arch}");
+        }
+        for arch in ["regnetx-600m", "regnetx-3200m", "mnasnet1-0", "mnasnet2-0"] {
+            assert_eq!(reached(arch), [true, true, false], "{arch}");
+        }
+        let all = Meta { skip_ends: false, ..Meta::published(arch::find("resnet20").unwrap()) };
+        assert!([Role::Stem, Role::Classifier].iter().all(|role| all.reaches(*role)));
+    }
 }

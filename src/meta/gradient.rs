@@ -17,9 +17,10 @@ use super::dual::{Dual, DualPass, Rounding, Roundings, rounding_penalty, squared
 use super::terms::{self, Features, Images, Loss, Outer, Term};
 use super::virtual_update::{Moments, Rule};
 use crate::error::{Error, Result};
-use crate::graph::forward::{FullPrecision, read, through};
+use crate::graph::forward::{FullPrecision, forward, read, through};
 use crate::graph::{Op, Source};
 use crate::quant::model::{Acts, Masks, Mode, QuantModel, QuantUnit};
+use crate::recon::part;
 use crate::recon::recipe::Prefix;
 use crate::recon::train::{Batch, Phase};
 use candle_core::{DType, Tensor, Var};
@@ -224,6 +225,7 @@ impl MetaUnit<'_> {
         masks: &dyn Masks,
         engine: Engine,
     ) -> Result<Tensor> {
+        let unit = &self.compared(unit);
         match engine {
             Engine::Fused => {
                 let batch = Batch { x: x_in.clone(), y_fp: target.clone(), loss_weight: None, judged: None };
@@ -298,12 +300,13 @@ impl MetaUnit<'_> {
 
     /// Derivatives of `<u, g>` at `step`, exactly; that to the parameters, to which the regulariser belongs, only if it is `to_theta`.
     fn along(&self, t: usize, step: &Step, u: &[f64], input: &Var, target: &Tensor, to_theta: bool) -> Result<Along> {
-        let direction = with_values(&zeroed(&step.unit)?, self.phase, u)?;
+        let direction = self.compared(&with_values(&zeroed(&step.unit)?, self.phase, u)?);
+        let unit = self.compared(&step.unit);
         let fresh = Roundings::Fresh;
-        let pass = DualPass { learns: to_theta, ..self.pass(&step.unit, Some(&direction), step.masks, &fresh) };
+        let pass = DualPass { learns: to_theta, ..self.pass(&unit, Some(&direction), step.masks, &fresh) };
         let error = squared_error(&pass.forward(Dual::constant(input.as_tensor().clone()))?, target)?;
         let penalty = match self.phase.beta.at(t, self.phase.iterations).filter(|_| to_theta) {
-            Some(beta) => rounding_penalty(&step.unit, Some(&direction), beta, self.phase.round_weight)?,
+            Some(beta) => rounding_penalty(&unit, Some(&direction), beta, self.phase.round_weight)?,
             None => None,
         };
         let along = match (error.tangent, penalty.and_then(|penalty| penalty.tangent)) {
@@ -367,13 +370,22 @@ impl MetaUnit<'_> {
         }
     }
 
-    /// The target of the inner loss: what the full-precision network has at the end of the unit when it sees `t_x`.
+    /// What of `unit`, which is the meta-unit or a copy of it, is compared with the target of the inner loss.
+    fn compared(&self, unit: &QuantUnit) -> QuantUnit {
+        match part::Part::lone_convolution(unit, self.phase.conv_target) {
+            Some(part) => part.unit,
+            None => unit.clone(),
+        }
+    }
+
+    /// The target of the inner loss: what the full-precision network has at the end of what is compared when it sees `t_x`.
     pub fn target(&self, sample: &Sample, t_x: &Tensor) -> Result<Tensor> {
         match &sample.target {
             Some(target) => Ok(target.clone()),
             None => {
-                let units = self.model.units[..=self.index].iter();
-                Ok(through(units.map(|unit| &unit.unit), &t_x.detach())?.detach())
+                let units = self.model.units[..self.index].iter();
+                let x = through(units.map(|unit| &unit.unit), &t_x.detach())?;
+                Ok(forward(&self.compared(&self.model.units[self.index]).unit, &x, &FullPrecision)?.detach())
             }
         }
     }

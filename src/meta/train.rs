@@ -1,6 +1,6 @@
 //! Trains the transform network for one unit (MetaAug, algorithm 1; published `train_meta.py`).
 
-use super::config::{Meta, Statistics, Terms};
+use super::config::{ActStart, Meta, Statistics, Terms};
 use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};
 use super::nets::TransformNet;
 use super::terms;
@@ -9,12 +9,14 @@ use crate::graph::forward::through;
 use crate::ops::adam::AdamState;
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
+use crate::quant::act::ActQuantizer;
 use crate::quant::model::{Masks, QuantModel};
 use crate::recon::activations::Activations;
 use crate::recon::event::{Control, Event};
 use crate::recon::propagate::in_batches;
 use crate::recon::recipe::Recipe;
 use crate::recon::schedule::Plateau;
+use crate::recon::search_ranges;
 use crate::recon::train::{KeyedMasks, Phase};
 use crate::rng::{Purpose, Stream};
 use crate::store::record::{TermTrace, UnitTrace};
@@ -38,12 +40,25 @@ pub struct Originals<'a> {
     pub labels: &'a [u32],
     /// In full precision.
     pub logits: Tensor,
+    /// The activation quantizers of every unit from which its virtual updates start, where they are not those of the model.
+    acts: Option<Vec<Vec<ActQuantizer>>>,
 }
 
 impl<'a> Originals<'a> {
     pub fn new(model: &QuantModel, images: &'a Tensor, labels: &'a [u32], control: &Control) -> Result<Self> {
         let logits = in_batches(images, control, |x| through(model.units.iter().map(|unit| &unit.unit), x))?;
-        Ok(Self { images, labels, logits })
+        Ok(Self { images, labels, logits, acts: None })
+    }
+
+    /// Searches the activation scales of `model`, of which nothing is trained yet, if `meta` starts from them
+    /// ([`ActStart::Nearest`]).
+    pub fn start_acts(&mut self, meta: &Meta, model: &QuantModel, recipe: &Recipe) -> Result<()> {
+        if meta.act_start == ActStart::Nearest && recipe.quantize_acts && recipe.act_search_prefix.waits() {
+            let mut nearest = model.clone();
+            search_ranges(&mut nearest, self.images, recipe)?;
+            self.acts = Some(nearest.units.into_iter().map(|unit| unit.acts).collect());
+        }
+        Ok(())
     }
 }
 
@@ -67,7 +82,11 @@ pub fn train(
     let started = Instant::now();
     let _span = info_span!("train", phase = PHASE).entered();
     let phase = Phase { iterations: meta.iterations, ..Phase::weights(recipe) };
-    let unit = MetaUnit { model, index, phase: &phase, prefix: recipe.unit_input, meta, terms };
+    let mut model = model.clone();
+    if let Some(acts) = &originals.acts {
+        model.units[index].acts.clone_from(&acts[index]);
+    }
+    let unit = MetaUnit { model: &model, index, phase: &phase, prefix: recipe.unit_input, meta, terms };
     let mut trace = UnitTrace::new(&model.units[index].unit.name, PHASE);
     trace.terms = terms::active(terms).into_iter().map(|(term, weight)| empty(term.name, weight)).collect();
     let outcome = run(net, &unit, (originals, x_q), stream, control, &mut trace);
@@ -241,6 +260,49 @@ impl Optimiser {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::assets::hub::Hub;
+    use crate::graph::fold_bn::fold_bn;
+    use crate::launch::Loader;
+    use crate::recon::prepare;
+    use crate::store::record::Record;
+    use crate::{arch, methods};
+    use candle_core::Device;
+    use std::sync::atomic::AtomicBool;
+
+    static RUNNING: AtomicBool = AtomicBool::new(false);
+    static CONTROL: Control = Control { observe: &|_| (), cancelled: &RUNNING };
+
+    #[test]
+    fn virtual_updates_start_from_the_scales_of_a_network_rounded_to_nearest() {
+        let mut cell = Record::sample("x", "metaaug", "W2A2", 0).cell;
+        cell.calib_images = 16;
+        let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
+        let arch = arch::find(&cell.arch).unwrap();
+        let recipe = (methods::find("metaaug").unwrap().recipe)(arch);
+        let network = fold_bn(&inputs.network, recipe.batch_norm).unwrap();
+        let (images, labels) = (&inputs.calib.images, &inputs.calib.labels);
+        let model = prepare(&network, images, (cell.bits, cell.setting), &recipe).unwrap();
+        let started = |meta: &Meta, recipe: &Recipe| {
+            let mut originals = Originals::new(&model, images, labels, &CONTROL).unwrap();
+            originals.start_acts(meta, &model, recipe).unwrap();
+            let ranges = |acts: Vec<ActQuantizer>| acts.iter().map(|act| act.range().unwrap()).collect::<Vec<_>>();
+            originals.acts.map(|acts| acts.into_iter().map(ranges).collect::<Vec<_>>())
+        };
+        let published = Meta::published(arch);
+        let mut nearest = model.clone();
+        search_ranges(&mut nearest, images, &recipe).unwrap();
+        let all: Vec<_> = started(&published, &recipe).unwrap().into_iter().flatten().collect();
+        let expected = nearest.act_ranges().unwrap();
+        assert!(all.len() > 20 && all.iter().all(Option::is_some));
+        assert_eq!(all.into_iter().map(|range| range.into_iter().collect()).collect::<Vec<Vec<_>>>(), expected);
+        // The model's own are for reconstruction to search.
+        assert!(model.act_ranges().unwrap().iter().all(Vec::is_empty));
+        let before = Meta { act_start: ActStart::Reconstruction, ..published.clone() };
+        assert!(started(&before, &recipe).is_none());
+        // Ranges that are searched before anything is trained are there already.
+        let qdrop = (methods::find("qdrop").unwrap().recipe)(arch);
+        assert!(started(&published, &qdrop).is_none());
+    }
 
     #[test]
     fn mixing_shares_follow_beta_4_4() {

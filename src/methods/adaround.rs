@@ -8,6 +8,7 @@ use crate::recon::recipe::*;
 pub fn recipe(arch: &ArchSpec) -> Recipe {
     Recipe {
         granularity: Granularity::Layer,
+        placement: Placement::Outputs,
         classifier_input_8bit: true,
         reconstruct_stem: true,
         round_weight: 0.01,

@@ -6,9 +6,18 @@ use crate::recon::recipe::*;
 
 /// The constants of the published code (`main_imagenet.py`).
 pub fn recipe(arch: &ArchSpec) -> Recipe {
+    // The published code knows the blocks of the other families only: it takes MNasNet for a list of layers, quantizes what each
+    // of them computes, and no sum.
+    let (granularity, placement) = match arch.family {
+        Family::MnasNet => (Granularity::Layer, Placement::LayerOutputs),
+        Family::ResNet | Family::RegNet | Family::MobileNetV2 => (Granularity::Block, Placement::Outputs),
+    };
     Recipe {
-        // In ResNets the published code sets 8 bits on a quantizer that is switched off.
-        classifier_input_8bit: arch.family != Family::ResNet,
+        granularity,
+        placement,
+        // Behind residual blocks the published code sets 8 bits on a quantizer that is switched off, that of the last
+        // convolution in front of the sum.
+        classifier_input_8bit: !matches!(arch.family, Family::ResNet | Family::RegNet),
         weight_search: RangeSearch::Brecq,
         act_search: RangeSearch::Brecq,
         act_search_images: 64,

@@ -14,6 +14,8 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         act_search_images: 32,
         act_search_prefix: SearchPrefix::Reconstructed,
         act_clip: ClipOrder::ClipThenRound,
+        // Units are found by their classes: a convolution outside of all blocks is one without its BatchNorm.
+        conv_target: ConvTarget::Convolution,
         sampling: Sampling::Epochs,
         weight_scale_lr: 1e-4,
         lsq_gradient_factor: false,

@@ -1,7 +1,7 @@
 //! The published recipes, one file per method.
 
 use crate::arch::{self, ArchSpec, Family};
-use crate::experiment::Cell;
+use crate::experiment::{Cell, Setting};
 use crate::meta::config::{Meta, Terms, Transform};
 use crate::recon::recipe::{Granularity, Recipe};
 
@@ -15,25 +15,72 @@ pub struct Method {
     pub revision: u32,
     /// Whether it brings the published transform network.
     pub transforms: bool,
+    /// The settings of the 8-bit layers that its published code has results in.
+    pub settings: &'static [Setting],
     /// The published constants for an architecture.
     pub recipe: fn(&ArchSpec) -> Recipe,
 }
 
+/// Of methods that are published in both settings, and of what is no publication's.
+const BOTH: &[Setting] = &[Setting::Brecq, Setting::Qdrop];
+
 /// Every known method, from the simplest to the latest.
 pub const METHODS: &[Method] = &[
-    Method { name: "rtn", title: "RTN", revision: 1, transforms: false, recipe: rtn::recipe },
-    Method { name: "adaround", title: "AdaRound", revision: 1, transforms: false, recipe: adaround::recipe },
-    Method { name: "brecq", title: "BRECQ", revision: 1, transforms: false, recipe: brecq::recipe },
-    Method { name: "qdrop", title: "QDrop", revision: 1, transforms: false, recipe: qdrop::recipe },
-    Method { name: "pd-quant", title: "PD-Quant", revision: 1, transforms: false, recipe: pd_quant::recipe },
-    Method { name: "genie-m", title: "Genie-M", revision: 1, transforms: false, recipe: genie_m::recipe },
-    // The recipe of reconstruction is Genie-M's: what differs is the images.
-    Method { name: "metaaug", title: "MetaAug", revision: 1, transforms: true, recipe: genie_m::recipe },
+    Method { name: "rtn", title: "RTN", revision: 1, transforms: false, settings: BOTH, recipe: rtn::recipe },
+    Method {
+        name: "adaround",
+        title: "AdaRound",
+        revision: 2,
+        transforms: false,
+        settings: &[Setting::Brecq],
+        recipe: adaround::recipe,
+    },
+    Method {
+        name: "brecq",
+        title: "BRECQ",
+        revision: 2,
+        transforms: false,
+        settings: &[Setting::Brecq],
+        recipe: brecq::recipe,
+    },
+    Method {
+        name: "qdrop",
+        title: "QDrop",
+        revision: 2,
+        transforms: false,
+        settings: &[Setting::Qdrop],
+        recipe: qdrop::recipe,
+    },
+    Method {
+        name: "pd-quant",
+        title: "PD-Quant",
+        revision: 2,
+        transforms: false,
+        settings: &[Setting::Qdrop],
+        recipe: pd_quant::recipe,
+    },
+    Method {
+        name: "genie-m",
+        title: "Genie-M",
+        revision: 2,
+        transforms: false,
+        settings: BOTH,
+        recipe: genie_m::recipe,
+    },
+    Method {
+        name: "metaaug",
+        title: "MetaAug",
+        revision: 2,
+        transforms: true,
+        settings: BOTH,
+        recipe: metaaug::recipe,
+    },
 ];
 
 mod adaround;
 mod brecq;
 mod genie_m;
+mod metaaug;
 mod pd_quant;
 mod qdrop;
 mod rtn;
@@ -48,6 +95,9 @@ pub fn departures(cell: &Cell) -> Vec<String> {
     let mut published = (method.recipe)(arch);
     published.act_search_images = published.act_search_images.min(cell.calib_images);
     let mut departures = cell.recipe.departures(&published);
+    if !method.settings.contains(&cell.setting) {
+        departures.insert(0, "setting".to_string());
+    }
     if let (Some(transform), Some(meta), Some(terms)) = (&cell.transform, &cell.meta, &cell.terms) {
         let mut named = |table: &str, names: Vec<String>| {
             departures.extend(names.into_iter().map(|name| format!("{table}.{name}")));

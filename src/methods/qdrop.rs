@@ -18,6 +18,9 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         unit_input: Prefix::Quantized,
         quantize_acts: true,
         reconstruct_stem: true,
+        // A lone convolution is reconstructed with its activation function: the pooling behind a stem is no part of it.
+        conv_target: ConvTarget::Activation,
+        classifier_mix: ClassifierMix::Features,
         iterations: 20_000,
         batch: 32,
         sampling: Sampling::Replacement,

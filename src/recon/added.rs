@@ -49,9 +49,10 @@ impl Rows {
 impl Added<'_> {
     /// Whether a unit of this role sees them.
     pub fn reaches(&self, role: Role) -> bool {
-        let skip_ends = self.transform.as_ref().is_none_or(|transform| transform.meta.skip_ends);
-        let has_any = self.transform.is_some() || !self.augment.is_empty();
-        has_any && (role == Role::Block || !skip_ends)
+        match &self.transform {
+            Some(transform) => transform.meta.reaches(role),
+            None => !self.augment.is_empty() && role == Role::Block,
+        }
     }
 
     /// Trains the transform network, if there is one, for unit `index`, and computes what that unit sees of the images that

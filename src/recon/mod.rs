@@ -6,7 +6,7 @@ pub mod added;
 pub mod correction;
 pub mod event;
 mod fisher;
-mod layers;
+pub mod part;
 pub mod prediction;
 pub mod propagate;
 pub mod recipe;
@@ -15,7 +15,7 @@ pub mod train;
 
 use crate::error::Result;
 use crate::experiment::{Bits, Setting};
-use crate::graph::{Network, Role, Source};
+use crate::graph::{Network, Role};
 use crate::meta::train::Originals;
 use crate::quant::model::{Mode, QuantModel, QuantUnit};
 use crate::rng::Stream;
@@ -25,6 +25,7 @@ use added::{Added, Rows};
 use candle_core::Tensor;
 use correction::Correction;
 use event::Control;
+use part::Part;
 use prediction::Prediction;
 use propagate::full_precision;
 use recipe::{Granularity, Prefix, Recipe, SearchPrefix};
@@ -132,7 +133,10 @@ impl Reconstruction<'_> {
         let judges = recipe.prediction_weight > 0.0;
         let originals = (judges || added.reaches(Role::Block))
             .then(|| Originals::new(model, self.calib.images, added.labels, control));
-        let originals = originals.transpose()?;
+        let mut originals = originals.transpose()?;
+        if let (Some(transform), Some(originals)) = (&added.transform, &mut originals) {
+            originals.start_acts(transform.meta, model, recipe)?;
+        }
         let logits = originals.as_ref().map(|originals| Activations::new(&originals.logits, self.calib.memory));
         let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
         let mut x_q = x_fp.clone();
@@ -182,29 +186,39 @@ impl Reconstruction<'_> {
         traces: &mut Vec<UnitTrace>,
     ) -> Result<()> {
         let unit = &model.units[index];
-        let (recipe, Rows { x_fp, x_q, y_fp, logits }) = (self.recipe, rows);
+        let (recipe, control) = (self.recipe, self.control);
         match recipe.granularity {
             Granularity::None => Ok(()),
             Granularity::Block => {
-                let weight = fisher::loss_weight(model, index, x_fp, x_q, recipe, self.control)?;
-                let corrected = self.corrected(unit, index, x_fp, traces)?;
-                let (x_fp, y_fp) = corrected.as_ref().map_or((x_fp, y_fp), |(x, y)| (x, y));
+                let part = Part::of_unit(unit, recipe);
+                let of_part = |rows: &Rows| part.rows(unit, rows, recipe.unit_input, control);
+                let mut seen = of_part(rows)?;
+                let weight = fisher::loss_weight(model, index, &part, &seen, recipe, control)?;
+                if let Some((x_fp, y_fp)) = self.corrected(unit, index, &rows.x_fp, traces)? {
+                    seen = of_part(&Rows { x_fp, x_q: rows.x_q.clone(), y_fp, logits: rows.logits.clone() })?;
+                }
+                let Rows { x_fp, x_q, y_fp, logits } = &seen;
+                let unit_rest = part.rest(&unit.unit)?;
                 let prediction = Prediction {
+                    unit_rest: unit_rest.as_ref(),
                     rest: &model.units[index + 1..],
                     weight: recipe.prediction_weight,
                     temperature: recipe.prediction_temperature,
                 };
                 let problem = Problem {
-                    unit,
+                    unit: &part.unit,
                     x_fp,
                     x_q,
                     y_fp,
                     loss_weight: weight.as_ref(),
                     prediction: logits.as_ref().map(|logits| (prediction, logits)),
                 };
-                train::train(&problem, phase, self.stream.named(&unit.unit.name), self.control, traces)
+                train::train(&problem, phase, self.stream.named(&unit.unit.name), control, traces)
             }
-            Granularity::Layer => self.train_layers(unit, (x_fp, x_q), phase, traces),
+            Granularity::Layer => {
+                let stream = self.stream.named(&unit.unit.name);
+                self.train_parts(unit, (rows, recipe.unit_input), phase, stream, traces)
+            }
         }
     }
 
@@ -236,29 +250,30 @@ impl Reconstruction<'_> {
         }
     }
 
-    /// The layers of one unit in order, each reading what the layers before it, already trained, compute.
-    fn train_layers(
+    /// The parts of one unit that are trained, in order, each reading what the parts before it, already trained, compute.
+    fn train_parts(
         &self,
         unit: &QuantUnit,
-        (x_fp, x_q): (&Activations, &Activations),
+        (rows, prefix): (&Rows, Prefix),
         phase: &Phase,
+        stream: Stream,
         traces: &mut Vec<UnitTrace>,
     ) -> Result<()> {
-        let control = self.control;
-        let prefix = Mode::of_prefix(self.recipe.unit_input);
-        let stream = self.stream.named(&unit.unit.name);
-        for layer in layers::layers(unit) {
-            let full = |source| propagate::full_precision_until(&unit.unit, x_fp, source, control);
-            let (layer_fp, y_fp) = (full(layer.input)?, full(Source::Node(layer.last))?);
-            let layer_q = x_q.map(control, |x| unit.read(x, prefix, layer.input))?;
-            let (unit, x_fp, x_q) = (&layer.unit, &layer_fp, &layer_q);
-            let problem = Problem { unit, x_fp, x_q, y_fp: &y_fp, loss_weight: None, prediction: None };
+        let (recipe, control) = (self.recipe, self.control);
+        let parts = match recipe.granularity {
+            Granularity::Layer => Part::layers(unit, recipe.conv_target),
+            Granularity::Block => vec![Part::of_unit(unit, recipe)],
+            Granularity::None => Vec::new(),
+        };
+        for part in parts {
+            let Rows { x_fp, x_q, y_fp, .. } = &part.rows(unit, rows, prefix, control)?;
+            let problem = Problem { unit: &part.unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
             train::train(&problem, phase, stream, control, traces)?;
         }
         Ok(())
     }
 
-    /// Trains activation scales alone, each unit on full-precision inputs and targets (BRECQ's second phase).
+    /// Trains activation scales alone, on full-precision inputs and targets (BRECQ's second phase).
     fn train_acts(&self, model: &QuantModel, traces: &mut Vec<UnitTrace>) -> Result<()> {
         let control = self.control;
         let phase = Phase::acts(self.recipe);
@@ -268,11 +283,10 @@ impl Reconstruction<'_> {
             let _span = info_span!("unit", name = unit.unit.name).entered();
             let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(&unit.unit, &x_fp, control))?;
             if self.is_trained(unit) {
-                let (x_fp, x_q) = (&x_fp, &x_fp);
-                let problem = Problem { unit, x_fp, x_q, y_fp: &y_fp, loss_weight: None, prediction: None };
                 // A stream of its own: the phases of a unit must not draw the same mini-batches.
                 let stream = self.stream.named(&unit.unit.name).named(phase.name);
-                train::train(&problem, &phase, stream, control, traces)?;
+                let rows = Rows { x_q: x_fp.clone(), x_fp, y_fp: y_fp.clone(), logits: None };
+                self.train_parts(unit, (&rows, Prefix::FullPrecision), &phase, stream, traces)?;
             }
             x_fp = y_fp;
         }

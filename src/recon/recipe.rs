@@ -32,6 +32,12 @@ overridable! {
         quantize_acts: bool,
         /// Whether the stem is reconstructed, or only rounded to nearest.
         reconstruct_stem: bool,
+        /// Where the error of a convolution is measured that is trained alone: as the only layer of its unit, or layer by layer.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        conv_target: ConvTarget,
+        /// What `drop-input` mixes at the classifier.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        classifier_mix: ClassifierMix,
         /// Adam steps per unit.
         iterations: usize,
         /// Calibration images per step.
@@ -88,7 +94,7 @@ overridable! {
     }
 }
 
-/// Fields that came with a later method are left out where they are off, so that the ids of runs without them stay.
+/// Fields that came later are left out where they are off, or at what was done before, so that the ids of runs without them stay.
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -130,6 +136,9 @@ pub enum Placement {
     Outputs,
     /// At the input of each layer, one quantizer for all consumers of a tensor.
     Inputs,
+    /// At the output of each convolution and linear layer, after its activation function; of a sum the terms that layers
+    /// compute are quantized, not the sum.
+    LayerOutputs,
 }
 
 /// How a starting scale is found; the candidates are described in [`crate::quant::range_search`].
@@ -200,6 +209,30 @@ pub enum Sampling {
     Permutation,
     /// Independent draws.
     Replacement,
+}
+
+/// Where the error of a convolution that is trained alone is measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConvTarget {
+    /// At the end of the unit. Layer by layer the same as `activation`.
+    #[default]
+    Unit,
+    /// Behind BatchNorm and activation function, before a pooling.
+    Activation,
+    /// At its own output, before a BatchNorm that is kept, and before the activation function.
+    Convolution,
+}
+
+/// What of the classifier's input is mixed from both prefixes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClassifierMix {
+    /// The elements of the maps that are pooled.
+    #[default]
+    Maps,
+    /// The pooled features, which the linear layer reads.
+    Features,
 }
 
 /// What reconstruction minimises.

@@ -3,7 +3,7 @@
 use super::activations::Activations;
 use super::event::{Control, Event};
 use super::prediction::Prediction;
-use super::recipe::{RangeSearch, Recipe, Sampling};
+use super::recipe::{ConvTarget, RangeSearch, Recipe, Sampling};
 use super::schedule::{BetaSchedule, LearningRate};
 use crate::error::{Error, Result};
 use crate::ops::adam::AdamState;
@@ -43,6 +43,7 @@ pub struct Phase {
     pub batch: usize,
     pub sampling: Sampling,
     pub exponent: f64,
+    pub conv_target: ConvTarget,
     /// Learning rates; `None`: fixed.
     pub alpha: Option<LearningRate>,
     pub weight_scale: Option<LearningRate>,
@@ -64,6 +65,7 @@ impl Phase {
             batch: recipe.batch,
             sampling: recipe.sampling,
             exponent: recipe.loss_exponent,
+            conv_target: recipe.conv_target,
             alpha: (recipe.alpha_lr > 0.0).then_some(LearningRate::Constant(recipe.alpha_lr)),
             weight_scale: cosine(recipe.weight_scale_lr),
             act_scale: cosine(recipe.act_scale_lr).filter(|_| recipe.quantize_acts),

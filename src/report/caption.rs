@@ -16,11 +16,19 @@ pub fn caption(block: &Block) -> String {
         Setting::Qdrop => "the first and last layers' weights and the last layer's input stay at 8 bits",
         Setting::Brecq => "the first and last layers' weights and the second and last layers' inputs stay at 8 bits",
     };
-    // The one published recipe whose 8-bit layers differ from its setting.
+    // The one published recipe whose quantizers differ from its setting.
     let brecq = block.rows.iter().any(|row| row.method == "brecq");
-    let exception = match brecq && arch::find(&block.arch).is_some_and(|arch| arch.family == arch::Family::ResNet) {
-        true => "; BRECQ, as published, leaves the last layer's input of ResNets at the activations' width",
-        false => "",
+    let exception = match arch::find(&block.arch).filter(|_| brecq).map(|arch| arch.family) {
+        Some(arch::Family::ResNet) => {
+            "; BRECQ, as published, leaves the last layer's input of ResNets at the activations' width"
+        }
+        Some(arch::Family::RegNet) => {
+            "; BRECQ, as published, leaves the last layer's input of RegNets at the activations' width"
+        }
+        Some(arch::Family::MnasNet) => {
+            "; BRECQ, as published, reconstructs MNasNet layer by layer and quantizes what layers compute, but no sum"
+        }
+        Some(arch::Family::MobileNetV2) | None => "",
     };
     format!(
         "{title} on {dataset}: top-1 in percent. Setting \"{}\": {spared}{exception}. {} calibration images; {} weights, \

@@ -184,7 +184,7 @@ fn the_identity_transform_is_genie_m_on_duplicated_images() {
     let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
     let network = network(arch);
     let twice = Tensor::cat(&[&calib.images, &calib.images], 0).unwrap();
-    let (plain, _) = quantized(&network, &twice, bits, &recipe("genie-m", 16));
+    let (plain, _) = quantized(&network, &twice, bits, &recipe("metaaug", 16));
 
     let identity = NETS.iter().find(|net| net.name == "identity").map(Net).unwrap();
     let config = Transform { net: identity, ..Transform::published() };

@@ -7,6 +7,7 @@ mod quantizers;
 mod ranges;
 mod reconstruction;
 mod statistics;
+mod units;
 
 use candle_core::{DType, Device, Tensor};
 use std::collections::HashMap;

@@ -21,7 +21,7 @@ fn prediction_difference() {
     let golden = Golden::open("losses");
     for temperature in [1, 4] {
         let expected = |what: &str| golden.values(&format!("pd_T{temperature}_{what}"));
-        let prediction = Prediction { rest: &[], weight: 10.0, temperature: f64::from(temperature) };
+        let prediction = Prediction { unit_rest: None, rest: &[], weight: 10.0, temperature: f64::from(temperature) };
         let [y_q, output] = ["lp_pred", "kl_q"].map(|name| Var::from_tensor(&golden.tensor(name)).unwrap());
         let difference = prediction.difference(&output, &golden.tensor("kl_t")).unwrap();
         assert_close("difference", &values(&difference), &expected("pd"), 1e-5);

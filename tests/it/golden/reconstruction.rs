@@ -113,7 +113,7 @@ fn logits(units: &[QuantUnit], x: &Tensor, mode: Mode) -> Vec<f32> {
 /// Elements may take a first Adam step in either direction where the exact gradient is 0: a handful may be off, by no
 /// more than twice the distance that can be travelled.
 #[track_caller]
-fn assert_trained(what: &str, actual: &[f32], expected: &[f32], lr: f32, steps: usize, tolerance: f32) {
+pub(super) fn assert_trained(what: &str, actual: &[f32], expected: &[f32], lr: f32, steps: usize, tolerance: f32) {
     let off: Vec<f32> = actual.iter().zip(expected).map(|(a, e)| (a - e).abs()).filter(|d| *d > tolerance).collect();
     let allowed = actual.len() / 50;
     assert!(
