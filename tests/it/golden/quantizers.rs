@@ -71,7 +71,8 @@ fn rectified_sigmoid() {
     let golden = Golden::open("rounding");
     let x = golden.tensor("rs_x").reshape((1, ())).unwrap();
     // Between the levels 0 and 1 the weight is the rounding itself.
-    let levels = Levels { floor: Arc::new(vec![0.0; x.elem_count()]), zero_point: Arc::new(vec![0.0]), highest: 1.0 };
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, DType::F32, x.device()).unwrap();
+    let levels = Levels { floor: zeros(x.dims()), zero_point: zeros(&[1]), highest: 1.0 };
     let h = soft_weight(&x, &Tensor::ones(1, DType::F32, x.device()).unwrap(), &levels, None).unwrap().weight;
     assert_close("h", &values(&h), &golden.values("rs_y"), 1e-5);
     let inverse: Vec<f32> = golden.values("rs_inv_y").into_iter().map(inverse_stretched_sigmoid).collect();

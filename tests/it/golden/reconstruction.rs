@@ -140,7 +140,7 @@ fn replay(golden: &Golden, trainer: &Trainer, [x_fp, x_q, y_fp]: [&Tensor; 3], n
         loss_weight: None,
         judged: None,
     };
-    let loss = trainer.step(t, &batch, &masks(golden, 1, n, t)).unwrap();
+    let loss = trainer.step(t, &batch, &masks(golden, 1, n, t)).unwrap().read().unwrap();
     let (ours, theirs) = (loss.error + loss.regulariser, f64::from(golden.values("loss")[t - 1]));
     assert!((ours / theirs - 1.0).abs() < 1e-4, "loss of step {t}: {ours}, not {theirs}");
 }
@@ -175,7 +175,7 @@ fn genie_block(file: &str, bits: Bits) {
     let first = x_q.narrow(0, 0, 8).unwrap();
     assert_close("start", &values(&unit.forward(&first, Mode::HARD).unwrap()), &golden.values("y_q_init"), 1e-5);
     let phase = Phase::weights(&recipe);
-    let trainer = Trainer::new(unit, &phase);
+    let trainer = Trainer::new(unit, &phase).unwrap();
     for t in 1..=STEPS {
         replay(&golden, &trainer, [&x_fp, &x_q, &y_fp], 3, t);
         if [1, 2, STEPS].contains(&t) {
@@ -238,7 +238,7 @@ fn qdrop_block() {
     let y_fp = forward(&network.units[1], &x_fp, &FullPrecision).unwrap();
     let x_q = stem.forward(&images, Mode::of_prefix(recipe.unit_input)).unwrap();
     let phase = Phase::weights(&recipe);
-    let trainer = Trainer::new(unit, &phase);
+    let trainer = Trainer::new(unit, &phase).unwrap();
     for t in 1..=STEPS {
         replay(&golden, &trainer, [&x_fp, &x_q, &y_fp], 2, t);
         if [1, STEPS].contains(&t) {
@@ -286,7 +286,7 @@ fn brecq_block_in_two_phases() {
         let rows = golden.rows(&format!("{which}.idx"), t - 1);
         let take = |cached: &Tensor| mix_rows(cached, cached, &rows, &Mask::All).unwrap();
         let batch = Batch { x: take(x), y_fp: take(&y_fp), loss_weight: None, judged: None };
-        let loss = trainer.step(t, &batch, &nothing_dropped).unwrap();
+        let loss = trainer.step(t, &batch, &nothing_dropped).unwrap().read().unwrap();
         let (ours, theirs) = (loss.error + loss.regulariser, f64::from(golden.values(&format!("{which}.loss"))[t - 1]));
         assert!((ours / theirs - 1.0).abs() < 1e-4, "{which}: loss of step {t}: {ours}, not {theirs}");
         if ![1, 2, STEPS].contains(&t) {
@@ -305,7 +305,7 @@ fn brecq_block_in_two_phases() {
         }
     };
     let phase = Phase::weights(&recipe);
-    let trainer = Trainer::new(unit, &phase);
+    let trainer = Trainer::new(unit, &phase).unwrap();
     (1..=STEPS).for_each(|t| step(unit, &trainer, &x_q, "w", t));
 
     model.search_acts(&images, recipe.act_search, Mode::HARD).unwrap();
@@ -322,7 +322,7 @@ fn brecq_block_in_two_phases() {
         searched.iter().map(|x| (x / range.scale).round_ties_even().clamp(low, high) * range.scale).collect();
     assert_close("searched", &searched, &golden.values("logits_wa_init"), 1e-4);
     let phase = Phase::acts(&recipe);
-    let trainer = Trainer::new(unit, &phase);
+    let trainer = Trainer::new(unit, &phase).unwrap();
     (1..=STEPS).for_each(|t| step(unit, &trainer, &x_fp, "a", t));
     assert_close("end", &logits(&model.units, &images, Mode::HARD), &golden.values("logits_final"), 1e-4);
 }

@@ -71,9 +71,15 @@ impl<'a> Builder<'a> {
 }
 
 /// A single convolution with BatchNorm and activation function.
-fn lone(golden: &Golden, prefix: &'static str, (unit, conv, norm): (&str, &str, &str), role: Role, relu: Op) -> Unit {
+fn lone(
+    golden: &Golden,
+    prefix: &'static str,
+    (unit, conv, norm): (&str, &str, &str),
+    role: Role,
+    (stride, relu): (usize, Op),
+) -> Unit {
     let mut builder = Builder::new(golden, prefix);
-    builder.layer((conv, norm), Source::Input, 1, 1, relu);
+    builder.layer((conv, norm), Source::Input, stride, 1, relu);
     builder.unit(unit, role)
 }
 
@@ -109,10 +115,10 @@ fn classifier(golden: &Golden, prefix: &'static str, (unit, layer): (&str, &str)
 /// The network of the first two files.
 fn mobile(golden: &Golden) -> Network {
     let units = vec![
-        lone(golden, "fp.", ("stem", "stem.0", "stem.1"), Role::Stem, Op::Relu6),
+        lone(golden, "fp.", ("stem", "stem.0", "stem.1"), Role::Stem, (1, Op::Relu6)),
         inverted_residual(golden, "fp.", ("block1", "conv"), 2, false, &Op::Relu6),
         inverted_residual(golden, "fp.", ("block2", "conv"), 1, true, &Op::Relu6),
-        lone(golden, "fp.", ("last", "last.0", "last.1"), Role::Block, Op::Relu6),
+        lone(golden, "fp.", ("last", "last.0", "last.1"), Role::Block, (1, Op::Relu6)),
         classifier(golden, "fp.", ("classifier", "fc")),
     ];
     Network { arch: "test", units }
@@ -166,18 +172,17 @@ fn genie_over_all_units() {
     };
     let recipe = recipe("genie-m", "mobilenetv2-tiny");
     compare(&golden, &quantized(&recipe));
-    // What the golden values tell apart.
-    let scale =
-        |model: &QuantModel, unit: usize, node: usize| values(&model.units[unit].weights[node].as_ref().unwrap().scale);
-    let distance = |model: &QuantModel, unit: usize, node: usize, layer: &str| {
-        let expected = golden.values(&format!("end.{layer}.scale"));
-        let pairs = scale(model, unit, node).into_iter().zip(expected);
-        pairs.map(|(ours, theirs)| (ours - theirs).abs()).fold(0f32, f32::max)
+    // What the golden values tell apart: so much of the rounding of one layer comes out otherwise.
+    let off = |model: &QuantModel, unit: usize, node: usize, layer: &str| {
+        let ours = values(&model.units[unit].weights[node].as_ref().unwrap().alpha);
+        let theirs = golden.values(&format!("end.{layer}.bit_logit"));
+        let apart = ours.iter().zip(theirs).filter(|(ours, theirs)| (*ours - theirs).abs() > 2e-5).count();
+        apart as f64 / ours.len() as f64
     };
     let activation = quantized(&Recipe { conv_target: ConvTarget::Activation, ..recipe.clone() });
-    assert!(distance(&activation, 0, 0, "stem.0") > 1e-4 && distance(&activation, 3, 0, "last.0") > 1e-4);
+    assert!(off(&activation, 0, 0, "stem.0") > 0.2 && off(&activation, 3, 0, "last.0") > 0.2);
     let maps = quantized(&Recipe { classifier_mix: ClassifierMix::Maps, ..recipe });
-    assert!(distance(&maps, 3, 0, "last.0") < 2e-6 && distance(&maps, 4, 2, "fc") > 1e-5);
+    assert!(off(&maps, 3, 0, "last.0") < 0.02 && off(&maps, 4, 2, "fc") > 0.2);
 }
 
 #[test]
@@ -269,10 +274,10 @@ fn brecq_takes_mnasnet_for_a_list_of_layers() {
     let golden = Golden::open("units_brecq");
     let prefix = "mnasnet.fp.";
     let units = vec![
-        lone(&golden, prefix, ("layers.0", "layers.0", "layers.1"), Role::Stem, Op::Relu),
+        lone(&golden, prefix, ("layers.0", "layers.0", "layers.1"), Role::Stem, (1, Op::Relu)),
         inverted_residual(&golden, prefix, ("layers.3.0", "layers"), 1, true, &Op::Relu),
         inverted_residual(&golden, prefix, ("layers.3.1", "layers"), 2, false, &Op::Relu),
-        lone(&golden, prefix, ("layers.4", "layers.4", "layers.5"), Role::Block, Op::Relu),
+        lone(&golden, prefix, ("layers.4", "layers.4", "layers.5"), Role::Block, (1, Op::Relu)),
         classifier(&golden, prefix, ("classifier.1", "classifier.1")),
     ];
     let published = recipe("brecq", "mnasnet1-0");
@@ -284,7 +289,7 @@ fn brecq_takes_mnasnet_for_a_list_of_layers() {
 fn brecq_leaves_the_input_of_regnets_classifier_at_the_width_of_activations() {
     let golden = Golden::open("units_brecq");
     let units = vec![
-        lone(&golden, "regnet.fp.", ("stem", "stem.conv", "stem.bn"), Role::Stem, Op::Relu),
+        lone(&golden, "regnet.fp.", ("stem", "stem.conv", "stem.bn"), Role::Stem, (2, Op::Relu)),
         bottleneck(&golden, "s1.b1", true),
         bottleneck(&golden, "s1.b2", false),
         classifier(&golden, "regnet.fp.", ("head.fc", "head.fc")),
