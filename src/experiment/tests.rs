@@ -185,7 +185,7 @@ fn hashes() -> Hashes {
 #[test]
 fn run_ids_are_the_same_in_every_build() {
     let cell = &cells(GRID)[0];
-    assert_eq!(RunId::new(cell, &hashes(), 1).to_string(), "resnet20-w4a4-qdrop-s0-63e619805b");
+    assert_eq!(RunId::new(cell, &hashes(), 1).to_string(), "resnet20-w4a4-qdrop-s0-82c2e6d6f2");
 }
 
 #[test]
@@ -226,8 +226,9 @@ fn where_a_weights_file_lies_is_not_part_of_a_run_id() {
 
 /// The record of a finished run of `cell`.
 fn stored(cell: &Cell) -> Record {
-    let id = RunId::new(cell, &hashes(), 1).to_string();
-    Record { cell: cell.clone(), hashes: hashes(), ..Record::sample(&id, "qdrop", "W4A4", 0) }
+    let method_revision = methods::find(&cell.method).unwrap().revision;
+    let id = RunId::new(cell, &hashes(), method_revision).to_string();
+    Record { cell: cell.clone(), hashes: hashes(), method_revision, ..Record::sample(&id, "qdrop", "W4A4", 0) }
 }
 
 #[test]
