@@ -3,6 +3,7 @@
 use crate::cli::{Ended, ended};
 use assert_cmd::Command;
 use metaaug::experiment::{Bits, Cell, Experiment, Options, RunId};
+use metaaug::methods;
 use metaaug::store::record::{Cost, FORMAT, Hashes, Metrics, Provenance, Record, Status};
 use metaaug::store::{Artefacts, Predictions, Store};
 use std::path::PathBuf;
@@ -50,13 +51,14 @@ impl Results {
     /// A record of `cell` that predicted rightly what `right` says.
     pub fn record(&self, experiment: &str, cell: &Cell, right: &[bool]) -> Record {
         let hashes = Hashes { weights: "aa".repeat(32), calib: "bb".repeat(32), test: "cc".repeat(32) };
+        let method_revision = methods::find(&cell.method).unwrap().revision;
         let top1 = right.iter().filter(|right| **right).count() as f64 / right.len() as f64;
         Record {
             format: FORMAT,
-            run_id: RunId::new(cell, &hashes, 1).to_string(),
+            run_id: RunId::new(cell, &hashes, method_revision).to_string(),
             experiment: experiment.into(),
             cell: cell.clone(),
-            method_revision: 1,
+            method_revision,
             weights_source: None,
             hashes,
             status: Status::Done,
