@@ -22,6 +22,7 @@ mod filter_help;
 mod inspect;
 mod jobs;
 mod list;
+mod pixels;
 mod plan;
 mod progress;
 mod published;
@@ -96,6 +97,9 @@ enum Verb {
     Serve(serve::Args),
     /// Compare the gradient of a transform network's training with central differences.
     CheckGradient(check_gradient::Args),
+    /// Print a hash of the levels of each image file as they are read.
+    #[command(hide = true)]
+    Pixels(pixels::Args),
     /// Print what the harness finds on this machine.
     Doctor,
     /// Print a completion script for a shell.
@@ -148,6 +152,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Export(args) => export::export(&args),
         Verb::Serve(args) => serve::serve(&args),
         Verb::CheckGradient(args) => check_gradient::check(&args),
+        Verb::Pixels(args) => pixels::pixels(&args),
         Verb::Doctor => doctor::doctor(),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "harness", &mut std::io::stdout());

@@ -1,14 +1,11 @@
-//! JPEG and PNG files to 8-bit pixels, as Pillow's `Image.open(...).convert("RGB")` gives them.
+//! Image files to 8-bit pixels, bit for bit as Pillow's `Image.open(...).convert("RGB")` gives them.
 //!
-//! Orientation tags are ignored, as Pillow and torchvision ignore them. JPEG decoders differ from libjpeg by a level or
-//! two in some pixels; the size of that is tested in `preprocess`.
+//! The format is told by the content: ImageNet has a PNG and CMYK files under the name `.JPEG`. Orientation tags are
+//! ignored, as Pillow and torchvision ignore them (but TIFF's, which Pillow obeys).
 
-use png::Transformations;
-use std::io::Cursor;
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
+mod jpeg;
+mod others;
+mod png;
 
 /// An image of 8-bit levels, channels interleaved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,62 +40,75 @@ impl Pixels {
     }
 }
 
-/// Decodes a JPEG or PNG file to `channels` (1 or 3) channels; what is wrong with it as text.
+/// The formats that are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Bmp,
+    Gif,
+    Jpeg,
+    Png,
+    Tiff,
+    WebP,
+}
+
+impl Format {
+    /// For messages.
+    pub const NAMES: &str = "JPEG, PNG, WebP, BMP, TIFF and GIF";
+    /// Bytes at the beginning of a file that tell its format.
+    pub const TELLING: usize = 18;
+
+    /// The format of a file that begins with `bytes`.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0xff, 0xd8, 0xff, ..] => Some(Format::Jpeg),
+            [0x89, b'P', b'N', b'G', ..] => Some(Format::Png),
+            [b'G', b'I', b'F', b'8', ..] => Some(Format::Gif),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some(Format::WebP),
+            [b'I', b'I', b'*' | b'+', 0, ..] | [b'M', b'M', 0, b'*' | b'+', ..] => Some(Format::Tiff),
+            // Two letters could begin any text; the size of the second header is one of few.
+            [b'B', b'M', _, _, _, _, _, _, _, _, _, _, _, _, 12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0, ..] => {
+                Some(Format::Bmp)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Pixels above which Pillow takes a file for a decompression bomb.
+const MOST_PIXELS: u64 = 178_956_970;
+
+/// Decodes an image file to `channels` (1 or 3) channels; what is wrong with it as text.
 ///
 /// Greyscale, CMYK and YCCK (with Adobe's inverted levels, as Pillow takes all of them), palettes and 16 bits become RGB;
-/// an alpha channel is dropped. Errors: another format, a truncated or altered file, more than one picture.
+/// an alpha channel is dropped; of several pictures the first is taken. Errors: another format, a truncated or altered
+/// file, more pixels than Pillow would take, an animated PNG.
 pub fn decode(bytes: &[u8], channels: usize) -> Result<Pixels, String> {
-    let pixels = match bytes {
-        [0xff, 0xd8, 0xff, ..] => jpeg(bytes)?,
-        [0x89, b'P', b'N', b'G', ..] => png(bytes)?,
-        [b'G', b'I', b'F', b'8', ..] => return Err("a GIF (animated or not); JPEG and PNG are read".to_string()),
-        [] => return Err("empty".to_string()),
-        _ => return Err("neither JPEG nor PNG".to_string()),
+    let pixels = match Format::of(bytes) {
+        Some(Format::Jpeg) => jpeg::decode(bytes)?,
+        Some(Format::Png) => png::decode(bytes)?,
+        Some(format) => others::decode(bytes, format)?,
+        None if bytes.is_empty() => return Err("empty".to_string()),
+        None => return Err(format!("no image that is read here ({} are)", Format::NAMES)),
     };
     Ok(pixels.with_channels(channels))
 }
 
-fn jpeg(bytes: &[u8]) -> Result<Pixels, String> {
-    let options = DecoderOptions::default().set_strict_mode(true).jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    let data = decoder.decode().map_err(|error| format!("a truncated or altered JPEG: {error:?}"))?;
-    let (width, height) = decoder.dimensions().ok_or("a JPEG without a size")?;
-    // The decoder fills up what is missing in the last rows; the end marker is the only sign of it.
-    // Coded levels contain no markers, but a thumbnail before them is a JPEG of its own.
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    if last(0xd9) < last(0xda) {
-        return Err("a truncated JPEG: it has no end marker".to_string());
+/// Refuses a size that would take more memory than an image does; to be asked before any is taken.
+fn check_size(height: u64, width: u64) -> Result<(), String> {
+    match height.checked_mul(width) {
+        Some(0) => Err("an image without pixels".to_string()),
+        Some(pixels) if pixels <= MOST_PIXELS => Ok(()),
+        _ => Err(format!("{height} x {width} pixels: more than {MOST_PIXELS}, as Pillow bounds them")),
     }
-    exact(Pixels { height, width, channels: 3, data })
 }
 
-fn png(bytes: &[u8]) -> Result<Pixels, String> {
-    let broken = |error: png::DecodingError| format!("a truncated or altered PNG: {error}");
-    let mut decoder = png::Decoder::new(Cursor::new(bytes));
-    decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
-    let mut reader = decoder.read_info().map_err(broken)?;
-    if reader.info().animation_control.is_some_and(|animation| animation.num_frames > 1) {
-        return Err("an animated PNG".to_string());
-    }
-    let size = reader.output_buffer_size().ok_or("a PNG larger than memory")?;
-    let mut data = vec![0; size];
-    let frame = reader.next_frame(&mut data).map_err(broken)?;
-    reader.finish().map_err(broken)?;
-    data.truncate(frame.buffer_size());
-    let (height, width, samples) = (frame.height as usize, frame.width as usize, frame.color_type.samples());
-    // With an alpha channel the last sample of each pixel is dropped.
-    let channels = if samples < 3 { 1 } else { 3 };
-    let data = match samples == channels {
-        true => data,
-        false => data.chunks_exact(samples).flat_map(|pixel| pixel[..channels].to_vec()).collect(),
-    };
-    exact(Pixels { height, width, channels, data })
-}
-
-/// `pixels` if it has a pixel and as much content as its size says.
+/// `pixels` if it has as much content as its size says.
 fn exact(pixels: Pixels) -> Result<Pixels, String> {
     match pixels.data.len() == pixels.height * pixels.width * pixels.channels && !pixels.data.is_empty() {
         true => Ok(pixels),
         false => Err(format!("{} levels for {} x {} pixels", pixels.data.len(), pixels.height, pixels.width)),
     }
 }
+
+#[cfg(test)]
+mod tests;

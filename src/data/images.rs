@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// Raised when decoding or preprocessing changes, so that images that went through it count as other images.
-const REVISION: u32 = 1;
+/// Raised when decoding or preprocessing of files changes, so that images that went through it count as other images.
+const FILES_REVISION: u32 = 2;
+/// Likewise for the preprocessing of images that are levels already.
+const LEVELS_REVISION: u32 = 1;
 /// Batches that wait, decoded, while a network works on another.
 const AHEAD: usize = 2;
 
@@ -85,9 +87,13 @@ impl ImageSet {
         corrupt: Corrupt,
         device: &Device,
     ) -> Self {
-        let sha256 = match source.is_hashed_whole() && is_default {
-            true => sha256,
-            false => hashed(&[format!("{sha256}, {}, revision {REVISION}", preprocess.identity()).as_bytes()]),
+        let of_steps = |revision: u32| {
+            hashed(&[format!("{sha256}, {}, revision {revision}", preprocess.identity()).as_bytes()])
+        };
+        let sha256 = match (source.is_hashed_whole(), is_default) {
+            (true, true) => sha256,
+            (true, false) => of_steps(LEVELS_REVISION),
+            (false, _) => of_steps(FILES_REVISION),
         };
         let (len, preprocess) = (source.len(), Arc::new(preprocess));
         Self { source: Arc::new(source), len, sha256, preprocess, corrupt, device: device.clone() }

@@ -26,7 +26,7 @@ pub(super) struct Item {
 #[derive(Debug)]
 pub(super) enum Content {
     Levels(Pixels),
-    /// A JPEG or PNG file.
+    /// An image file ([`decode`]).
     Encoded(Vec<u8>),
 }
 
