@@ -1,13 +1,23 @@
 //! A folder of images: `train/<class>/*` and `val/<class>/*`, classes numbered in the order of their names.
+//!
+//! A file that were left out without a word would make another test set. So a file in a class folder is an image, or one
+//! of those that systems leave behind ([`is_litter`]), or an error.
 
+use super::decode::Format;
 use super::source::{Content, Item};
 use crate::assets::embedded::sha256;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// Names of files that are images, in lower case.
-const EXTENSIONS: [&str; 3] = ["jpeg", "jpg", "png"];
+/// Endings, in lower case, of files that are taken for images without a look at their first bytes: opening a million
+/// files takes minutes.
+const EXTENSIONS: [&str; 8] = ["bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp"];
+
+/// Files, in lower case, that Windows puts into folders of images.
+const LITTER: [&str; 2] = ["desktop.ini", "thumbs.db"];
 
 /// Image files of one split, sorted by class and name.
 #[derive(Debug)]
@@ -20,7 +30,7 @@ pub(super) struct Files {
 
 /// The class folders of `split`, sorted: position is class index.
 ///
-/// Errors: no such folder, or no folder in it.
+/// Errors: no such folder, or no folder in it; an image beside the class folders.
 pub(super) fn classes(split: &Path) -> Result<Vec<String>> {
     let entries = match std::fs::read_dir(split) {
         Ok(entries) => entries,
@@ -32,10 +42,17 @@ pub(super) fn classes(split: &Path) -> Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(Error::io("cannot read", split))?;
-        // Links to folders are followed.
-        if entry.path().is_dir() && !is_hidden(&entry.file_name().to_string_lossy()) {
-            names.push(name_of(&entry.path())?);
+        let path = entry.map_err(Error::io("cannot read", split))?.path();
+        if is_litter(&path) {
+            continue;
+        }
+        // Links are followed.
+        match std::fs::metadata(&path).map_err(Error::io("cannot read", &path))?.is_dir() {
+            true => names.push(name_of(&path)?),
+            false if has_image_extension(&path) => {
+                return Err(Error::content(path, "an image beside the class folders: move it into one of them"));
+            }
+            false => {}
         }
     }
     names.sort_unstable();
@@ -93,30 +110,56 @@ impl Files {
 }
 
 /// Names and sizes of the images of a class, sorted by name.
+///
+/// Errors: none; a folder, or a file that is no image.
 fn images(class: &Path) -> Result<Vec<(String, u64)>> {
     let mut images = Vec::new();
     for entry in std::fs::read_dir(class).map_err(Error::io("cannot read", class))? {
         let path = entry.map_err(Error::io("cannot read", class))?.path();
-        let name = name_of(&path)?;
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        if EXTENSIONS.contains(&extension.as_str()) && !is_hidden(&name) {
-            // Follows links, as reading does.
-            images.push((name, std::fs::metadata(&path).map_err(Error::io("cannot read", &path))?.len()));
+        if is_litter(&path) {
+            continue;
         }
+        // Follows links, as reading does.
+        let metadata = std::fs::metadata(&path).map_err(Error::io("cannot read", &path))?;
+        if metadata.is_dir() {
+            let problem = "a folder inside a class folder: images are read from the class folder itself, not from \
+                           folders in it; move them up";
+            return Err(Error::content(path, problem));
+        }
+        if !(metadata.is_file() && (has_image_extension(&path) || is_image(&path)?)) {
+            let problem = format!("no image that is read here ({} are), and images alone belong here", Format::NAMES);
+            return Err(Error::content(path, problem));
+        }
+        images.push((name_of(&path)?, metadata.len()));
     }
     images.sort_unstable();
     match images.is_empty() {
-        true => Err(Error::content(class, format!("a class folder without images ({})", EXTENSIONS.join(", ")))),
+        true => Err(Error::content(class, format!("a class folder without images ({})", Format::NAMES))),
         false => Ok(images),
     }
+}
+
+fn has_image_extension(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    EXTENSIONS.contains(&extension.as_str())
+}
+
+/// Whether the file begins as an image does.
+fn is_image(path: &Path) -> Result<bool> {
+    let mut beginning = Vec::new();
+    let file = File::open(path).map_err(Error::io("cannot read", path))?;
+    file.take(Format::TELLING as u64).read_to_end(&mut beginning).map_err(Error::io("cannot read", path))?;
+    Ok(Format::of(&beginning).is_some())
+}
+
+/// Whether nobody means `path`: hidden files and folders (`.DS_Store`, `._image.jpg`), `Thumbs.db` and `desktop.ini`.
+fn is_litter(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') || LITTER.contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// The last part of `path`, which is hashed and therefore must be text.
 fn name_of(path: &Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
     name.map(str::to_string).ok_or_else(|| Error::content(path, "its name is not UTF-8"))
-}
-
-fn is_hidden(name: &str) -> bool {
-    name.starts_with('.')
 }

@@ -71,8 +71,9 @@ fn colours(split: &Split) -> Vec<(u32, u32)> {
 #[test]
 fn classes_are_numbered_in_the_order_of_their_names() {
     let folder = Folder::new(&CLASSES);
-    folder.write("val/n01/notes.txt", b"no image");
-    folder.write("val/.hidden/x.png", b"no class");
+    for litter in ["val/.hidden/x.png", "val/n01/.DS_Store", "val/n01/._0.JPEG", "val/n01/Thumbs.db", "val/notes.txt"] {
+        folder.write(litter, b"no image");
+    }
     let data = folder.load("image-folder", Corrupt::Error).unwrap();
     assert_eq!((data.pool.len(), data.test.len(), data.test.size()), (9, 6, (3, 16, 16)));
     let test = all(&data.test);
@@ -82,6 +83,70 @@ fn classes_are_numbered_in_the_order_of_their_names() {
     assert_eq!((test.images.dims(), test.images.dtype()), (&[6, 3, 16, 16][..], DType::F32));
     data.check_fit("net", (3, 3)).unwrap();
     assert!(data.check_fit("net", (3, 1000)).unwrap_err().to_string().contains("the data have 3"));
+}
+
+/// A GIF file of 30 x 20 pixels of one colour.
+fn gif_of([red, green, blue]: [u8; 3]) -> Vec<u8> {
+    let image = image::RgbImage::from_pixel(30, 20, image::Rgb([red, green, blue]));
+    let mut file = std::io::Cursor::new(Vec::new());
+    image::DynamicImage::from(image).write_to(&mut file, image::ImageFormat::Gif).unwrap();
+    file.into_inner()
+}
+
+#[test]
+fn images_of_every_format_are_read_whatever_they_are_called() {
+    let folder = Folder::new(&CLASSES);
+    folder.write("val/n01/2.GIF", &gif_of([0, 100, 200]));
+    folder.write("val/n01/3", &gif_of([0, 150, 200]));
+    folder.write("val/n01/4.txt", &png_of([0, 200, 200], (20, 30)));
+    let data = folder.load("image-folder", Corrupt::Error).unwrap();
+    let test = all(&data.test);
+    assert_eq!(test.labels, [0, 0, 0, 0, 0, 1, 1, 2, 2]);
+    assert_eq!(colours(&test)[..5], [(20, 0), (20, 50), (0, 100), (0, 150), (0, 200)]);
+}
+
+#[test]
+fn what_would_be_left_out_of_a_class_is_an_error() {
+    for (name, content, problem) in [
+        ("val/n01/notes.txt", b"no image".to_vec(), "val/n01/notes.txt: no image that is read here"),
+        ("val/n01/0.pnm", b"P6 1 1 255 abc".to_vec(), "0.pnm: no image"),
+        ("val/n01/more/0.png", png_of([0; 3], (9, 9)), "val/n01/more: a folder inside a class folder"),
+        ("train/n02/deep/er/0.png", png_of([0; 3], (9, 9)), "train/n02/deep: a folder inside a class folder"),
+        ("val/0.Png", png_of([0; 3], (9, 9)), "val/0.Png: an image beside the class folders"),
+    ] {
+        let folder = Folder::new(&CLASSES);
+        folder.write(name, &content);
+        let error = folder.error("image-folder");
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_to_classes_and_images_are_followed_and_broken_ones_are_errors() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::new(&CLASSES);
+    std::fs::rename(folder.path("val/n01"), folder.path("elsewhere")).unwrap();
+    symlink(folder.path("elsewhere"), folder.path("val/n01")).unwrap();
+    symlink(folder.path("elsewhere/0.JPEG"), folder.path("val/n02/9.png")).unwrap();
+    let data = folder.load("image-folder", Corrupt::Error).unwrap();
+    assert_eq!(all(&data.test).labels, [0, 0, 1, 1, 1, 2, 2]);
+    std::fs::remove_file(folder.path("val/n02/9.png")).unwrap();
+    symlink(folder.path("gone"), folder.path("val/n02/9")).unwrap();
+    assert!(folder.error("image-folder").contains("val/n02/9"));
+    std::fs::remove_file(folder.path("val/n02/9")).unwrap();
+    std::fs::rename(folder.path("elsewhere"), folder.path("gone")).unwrap();
+    assert!(folder.error("image-folder").contains("val/n01"));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn classes_that_differ_in_case_are_two() {
+    let folder = Folder::new(&["cat", "Cat"]);
+    let data = folder.load("image-folder", Corrupt::Error).unwrap();
+    let test = all(&data.test);
+    // Upper case sorts first; "Cat" was written second.
+    assert_eq!((test.labels.clone(), colours(&test)[0]), (vec![0, 0, 1, 1], (20, 0)));
 }
 
 #[test]
