@@ -343,5 +343,5 @@ def others():
     files["short.gif"] = files["palette.gif"][:200]
     files["short.tiff"] = files["rgb.tiff"][:300]
     files["short.webp"] = files["lossless.webp"][:-20]
-    files["large.bmp"] = files["rgb.bmp"][:18] + b"\0\0\1\0\0\0\1\0" + files["rgb.bmp"][26:]
+    files["large.bmp"] = files["rgb.bmp"][:18] + b"\x60\xea\0\0\x60\xea\0\0" + files["rgb.bmp"][26:]
     return files
