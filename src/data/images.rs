@@ -87,9 +87,8 @@ impl ImageSet {
         corrupt: Corrupt,
         device: &Device,
     ) -> Self {
-        let of_steps = |revision: u32| {
-            hashed(&[format!("{sha256}, {}, revision {revision}", preprocess.identity()).as_bytes()])
-        };
+        let of_steps =
+            |revision: u32| hashed(&[format!("{sha256}, {}, revision {revision}", preprocess.identity()).as_bytes()]);
         let sha256 = match (source.is_hashed_whole(), is_default) {
             (true, true) => sha256,
             (true, false) => of_steps(LEVELS_REVISION),

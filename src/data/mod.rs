@@ -14,7 +14,7 @@
 pub mod augment;
 mod cifar;
 mod contents;
-mod decode;
+pub mod decode;
 mod fashion_mnist;
 mod folder;
 mod idx;

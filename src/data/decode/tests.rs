@@ -3,9 +3,11 @@ use crate::assets::embedded::sha256;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
-/// Files of every kind and what Pillow makes of them (`scripts/make_image_golden.py`): name, file, and hash, height and
-/// width if Pillow reads it.
-fn golden() -> BTreeMap<String, (Vec<u8>, Option<(String, [usize; 2])>)> {
+/// Hash, height and width of what Pillow makes of a file.
+type Expected = (String, [usize; 2]);
+
+/// Files of every kind by name, and what Pillow makes of those that it reads (`scripts/make_image_golden.py`).
+fn golden() -> BTreeMap<String, (Vec<u8>, Option<Expected>)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/images.safetensors");
     let tensors = candle_core::safetensors::load(path, &Device::Cpu).unwrap();
     let bytes = |tensor: &Tensor| tensor.to_vec1::<u8>().unwrap();
