@@ -8,7 +8,7 @@
 //! |---|---|
 //! | embedded Fashion-MNIST, MNIST's IDX files | `idx` |
 //! | CIFAR's binary files | `cifar` |
-//! | folders of JPEG or PNG files | `folder` |
+//! | folders of image files | `folder` |
 //! | the Hub's Parquet shards | `shards` |
 
 pub mod augment;

@@ -5,6 +5,7 @@
 mod again;
 mod cli;
 mod compare;
+mod composed;
 mod end_to_end;
 mod export;
 mod golden;

@@ -106,7 +106,9 @@ fn damaged_files_are_errors_and_never_panics() {
     let golden = golden();
     for (name, file) in under(&golden, "file") {
         let (kind, file) = (name[1], bytes(file));
-        for kept in [0, 1, 3, 20, file.len() / 3, file.len() - 400, file.len() - 9, file.len() - 2] {
+        // Without its end marker a JPEG may have all its rows.
+        let nearly = if file.starts_with(&[0xff, 0xd8]) { 400 } else { 2 };
+        for kept in [0, 1, 3, 20, file.len() / 3, file.len() - 400, file.len() - nearly] {
             assert!(decode(&file[..kept], 3).is_err(), "{kind} cut to {kept} of {}", file.len());
         }
         // What an altered byte does is up to the format: an error or other pixels.
@@ -118,7 +120,8 @@ fn damaged_files_are_errors_and_never_panics() {
     }
     for (bytes, problem) in [
         (&b"GIF89a"[..], "GIF"),
-        (b"RIFF....WEBP", "neither JPEG nor PNG"),
+        (b"RIFF....WEBP", "WebP"),
+        (b"RIFF....WAVE", "no image that is read here"),
         (b"", "empty"),
         (&[0xff, 0xd8, 0xff], "JPEG"),
     ] {
