@@ -5,6 +5,7 @@ use super::cuda::{self, Values};
 use super::dispatch::has_kernels;
 use super::fresh::Fresh;
 use super::kernel;
+use crate::error::Error;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -32,7 +33,7 @@ struct BatchStatistics {
 ///
 /// Shapes: `x` `(N, C, H, W)`, `f32` or `f64` on the CPU; `weight` and `bias` `(C)`; the result has the shape of `x`.
 /// Gradient (first order only): to `x`, through the statistics too, to `weight` and to `bias`.
-/// Elsewhere this is a composition of Candle's operations.
+/// Elsewhere this is a composition of Candle's operations. Errors: [`Error::Shape`] for another length of `weight` or `bias`.
 pub fn batch_norm_train(
     x: &Tensor,
     weight: &Tensor,
@@ -40,6 +41,12 @@ pub fn batch_norm_train(
     eps: f64,
 ) -> crate::error::Result<(Tensor, Estimates)> {
     let (_, c, _, _) = x.dims4()?;
+    for (name, values) in [("weight", weight), ("bias", bias)] {
+        if values.dims() != [c] {
+            let problem = format!("{name} {:?} for {c} channels", values.dims());
+            return Err(Error::Shape { op: "batch_norm_train", problem });
+        }
+    }
     let count = (x.elem_count() / c.max(1)) as f64;
     if !has_kernels(x) {
         let mean = x.mean_keepdim((0, 2, 3))?;
@@ -330,6 +337,16 @@ mod tests {
     use super::*;
     use crate::ops::check::{central_difference, noise};
     use candle_core::Var;
+
+    #[test]
+    fn weights_and_biases_of_another_length_are_errors() {
+        let values = |shape: &[usize]| noise(shape, 1, DType::F32);
+        let (x, right, wrong) = (values(&[2, 3, 4, 2]), values(&[3]), values(&[4]));
+        for (weight, bias, named) in [(&wrong, &right, "weight"), (&right, &wrong, "bias")] {
+            let error = batch_norm_train(&x, weight, bias, 1e-5).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(named), "{error}");
+        }
+    }
 
     #[test]
     fn gradients_are_those_of_central_differences() {

@@ -70,9 +70,10 @@ fn check(have: [usize; 2], need: [usize; 2]) -> Result<()> {
 fn depthwise(sizes: &Sizes) -> Result<[u32; 10]> {
     let Sizes { batch, c_in, h, w, out_h, out_w, k_h, k_w, stride, padding, .. } = *sizes;
     let mut numbers = [0; 10];
-    // Kernels take positions in a plane as numbers of 32 bits.
-    u32_of(h * w)?;
-    u32_of(out_h * out_w)?;
+    // Kernels take positions in a plane, in one that is padded, and in the weight as numbers of 32 bits.
+    for positions in [h * w, out_h * out_w, h + 2 * padding, w + 2 * padding, sizes.weight()] {
+        u32_of(positions)?;
+    }
     for (to, size) in numbers.iter_mut().zip([batch, c_in, h, w, out_h, out_w, k_h, k_w, stride, padding]) {
         *to = u32_of(size)?;
     }

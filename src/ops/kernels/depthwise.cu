@@ -70,7 +70,9 @@ DEVICE void nine_taps(const float *from, const float *g, float *of_image, u32 fi
     u32 pixels = sizes.out_h * sizes.out_w, taps = sizes.k_h * sizes.k_w;
     THREADS(t) {
         float sum[9] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-        for (u32 pixel = t; pixel < pixels; pixel += BLOCK_THREADS) {
+        // 64 bits: the step after the last pixel must not start again at the first.
+        for (u64 i = t; i < pixels; i += BLOCK_THREADS) {
+            u32 pixel = (u32)i;
             u32 top = pixel / sizes.out_w * sizes.stride - sizes.padding;
             u32 left = pixel % sizes.out_w * sizes.stride - sizes.padding;
             float of_pixel = g[pixel];

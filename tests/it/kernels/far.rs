@@ -1,14 +1,18 @@
 //! Elements beyond the 2^32nd, of tensors that no test has memory for: a pointer to their element 0 lies so far before the few
 //! elements there are that the last block meets them.
 
+use super::batch_norm::{Batch, Norm, PART};
 use super::depthwise::{Depthwise, Sizes};
 use super::host::{Grid, THREADS, kernels};
+use super::layout::Layout;
 use super::mix::{KeyedMask, Mix};
 use super::pool::{Pooling, Window};
 use super::recon_error::Error;
 use super::relu::Relu;
 use super::rounding::Rounding;
-use super::{BLOCK_ELEMENTS, assert_close, assert_equal, eighths, noise, written, written_words};
+use super::{
+    BLOCK_ELEMENTS, Sums, assert_close, assert_equal, eighths, noise, written, written_doubles, written_words,
+};
 use metaaug::ops::fake_quant::Mask;
 use metaaug::rng;
 
@@ -65,6 +69,10 @@ fn elements() {
         });
         let expected = x.iter().zip(START..).map(|(x, i)| x + bias[(i / 7 % 3) as usize]);
         assert_equal("bias", &y, &expected.collect::<Vec<f32>>());
+    }
+    for sums in Sums::compiled() {
+        let sum = written_from(START, LEN, |sum| sums.add_images(last_block(), from(&x, START), sum, 1, N));
+        assert_equal("images", &sum, &x);
     }
 }
 
@@ -194,6 +202,94 @@ fn planes() {
 }
 
 #[test]
+fn values_that_change_places() {
+    // Four planes of four pixels on one side, one of sixteen on the other: from where each of these comes.
+    let from_where = [0, 4, 1, 5, 8, 12, 9, 13, 2, 6, 3, 7, 10, 14, 11, 15];
+    let x = noise(LEN + 8, 1);
+    for layout in Layout::compiled() {
+        let y = written_from(START, LEN + 8, |y| {
+            layout.pixels_from_channels(last_block(), from(&x, START), y, 2, 2, START + LEN as u64 + 8);
+        });
+        let expected = (0..LEN + 8).map(|i| x[i / 16 * 16 + from_where[i % 16]]);
+        assert_equal("pixels", &y, &expected.collect::<Vec<f32>>());
+        let back = written_from(START, LEN + 8, |back| {
+            layout.channels_from_pixels(last_block(), from(&y, START), back, 2, 2, START + LEN as u64 + 8);
+        });
+        assert_equal("channels", &back, &x);
+
+        // Images of three values beside images of five.
+        let (image, [a, b]) = (START / 8, [3, 5].map(|len| noise(LEN / 8 * len, len as u64)));
+        let y = written_from(START, LEN, |y| {
+            layout.joined(last_block(), from(&a, image * 3), from(&b, image * 5), y, 3, 5, N);
+        });
+        let expected: Vec<f32> = a.chunks(3).zip(b.chunks(5)).flat_map(|(a, b)| [a, b].concat()).collect();
+        assert_equal("joined", &y, &expected);
+    }
+}
+
+#[test]
+fn values_of_a_batch() {
+    // Images of 3 channels and 7 pixels.
+    let batch = Batch { images: 1, channels: 3, pixels: 7 };
+    let (x, g) = (noise(LEN, 1), noise(LEN, 2));
+    let (mean, inverse_std, weight, other) = ([0.1, 0.2, 0.3], [1.1, 1.2, 1.3], [2.1, 2.2, 2.3], [0.4, 0.5, 0.6]);
+    let (m, s, w, o) = (mean.as_ptr(), inverse_std.as_ptr(), weight.as_ptr(), other.as_ptr());
+    let normalised = |i: usize| {
+        let c = ((START + i as u64) / 7 % 3) as usize;
+        (c, (x[i] - mean[c]) * inverse_std[c])
+    };
+    for norm in Norm::compiled() {
+        let y = written_from(START, LEN, |y| norm.batch_norm(last_block(), from(&x, START), m, s, w, o, y, batch, N));
+        let expected = (0..LEN).map(normalised).map(|(c, z)| z * weight[c] + other[c]);
+        assert_equal("value", &y, &expected.collect::<Vec<f32>>());
+        let g_x = written_from(START, LEN, |g_x| {
+            let (x, g) = (from(&x, START), from(&g, START));
+            norm.batch_input_gradient(last_block(), x, g, m, s, w, o, o, g_x, batch, N);
+        });
+        let expected = (0..LEN).map(|i| {
+            let (c, z) = normalised(i);
+            weight[c] * inverse_std[c] * (g[i] - other[c] / 7.0 - z * (other[c] / 7.0))
+        });
+        assert_close("gradient", &g_x, &expected.collect::<Vec<f32>>(), 2e-6);
+    }
+}
+
+#[test]
+fn parts_of_a_batch() {
+    // The last part of one channel of many images, and the only one of a late channel.
+    let long = Batch { images: 11, channels: 1, pixels: 0xf000_0003 };
+    let count = u64::from(long.images) * u64::from(long.pixels);
+    let (part, rest) = ((count / PART as u64) as u32, (count % PART as u64) as usize);
+    let wide = Batch { images: 1, channels: u32::MAX, pixels: 50 };
+    let channel = 4_000_000_000;
+    let cases = [(long, part, 0, count - rest as u64, rest), (wide, channel, channel, u64::from(channel) * 50, 50)];
+    for (norm, (batch, block, channel, start, len)) in Norm::compiled().flat_map(|norm| cases.map(|case| (norm, case)))
+    {
+        let (x, g, mean, inverse_std) = (eighths(len, 1), eighths(len, 2), [0.5], [2.0]);
+        let number = |kernel: &mut dyn FnMut(*mut f64)| {
+            written_doubles(1, |number| kernel(number.wrapping_sub(block as usize)))[0]
+        };
+        let exact = |values: &mut dyn Iterator<Item = f32>| values.map(f64::from).sum::<f64>();
+        let grid = || Grid::last(block);
+
+        let mut square = 0.0;
+        let sum = number(&mut |sum| {
+            square = number(&mut |square| norm.batch_sums(grid(), from(&x, start), sum, square, batch));
+        });
+        assert_eq!([sum, square], [exact(&mut x.iter().copied()), exact(&mut x.iter().map(|x| x * x))]);
+        let mut product = 0.0;
+        let sum = number(&mut |sum| {
+            product = number(&mut |product| {
+                let [m, s] = [&mean, &inverse_std].map(|value| from(value, channel.into()));
+                norm.batch_gradient_sums(grid(), from(&x, start), from(&g, start), m, s, sum, product, batch);
+            });
+        });
+        let products = &mut x.iter().zip(&g).map(|(x, g)| g * ((x - 0.5) * 2.0));
+        assert_eq!([sum, product], [exact(&mut g.iter().copied()), exact(products)]);
+    }
+}
+
+#[test]
 fn depthwise_planes() {
     // A window that takes every second pixel of every second row: 4 of the 16 pixels of a plane, times its channel's weight.
     let sizes = Sizes { images: 1, channels: 3, h: 4, w: 4, out_h: 2, out_w: 2, k_h: 1, k_w: 1, stride: 2, padding: 0 };
@@ -216,13 +312,14 @@ fn depthwise_planes() {
             None => 0.0,
         });
         assert_equal("gradient of the input", &gx, &expected.collect::<Vec<f32>>());
-        let channel = 4_000_000_000;
+        // Windows beside one another, each of which takes its four taps from the four pixels below.
+        let (plane, sizes) = (4_000_000_000u32, Sizes { k_h: 2, k_w: 2, ..sizes });
         let (x, gy) = (eighths(16, 1), eighths(4, 2));
-        let gw = written_from(channel.into(), 1, |gw| {
-            let (x, gy) = (from(&x, u64::from(channel) * 16), from(&gy, u64::from(channel) * 4));
-            let sizes = Sizes { channels: u32::MAX, ..sizes };
-            kernels.depthwise_weight_gradient(Grid::last(channel), x, gy, gw, sizes);
+        let of_images = written_from(u64::from(plane) * 4, 4, |of_images| {
+            let (x, gy) = (from(&x, u64::from(plane) * 16), from(&gy, u64::from(plane) * 4));
+            kernels.depthwise_weight_gradient(Grid::last(plane), x, gy, of_images, sizes);
         });
-        assert_equal("gradient of the weight", &gw, &[gy[0] * x[0] + gy[1] * x[2] + gy[2] * x[8] + gy[3] * x[10]]);
+        let tap = |first: usize| gy.iter().zip([0, 2, 8, 10]).map(|(g, corner)| g * x[first + corner]).sum();
+        assert_equal("gradient of the weight", &of_images, &[0, 1, 4, 5].map(tap));
     }
 }

@@ -4,22 +4,25 @@
 //! equal even where the two sides add up differently. NaN has tests of its own.
 
 mod adam;
+mod batch_norm;
 mod depthwise;
 mod fake_quant;
 mod far;
 mod host;
+mod layout;
 mod mix;
 mod pool;
 mod recon_error;
 mod relu;
 mod rounding;
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use host::Grid;
 use metaaug::rng::Stream;
 
 host::kernels! { Sums of "sums.cu":
     fn add_up(partial: *const f64, result: *mut f32, factor: f64, blocks: u32);
+    fn add_images(x: *const f32, sums: *mut f32, images: u32, n: u64);
 }
 
 /// Elements that a block sums up.
@@ -58,8 +61,9 @@ fn tensor(values: &[f32], shape: &[usize]) -> Tensor {
     Tensor::from_slice(values, shape, &Device::Cpu).unwrap()
 }
 
+/// Its elements, rounded if they are f64.
 fn flat(tensor: &Tensor) -> Vec<f32> {
-    tensor.flatten_all().unwrap().to_vec1().unwrap()
+    tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
 }
 
 /// `f` of the tensors, and the gradients of `sum(upstream * f)`.
@@ -70,7 +74,8 @@ fn outcome<const N: usize>(
 ) -> (Vec<f32>, [Vec<f32>; N]) {
     let vars = inputs.map(|input| Var::from_tensor(input).unwrap());
     let y = f(std::array::from_fn(|i| vars[i].as_tensor()));
-    let store = (&y * tensor(upstream, y.dims())).unwrap().sum_all().unwrap().backward().unwrap();
+    let upstream = tensor(upstream, y.dims()).to_dtype(y.dtype()).unwrap();
+    let store = (&y * upstream).unwrap().sum_all().unwrap().backward().unwrap();
     (flat(&y), std::array::from_fn(|i| flat(store.get(&vars[i]).unwrap())))
 }
 
@@ -81,15 +86,26 @@ fn written(len: usize, kernel: impl FnOnce(*mut f32)) -> Vec<f32> {
 
 /// The same for integers.
 fn written_words(len: usize, kernel: impl FnOnce(*mut u32)) -> Vec<u32> {
+    written_over(0x7fc0_dead, len, kernel)
+}
+
+/// The same for f64.
+fn written_doubles(len: usize, kernel: impl FnOnce(*mut f64)) -> Vec<f64> {
+    written_over(0x7ff8_0000_0000_dead, len, |out: *mut u64| kernel(out.cast()))
+        .into_iter()
+        .map(f64::from_bits)
+        .collect()
+}
+
+/// The same for any bits; `untouched` are those of a NaN that no kernel makes.
+fn written_over<W: Copy + PartialEq>(untouched: W, len: usize, kernel: impl FnOnce(*mut W)) -> Vec<W> {
     const ROOM: usize = 600;
-    // A NaN that no kernel makes.
-    const UNTOUCHED: u32 = 0x7fc0_dead;
-    let mut words = vec![UNTOUCHED; len + 2 * ROOM];
+    let mut words = vec![untouched; len + 2 * ROOM];
     kernel(words[ROOM..].as_mut_ptr());
     let (before, rest) = words.split_at(ROOM);
     let (result, after) = rest.split_at(len);
-    assert!(before.iter().chain(after).all(|word| *word == UNTOUCHED), "written beside the {len} elements");
-    assert_eq!(result.iter().position(|word| *word == UNTOUCHED), None, "an element of {len} that was not written");
+    assert!(before.iter().chain(after).all(|word| *word == untouched), "written beside the {len} elements");
+    assert!(result.iter().all(|word| *word != untouched), "an element of {len} that was not written");
     result.to_vec()
 }
 
@@ -123,6 +139,19 @@ fn partial_sums_are_added_up_whatever_their_number() {
             let parts: Vec<f64> = eighths(blocks, 1).into_iter().map(f64::from).collect();
             let result = written(1, |result| sums.add_up(Grid::blocks(1), parts.as_ptr(), result, -0.5, blocks as u32));
             assert_equal(&format!("{blocks} blocks"), &result, &[(-0.5 * parts.iter().sum::<f64>()) as f32]);
+        }
+    }
+}
+
+#[test]
+fn images_are_added_up_whatever_their_number() {
+    for sums in Sums::compiled() {
+        for (images, n) in [0, 1, 2, 7].iter().flat_map(|images| COUNTS.map(|n| (*images, n))) {
+            let x = eighths(images * n, 1);
+            let result =
+                written(n, |result| sums.add_images(Grid::each(n), x.as_ptr(), result, images as u32, n as u64));
+            let expected: Vec<f32> = (0..n).map(|i| (0..images).map(|image| x[image * n + i]).sum()).collect();
+            assert_equal(&format!("{images} images of {n}"), &result, &expected);
         }
     }
 }
