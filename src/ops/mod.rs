@@ -30,7 +30,7 @@ pub mod rounding;
 pub mod statistics;
 
 pub use dispatch::dispatch;
-pub(crate) use kernel::{BLOCK, block_sums, bounded};
+pub(crate) use kernel::{BLOCK, block_sums};
 
 mod window;
 

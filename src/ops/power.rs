@@ -18,7 +18,7 @@ pub fn log2(x: f32) -> f32 {
     exponent as f32 + (2.885_39 * s + s * tail)
 }
 
-/// `2^x`, 0 below the normal range and the largest power of two above it, NaN of NaN; relative error below 2e-7.
+/// `2^x` for a number, 0 below the normal range and the largest power of two above it; relative error below 2e-7.
 #[inline(always)]
 pub fn exp2(x: f32) -> f32 {
     // Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits of the sum: a conversion without its checks.
@@ -35,8 +35,7 @@ pub fn exp2(x: f32) -> f32 {
     let p = p * t + 6.931_472e-1;
     let p = p * t + 1.0;
     let scaled = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
-    let scaled = if x < -126.0 { 0.0 } else { scaled };
-    if x.is_nan() { x } else { scaled }
+    if x < -126.0 { 0.0 } else { scaled }
 }
 
 /// `x^p` for `x >= 0` and `p > 0`, NaN of NaN; relative error below `1e-6 * (1 + |p log2 x|)`.
@@ -46,10 +45,11 @@ pub fn power(x: f32, p: f32) -> f32 {
     if x > 0.0 { exp2(p * log2(x)) } else { x * 0.0 }
 }
 
-/// Logistic function `1 / (1 + e^-x)`.
+/// Logistic function `1 / (1 + e^-x)`, NaN of NaN.
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp2(-std::f32::consts::LOG2_E * x))
+    let y = 1.0 / (1.0 + exp2(-std::f32::consts::LOG2_E * x));
+    if x.is_nan() { x } else { y }
 }
 
 #[cfg(test)]
@@ -58,8 +58,7 @@ mod tests {
 
     #[test]
     fn nan_stays_nan() {
-        assert!([exp2(f32::NAN), power(f32::NAN, 2.4), sigmoid(f32::NAN)].iter().all(|y| y.is_nan()));
-        assert!(exp2(f32::from_bits(0x7fff_ffff)).is_nan());
+        assert!(power(f32::NAN, 2.4).is_nan() && sigmoid(f32::NAN).is_nan());
         assert_eq!(power(0.0, 2.4).to_bits(), 0);
     }
 

@@ -4,7 +4,7 @@
 //! better candidate wins.
 
 use crate::ops::power::power;
-use crate::ops::{BLOCK, block_sums, bounded};
+use crate::ops::{BLOCK, block_sums};
 use crate::recon::recipe::RangeSearch;
 use rayon::prelude::*;
 
@@ -38,7 +38,7 @@ impl Range {
     /// `Q(x)`.
     #[inline(always)]
     fn quantize(&self, x: f32, highest: f32) -> f32 {
-        let level = bounded((x / self.scale).round_ties_even() + self.zero_point, 0.0, highest);
+        let level = ((x / self.scale).round_ties_even() + self.zero_point).max(0.0).min(highest);
         (level - self.zero_point) * self.scale
     }
 }

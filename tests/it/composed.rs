@@ -4,12 +4,15 @@ use crate::cli::{Bench, ended};
 use assert_cmd::Command;
 use metaaug::store::{Predictions, Store, read_traces};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 const GRID: &str = r#"
 name = "every-method"
 [base]
 arch = "resnet20"
+weights = "file:ASSETS/resnet20-fashion-mnist/model.safetensors"
 bits = "W4A4"
+data = "idx:data"
 calib-images = 32
 recipe = { iterations = 4, batch = 16 }
 transform = { base = 4, depth = 2, warmup-iterations = 3 }
@@ -21,8 +24,29 @@ method = "pd-quant"
 recipe = { correction-iterations = 3 }
 [[include]]
 arch = "mobilenetv2-tiny"
+weights = "file:ASSETS/mobilenetv2-tiny-fashion-mnist/model.safetensors"
 method = "qdrop"
 "#;
+
+/// Writes a data set of MNIST's form into `folder`: waves of few pixels' length, which a network tells apart as it likes.
+fn write_images(folder: &Path) {
+    std::fs::create_dir(folder).unwrap();
+    for (split, images) in [("train", 64u32), ("t10k", 200)] {
+        let sizes = |magic: u32, sizes: &[u32]| -> Vec<u8> {
+            std::iter::once(&magic).chain(sizes).flat_map(|number| number.to_be_bytes()).collect()
+        };
+        let mut pixels = sizes(0x803, &[images, 28, 28]);
+        for (image, i) in (0..images).flat_map(|image| (0..28 * 28).map(move |i| (image, i))) {
+            let (y, x, image) = (f64::from(i / 28), f64::from(i % 28), f64::from(image));
+            let wave = (0.1 * image + 0.21 * x + 0.02 * image * y).sin() * (0.37 * y - 0.05 * image * x).cos();
+            pixels.push((127.5 + 127.0 * wave) as u8);
+        }
+        let mut labels = sizes(0x801, &[images]);
+        labels.extend((0..images).map(|image| (image % 10) as u8));
+        std::fs::write(folder.join(format!("{split}-images-idx3-ubyte")), pixels).unwrap();
+        std::fs::write(folder.join(format!("{split}-labels-idx1-ubyte")), labels).unwrap();
+    }
+}
 
 /// First and last loss of every phase of every unit.
 type Losses = Vec<(String, f64, f64)>;
@@ -47,7 +71,8 @@ fn run(bench: &Bench, results: &str, composed: &str) -> BTreeMap<String, (Predic
 
 #[test]
 fn cells_of_every_method_are_the_same_from_compositions_of_candles_operations() {
-    let bench = Bench::new(GRID);
+    let bench = Bench::new(&GRID.replace("ASSETS", concat!(env!("CARGO_MANIFEST_DIR"), "/assets")));
+    write_images(&bench.path().join("data"));
     let (native, composed) = (run(&bench, "native", "0"), run(&bench, "composed", "1"));
     assert_eq!(native.len(), 8);
     for (cell, (predictions, losses)) in &native {
