@@ -17,7 +17,7 @@ pub(super) const FILE_PREFIX: &str = "file:";
 pub enum WeightsSource<'a> {
     /// `embedded`: compiled into the binary.
     Embedded,
-    /// `file:PATH` or `file:PATH#TABLE`; [`with_table`] tells them apart.
+    /// `file:PATH` or `file:PATH#TABLE`, as one: whether there is a file of the whole name decides when it is read.
     File(&'a Path),
     /// `hub:OWNER/NAME[@REVISION]/FILE` or `...#TABLE`.
     Hub { file: HubFile, table: Option<&'a str> },

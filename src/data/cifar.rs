@@ -1,8 +1,8 @@
 //! CIFAR-10 and CIFAR-100 in their original binary files: per image its labels, then 3,072 levels `(C, H, W)`.
 //!
 //! `candle-datasets` reads CIFAR-10's too, with everything as floats several times over (1.3 GB), no path in its errors,
-//! and no CIFAR-100. It serves as a peer of these readers in tests. Its `cifar::load`, from the Hub's Parquet files,
-//! transposes every image.
+//! and no CIFAR-100, whose records are the same but for a byte: it would stand beside this reader, not in its place. It is
+//! the peer of it in tests. Its `cifar::load`, from the Hub's Parquet files, transposes every image.
 
 use super::source::Stored;
 use crate::error::{Error, Result};
