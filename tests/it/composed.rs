@@ -15,8 +15,8 @@ bits = "W4A4"
 data = "idx:data"
 calib-images = 32
 recipe = { iterations = 4, batch = 16 }
-transform = { base = 4, depth = 2, warmup-iterations = 3 }
-meta = { iterations = 2, outer-batch = 16 }
+transform = { base = 4, depth = 2, warmup-iterations = 2 }
+meta = { iterations = 1, outer-batch = 16 }
 [axes]
 method = ["rtn", "adaround", "brecq", "qdrop", "genie-m", "metaaug"]
 [[include]]
