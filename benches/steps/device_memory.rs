@@ -3,7 +3,9 @@
 #[cfg(not(feature = "cuda"))]
 use candle_core::Device;
 
+// Not every benchmark counts memory.
 #[cfg(feature = "cuda")]
+#[allow(unused_imports)]
 pub use pool::{peak_bytes, reset};
 
 /// Nothing to count without CUDA.

@@ -219,7 +219,7 @@ impl Shard {
                 false => Err(Error::content(path, format!("column {} does not hold {what}", names[index]))),
             }
         };
-        let image = find("image files (JPEG or PNG)", &IMAGE_COLUMNS, &[ByteArrayType::get_physical_type()])?;
+        let image = find("image files", &IMAGE_COLUMNS, &[ByteArrayType::get_physical_type()])?;
         let integers = [Int32Type::get_physical_type(), Int64Type::get_physical_type()];
         let label = find("integers", labels.columns, &integers)?;
         Ok(Self { path: path.to_path_buf(), metadata, image, label, columns })

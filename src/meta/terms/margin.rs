@@ -3,6 +3,7 @@
 use super::Images;
 use crate::error::Result;
 use crate::meta::config::Meta;
+use crate::ops::relu::relu;
 use candle_core::Tensor;
 
 /// `max(0, eps - mean((T(x) - x)^2))`, in normalised pixels.
@@ -12,5 +13,5 @@ use candle_core::Tensor;
 /// Source: MetaAug (2407.14726), margin loss.
 pub(super) fn loss(images: &Images, meta: &Meta) -> Result<Tensor> {
     let change = (images.t_x - images.x)?.sqr()?.mean_all()?;
-    Ok(((change * -1.0)? + meta.eps)?.relu()?)
+    Ok(relu(&((change * -1.0)? + meta.eps)?)?)
 }

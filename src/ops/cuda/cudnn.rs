@@ -68,12 +68,30 @@ struct Handle {
 
 /// One convolution, prepared.
 struct Plan {
+    described: Descriptors,
+    algorithm: Algorithm,
+    workspace_bytes: usize,
+}
+
+/// Input, weight, output and geometry.
+struct Descriptors {
     x: sys::cudnnTensorDescriptor_t,
     w: sys::cudnnFilterDescriptor_t,
     y: sys::cudnnTensorDescriptor_t,
     conv: sys::cudnnConvolutionDescriptor_t,
-    algorithm: Algorithm,
-    workspace_bytes: usize,
+}
+
+impl Drop for Descriptors {
+    fn drop(&mut self) {
+        // Nothing can be done about an error here.
+        // SAFETY: made with this structure, and in use only as long as it.
+        unsafe {
+            let _ = result::destroy_tensor_descriptor(self.x);
+            let _ = result::destroy_tensor_descriptor(self.y);
+            let _ = result::destroy_filter_descriptor(self.w);
+            let _ = result::destroy_convolution_descriptor(self.conv);
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -91,7 +109,7 @@ fn run(
     b: &CudaView<f32>,
     to: &CudaSlice<f32>,
 ) -> Result<()> {
-    if to.len() == 0 || sizes.batch == 0 {
+    if to.is_empty() || sizes.batch == 0 {
         if direction == Direction::WeightGradient {
             bail!("a weight gradient of no images on a GPU");
         }
@@ -163,16 +181,8 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         // Nothing can be done about an error here.
-        // SAFETY: handle and descriptors were made by this handle and are not used any more.
-        unsafe {
-            for plan in self.plans.values() {
-                let _ = result::destroy_tensor_descriptor(plan.x);
-                let _ = result::destroy_tensor_descriptor(plan.y);
-                let _ = result::destroy_filter_descriptor(plan.w);
-                let _ = result::destroy_convolution_descriptor(plan.conv);
-            }
-            let _ = result::destroy_handle(self.handle);
-        }
+        // SAFETY: made with this structure, and in use only as long as it.
+        let _ = unsafe { result::destroy_handle(self.handle) };
     }
 }
 
@@ -215,15 +225,18 @@ impl Plan {
         let (stride, padding) = (stride as i32, padding as i32);
         // SAFETY: each descriptor is made here before it is set.
         unsafe {
-            let x_desc = result::create_tensor_descriptor()?;
+            let described = Descriptors {
+                x: result::create_tensor_descriptor()?,
+                w: result::create_filter_descriptor()?,
+                y: result::create_tensor_descriptor()?,
+                conv: result::create_convolution_descriptor()?,
+            };
+            let Descriptors { x: x_desc, w: w_desc, y: y_desc, conv } = described;
             result::set_tensor4d_descriptor(x_desc, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, four([batch, c_in, h, w]))?;
-            let y_desc = result::create_tensor_descriptor()?;
             let y_shape = four([batch, c_out, out_h, out_w]);
             result::set_tensor4d_descriptor(y_desc, CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, y_shape)?;
-            let w_desc = result::create_filter_descriptor()?;
             let w_shape = four([c_out, c_in / groups, k_h, k_w]);
             result::set_filter4d_descriptor(w_desc, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NCHW, w_shape)?;
-            let conv = result::create_convolution_descriptor()?;
             let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
             let [pad, step] = [padding, stride];
             result::set_convolution2d_descriptor(conv, pad, pad, step, step, 1, 1, mode, CUDNN_DATA_FLOAT)?;
@@ -300,7 +313,7 @@ impl Plan {
                     (Algorithm::WeightGradient(algorithm), bytes)
                 }
             };
-            Ok(Plan { x: x_desc, w: w_desc, y: y_desc, conv, algorithm, workspace_bytes })
+            Ok(Plan { described, algorithm, workspace_bytes })
         }
     }
 
@@ -314,7 +327,8 @@ impl Plan {
     ) -> std::result::Result<(), CudnnError> {
         let (one, zero) = (1f32, 0f32);
         let (one, zero) = (std::ptr::from_ref(&one).cast(), std::ptr::from_ref(&zero).cast());
-        let Plan { x, w, y, conv, workspace_bytes: bytes, .. } = *self;
+        let (Descriptors { x, w, y, conv }, bytes) = (&self.described, self.workspace_bytes);
+        let (x, w, y, conv) = (*x, *w, *y, *conv);
         // SAFETY: as the caller promises.
         unsafe {
             match self.algorithm {

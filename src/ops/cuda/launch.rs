@@ -54,7 +54,11 @@ pub fn open(index: usize) -> Result<Device> {
 /// By default the driver gives freed memory back whenever somebody waits for the device, and getting it again takes longer than
 /// most kernels.
 fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
-    let ordinal = device.cuda_stream().context().cu_device();
+    let stream = device.cuda_stream();
+    if !stream.context().has_async_alloc() {
+        return Ok(());
+    }
+    let ordinal = stream.context().cu_device();
     let mut pool = std::ptr::null_mut();
     let mut threshold = u64::MAX;
     // SAFETY: the device exists; the attribute takes a 64-bit number.
