@@ -1,8 +1,8 @@
 //! The formulas of this module's operations from Candle's own, for devices that our kernels do not run on.
 //!
-//! Every operation comes here by itself when its arguments are not on the CPU; the tests compare the two there, values and
-//! gradients. What goes between host and device is said with each function: masks, since their random bits are made by
-//! [`crate::rng`], the same on every device, and constants of a weight.
+//! `dispatch` sends operations here where there is no kernel, or with `HARNESS_COMPOSED=1`; the tests compare the two on the CPU, values and
+//! gradients of each operation and whole cells of every method (`tests/it/composed.rs`). What goes between host and device is said with
+//! each function: masks, since their random bits are made by [`crate::rng`], the same on every device.
 
 mod conv;
 mod quant;
