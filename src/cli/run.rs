@@ -9,7 +9,7 @@ use super::session::{GridArgs, Session, cache_folder, loader};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, RunId, State};
 use crate::launch::{
-    Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, Worker, run_grid, sensible_memory_bytes, thread_pools,
+    Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, Worker, run_grid, sensible_bytes_on, thread_pools,
 };
 use crate::methods;
 use crate::profile::Profile;
@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "N|auto", default_value = "1", env = "HARNESS_JOBS", value_parser = jobs::parse, conflicts_with = "devices")]
     jobs: jobs::Wanted,
     /// How much of the activations of calibration images is kept in memory, such as 4GiB; the rest goes to a file in the cache
-    /// folder, with the same results [default: half of the free memory].
+    /// folder, with the same results [default: half of the free memory, on a GPU of its own].
     #[arg(long, value_name = "SIZE", env = "HARNESS_MEMORY", value_parser = bytes::parse)]
     memory: Option<u64>,
     /// Print what would run, and stop.
@@ -67,7 +67,10 @@ pub fn run(args: &Args) -> Result<Exit> {
     if !args.quiet {
         warn_of_departures(&session);
     }
-    let caches = Caches::new(&cache_folder()?, args.memory.unwrap_or_else(sensible_memory_bytes));
+    let caches = Caches::new(
+        &cache_folder()?,
+        args.memory.unwrap_or_else(|| devices.iter().map(sensible_bytes_on).min().unwrap_or(u64::MAX)),
+    );
     let lock = session.store.lock()?;
     let cancelled = interruptible()?;
     let progress = Progress::new(to_run.len(), session.plan.len() - to_run.len(), args.quiet);

@@ -23,4 +23,4 @@ pub use publish::Publisher;
 pub use ranges::RangeCache;
 pub use run_cell::{Caches, CellResult, run_cell};
 pub use transform::TransformCache;
-pub use usage::{Stopwatch, sensible_memory_bytes};
+pub use usage::{Stopwatch, sensible_bytes_on, sensible_memory_bytes};

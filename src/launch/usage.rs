@@ -2,6 +2,7 @@
 
 use crate::allocator;
 use crate::store::record::Cost;
+use candle_core::Device;
 use cpu_time::{ProcessTime, ThreadTime};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,15 @@ fn threads_time() -> Duration {
 /// Half of the memory that programs could still get (`MemAvailable` of Linux); no limit where the system does not tell.
 pub fn sensible_memory_bytes() -> u64 {
     kibibytes("/proc/meminfo", "MemAvailable:").map_or(u64::MAX, |bytes| bytes / 2)
+}
+
+/// How many bytes of activations may lie on `device`: half of what is free there.
+pub fn sensible_bytes_on(device: &Device) -> u64 {
+    match device {
+        #[cfg(feature = "cuda")]
+        Device::Cuda(cuda) => crate::ops::cuda::free_bytes(cuda).map_or(u64::MAX, |bytes| bytes / 2),
+        _ => sensible_memory_bytes(),
+    }
 }
 
 /// `VmHWM` of Linux; `None` elsewhere.

@@ -6,6 +6,17 @@ pub fn describe() -> String {
     format!("{} ({})", model.as_deref().unwrap_or(std::env::consts::ARCH), instructions())
 }
 
+/// The same, behind the GPU that `device` (`cuda:N`) names.
+pub fn describe_with(device: &str) -> String {
+    #[cfg(feature = "cuda")]
+    if let Some(name) = device.strip_prefix("cuda:").and_then(|index| crate::ops::cuda::name(index.parse().ok()?)) {
+        return format!("{name}; {}", describe());
+    }
+    #[cfg(not(feature = "cuda"))]
+    let _ = device;
+    describe()
+}
+
 /// The model that `/proc/cpuinfo` names first.
 fn model(cpuinfo: &str) -> Option<&str> {
     let fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));

@@ -9,7 +9,7 @@ impl Provenance {
     pub fn now(device: &str, threads: usize, eval_batch: usize, grid: &str) -> Self {
         Self {
             device: device.to_string(),
-            processor: Some(processor::describe()),
+            processor: Some(processor::describe_with(device)),
             threads,
             eval_batch,
             grid: grid.to_string(),

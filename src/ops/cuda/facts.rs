@@ -1,8 +1,8 @@
 //! What `harness doctor` says of the GPUs of a machine.
 
-use candle_core::Result;
 use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::driver::{CudaContext, result, sys};
+use candle_core::{CudaDevice, Result};
 
 /// One GPU.
 #[derive(Clone, Debug)]
@@ -36,6 +36,19 @@ fn facts(index: usize) -> Result<Facts> {
         memory_bytes: total as u64,
         free_bytes: free as u64,
     })
+}
+
+/// The name of GPU `index`; `None` where there is none.
+pub fn name(index: usize) -> Option<String> {
+    CudaContext::new(index).and_then(|context| context.name()).ok()
+}
+
+/// Bytes of the device's memory that nobody uses.
+///
+/// Errors: a device that does not answer.
+pub fn free_bytes(device: &CudaDevice) -> Result<u64> {
+    device.cuda_stream().context().bind_to_thread().w()?;
+    Ok(result::mem_get_info().w()?.0 as u64)
 }
 
 /// Versions of what is loaded: the CUDA that the driver knows, cuBLAS and cuDNN, as far as this build uses them.

@@ -38,6 +38,6 @@ pub(super) use relu::{clipped_relu, clipped_relu_in_place, clipped_relu_of_sum, 
 pub(super) use rounding::{Weight, hard_weight, rounding_penalty, soft_weight, soft_weight_gradient};
 pub(super) use values::{Values, storage, tensor, with_values};
 
-pub use facts::{Facts, gpus, versions};
+pub use facts::{Facts, free_bytes, gpus, name, versions};
 pub use launch::{launches, open};
 pub use self_test::{Check, self_test};
