@@ -48,7 +48,7 @@ pub struct Geometry {
 /// Gradient: flows to `x`, `w` and `bias`, to any order; on the CPU only those that somebody needs are computed.
 /// Errors: [`Error::Shape`] when the shapes, element types or the geometry do not go together.
 ///
-/// On GPUs cuDNN convolves (feature `cudnn`), or for depthwise convolutions kernels of ours. Elsewhere this is Candle's own convolution, or for
+/// On GPUs cuDNN convolves (feature `cudnn`), cuBLAS where kernels are of one pixel, or for depthwise convolutions kernels of ours. Elsewhere this is Candle's own convolution, or for
 /// several groups one without a loop over them.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Tensor> {
     convolve(x, w, bias, geometry, None)
@@ -127,7 +127,10 @@ pub fn weight_gradient(x: &Tensor, gy: &Tensor, (k_h, k_w): (usize, usize), geom
 
 /// Whether convolutions of these sizes are operations of ours where `x` is.
 fn computes(x: &Tensor, sizes: &Sizes) -> bool {
-    has_kernels(x) && (x.device().is_cpu() || cfg!(feature = "cudnn") || sizes.is_depthwise())
+    let without_cudnn = sizes.is_depthwise();
+    #[cfg(feature = "cuda")]
+    let without_cudnn = without_cudnn || super::cuda::are_products(sizes);
+    has_kernels(x) && (x.device().is_cpu() || cfg!(feature = "cudnn") || without_cudnn)
 }
 
 fn check_output(sizes: &Sizes, gy: (usize, usize, usize)) -> Result<()> {

@@ -13,7 +13,7 @@ const SUMS: Module = module!("sums");
 /// `conv(x, w)`.
 pub fn conv_forward(x: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
     check([x.len(), w.len()], [sizes.x_len(), sizes.weight()])?;
-    if pointwise::suits(sizes) {
+    if pointwise::are_products(sizes) {
         return pointwise::forward(x, w, sizes);
     }
     if !sizes.is_depthwise() {
@@ -29,7 +29,7 @@ pub fn conv_forward(x: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f
 /// The gradient of `sum(gy * conv(x, w))` to `x`.
 pub fn conv_input_gradient(gy: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
     check([gy.len(), w.len()], [sizes.y_len(), sizes.weight()])?;
-    if pointwise::suits(sizes) {
+    if pointwise::are_products(sizes) {
         return pointwise::input_gradient(gy, w, sizes);
     }
     if !sizes.is_depthwise() {
@@ -45,7 +45,7 @@ pub fn conv_input_gradient(gy: &Values, w: &Values, sizes: &Sizes) -> Result<Cud
 /// The gradient of `sum(gy * conv(x, w))` to `w`.
 pub fn conv_weight_gradient(x: &Values, gy: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
     check([x.len(), gy.len()], [sizes.x_len(), sizes.y_len()])?;
-    if pointwise::suits(sizes) {
+    if pointwise::are_products(sizes) {
         return pointwise::weight_gradient(x, gy, sizes);
     }
     if !sizes.is_depthwise() {

@@ -32,6 +32,7 @@ pub(super) use conv::{conv_forward, conv_input_gradient, conv_weight_gradient};
 pub(super) use fake_quant::{fake_quant, fake_quant_gradient, linearised};
 pub(super) use layout::{join, shuffle};
 pub(super) use mix::mix_rows;
+pub(super) use pointwise::are_products;
 pub(super) use pool::{max_pool_pick, max_pool_put, max_pool_winners};
 pub(super) use recon_error::{recon_error, recon_error_gradient};
 pub(super) use relu::{clipped_relu, clipped_relu_in_place, clipped_relu_of_sum, gate};

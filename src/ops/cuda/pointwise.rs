@@ -14,8 +14,8 @@ const SUMS: Module = module!("sums");
 /// Images of fewer pixels make matrices that are too small to fill a GPU.
 const FEWEST_PIXELS: usize = 196;
 
-/// Whether these are such convolutions.
-pub fn suits(sizes: &Sizes) -> bool {
+/// Whether these are such convolutions, and large enough to gain by it.
+pub fn are_products(sizes: &Sizes) -> bool {
     sizes.is_pointwise() && sizes.groups == 1 && sizes.out_pixels() >= FEWEST_PIXELS && sizes.batch > 0
 }
 
