@@ -61,8 +61,7 @@ pub fn batch_norm_train(
     let x = x.contiguous()?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(device) = x.device() {
-        let (y, estimates) = BatchNormOnGpu::of(&x, eps, device)?.apply(&x, weight, bias)?;
-        return Ok((y, estimates));
+        return Ok(BatchNormOnGpu::of(&x, eps, device)?.apply(&x, weight, bias)?);
     }
     let statistics = BatchStatistics::of(&x)?;
     let y = x.apply_op3(

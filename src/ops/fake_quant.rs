@@ -52,9 +52,9 @@ impl Mask {
         }
     }
 
-    /// Whether it is a list with a value for each element.
-    pub fn is_given(&self) -> bool {
-        matches!(self, Mask::Given(_))
+    /// Whether a kernel applies it to `x`; those of GPUs take no mask that is given element by element.
+    pub fn has_kernel(&self, x: &Tensor) -> bool {
+        has_kernels(x) && (x.device().is_cpu() || !matches!(self, Mask::Given(_)))
     }
 
     /// Whether the elements from `start` on are selected, as numbers that are not 0; at most one block of them.
@@ -92,7 +92,7 @@ pub fn fake_quant(x: &Tensor, scale: &Tensor, quant: FakeQuant) -> Result<Tensor
     if scale.elem_count() != 1 {
         bail!("fake-quant: the scale must have one element, got {:?}", scale.dims());
     }
-    match quant.has_kernel(x) {
+    match quant.mask.has_kernel(x) {
         true => x.contiguous()?.apply_op2(scale, quant),
         false => composed::fake_quant(x, scale, &quant),
     }
@@ -112,7 +112,7 @@ pub struct Linearised {
 impl Linearised {
     /// At `x`, `f32` or `f64`.
     pub fn at(x: &Tensor, scale: &Tensor, quant: &FakeQuant) -> Result<Self> {
-        if !quant.has_kernel(x) {
+        if !quant.mask.has_kernel(x) {
             let (slope, level) = composed::linearised(x, scale, quant)?;
             return Ok(Self { slope, level });
         }
@@ -182,11 +182,6 @@ impl Rounded for f64 {
 }
 
 impl FakeQuant {
-    /// Whether a kernel does this to `x`; those of GPUs take no mask that is given element by element.
-    fn has_kernel(&self, x: &Tensor) -> bool {
-        has_kernels(x) && (x.device().is_cpu() || !self.mask.is_given())
-    }
-
     /// The integer level of `v = x / scale`, and whether the gradient passes.
     #[inline(always)]
     fn level<T: Rounded>(&self, v: T) -> (T, bool) {

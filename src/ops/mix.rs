@@ -3,7 +3,6 @@
 use super::composed;
 #[cfg(feature = "cuda")]
 use super::cuda;
-use super::dispatch::has_kernels;
 use super::fake_quant::Mask;
 use super::fresh::Fresh;
 use super::kernel::{self, BLOCK};
@@ -21,7 +20,7 @@ pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -
     if selected.shape() != others.shape() || rows.iter().any(|&row| row as usize >= shape[0]) {
         bail!("mix-rows: rows out of {:?}, or another shape than {:?}", selected.dims(), others.dims());
     }
-    if !has_kernels(selected) || (mask.is_given() && !selected.device().is_cpu()) {
+    if !mask.has_kernel(selected) {
         return composed::mix_rows(selected, others, rows, mask);
     }
     let width = selected.elem_count() / shape[0];

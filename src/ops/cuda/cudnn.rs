@@ -4,7 +4,6 @@
 //! Descriptors, algorithm and workspace are kept per thread and device, since handles of cuDNN belong to one thread. Arithmetic is plain
 //! f32 (`CUDNN_FMA_MATH`): TensorFloat-32 would round inputs to 10 bits of mantissa.
 
-use super::launch::count_launch;
 use super::values::Values;
 use crate::ops::conv::Sizes;
 use candle_core::cuda_backend::cudarc::cudnn::{CudnnError, result, sys};
@@ -173,7 +172,6 @@ impl Handle {
         };
         // SAFETY: descriptors are alive and describe what `conv` has checked the lengths of.
         described(unsafe { plan.launch(self.handle, workspace, [a, b, to]) }, sizes, direction)?;
-        count_launch();
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use candle_core::cuda_backend::cudarc::driver::{
 };
 use candle_core::cuda_backend::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, Device, Result, bail};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 /// Threads of a block, `BLOCK_THREADS` of `kernels/launch.h`.
@@ -35,7 +35,6 @@ const SUMS: Module = module!("sums");
 
 thread_local! {
     static FUNCTIONS: RefCell<HashMap<(DeviceId, &'static str), CudaFunction>> = RefCell::default();
-    static LAUNCHES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The CUDA device `index`, with a stream of its own and memory that stays with the process once it was used.
@@ -67,15 +66,6 @@ fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
         let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
         sys::cuMemPoolSetAttribute(pool, attribute, std::ptr::from_mut(&mut threshold).cast()).result().w()
     }
-}
-
-/// Kernels of ours that this thread has launched, cuDNN's convolutions among them.
-pub fn launches() -> u64 {
-    LAUNCHES.get()
-}
-
-pub(super) fn count_launch() {
-    LAUNCHES.set(LAUNCHES.get() + 1);
 }
 
 /// One argument of a kernel.
@@ -230,7 +220,6 @@ pub unsafe fn launch(
         LaunchConfig { grid_dim: (u32_of(blocks)?, 1, 1), block_dim: (BLOCK_THREADS, 1, 1), shared_mem_bytes: 0 };
     // SAFETY: as the caller promises.
     unsafe { builder.launch(config) }.w()?;
-    count_launch();
     Ok(())
 }
 

@@ -40,5 +40,5 @@ pub(super) use rounding::{Weight, hard_weight, rounding_penalty, soft_weight, so
 pub(super) use values::{Values, storage, tensor, with_values};
 
 pub use facts::{Facts, free_bytes, gpus, name, versions};
-pub use launch::{launches, open};
+pub use launch::open;
 pub use self_test::{Check, self_test};

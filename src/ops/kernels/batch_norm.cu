@@ -17,6 +17,14 @@ DEVICE u32 parts_of(Batch batch) {
     return (u32)(((u64)batch.images * batch.pixels + PART - 1) / PART);
 }
 
+// The sum of the numbers that the parts of a channel left.
+DEVICE double sum_of_parts(const double *of_parts, u64 channel, Batch batch) {
+    u32 parts = parts_of(batch);
+    double sum = 0.0;
+    for (u32 part = 0; part < parts; ++part) sum += of_parts[channel * parts + part];
+    return sum;
+}
+
 // Sums of x and of its squares over each part: blockIdx.x = channel * parts + part.
 KERNEL batch_sums(const float *x, double *sums, double *squares, Batch batch) {
     SHARED double of_x[BLOCK_THREADS], of_square[BLOCK_THREADS];
@@ -45,13 +53,9 @@ KERNEL batch_sums(const float *x, double *sums, double *squares, Batch batch) {
 KERNEL batch_statistics(const double *sums, const double *squares, float *mean, float *inverse_std, float *unbiased, double eps,
                         Batch batch, u64 n) {
     EACH(channel, n) {
-        u32 parts = parts_of(batch);
-        double count = (double)batch.images * batch.pixels, sum = 0.0, square = 0.0;
-        for (u32 part = 0; part < parts; ++part) {
-            sum += sums[channel * parts + part];
-            square += squares[channel * parts + part];
-        }
-        double average = sum / count, var = square / count - average * average;
+        double count = (double)batch.images * batch.pixels;
+        double average = sum_of_parts(sums, channel, batch) / count;
+        double var = sum_of_parts(squares, channel, batch) / count - average * average;
         // Rounding must not make it negative; NaN stays.
         var = var <= 0.0 ? 0.0 : var;
         mean[channel] = (float)average;
@@ -96,14 +100,8 @@ KERNEL batch_gradient_sums(const float *x, const float *g, const float *mean, co
 // Gradients of bias and weight: the sums of all parts of a channel.
 KERNEL batch_parameter_gradients(const double *sums, const double *products, float *g_bias, float *g_weight, Batch batch, u64 n) {
     EACH(channel, n) {
-        u32 parts = parts_of(batch);
-        double sum = 0.0, product = 0.0;
-        for (u32 part = 0; part < parts; ++part) {
-            sum += sums[channel * parts + part];
-            product += products[channel * parts + part];
-        }
-        g_bias[channel] = (float)sum;
-        g_weight[channel] = (float)product;
+        g_bias[channel] = (float)sum_of_parts(sums, channel, batch);
+        g_weight[channel] = (float)sum_of_parts(products, channel, batch);
     }
 }
 

@@ -13,9 +13,7 @@ DEVICE float level_of(float v, Levels levels, bool *in_range) {
     float rounded = rintf(v);
     float judged = levels.clip_then_round ? v : rounded;
     *in_range = judged >= levels.low && judged <= levels.high;
-    // Comparisons that NaN passes through.
-    float q = rounded <= levels.low ? levels.low : rounded;
-    return q >= levels.high ? levels.high : q;
+    return bounded(rounded, levels.low, levels.high);
 }
 
 KERNEL fake_quant(const float *x, const float *scale, float *y, Levels levels, Mask mask, u64 n) {

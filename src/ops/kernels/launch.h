@@ -39,6 +39,12 @@ DEVICE float power(float x, float p) {
     return x == 0.0f ? 0.0f : powf(fabsf(x), p);
 }
 
+// x where it is between the bounds, else the nearer bound; NaN stays (`kernel::bounded` of the CPU).
+DEVICE float bounded(float x, float low, float high) {
+    x = x <= low ? low : x;
+    return x >= high ? high : x;
+}
+
 // The sum of one value for each thread, in an order that only the number of threads determines. `sums` is shared.
 DEVICE double block_sum(double *sums) {
     for (u32 step = BLOCK_THREADS / 2; step > 0; step /= 2) {

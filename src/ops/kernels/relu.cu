@@ -1,17 +1,12 @@
 // Rectified linear units and biases: see `ops::relu` and `ops::channels`. NaN stays NaN.
 #include "launch.h"
 
-DEVICE float clipped(float x, float upper) {
-    x = x <= 0.0f ? 0.0f : x;
-    return x >= upper ? upper : x;
-}
-
 KERNEL clipped_relu(const float *x, float *y, float upper, u64 n) {
-    EACH(i, n) y[i] = clipped(x[i], upper);
+    EACH(i, n) y[i] = bounded(x[i], 0.0f, upper);
 }
 
 KERNEL clipped_relu_of_sum(const float *a, const float *b, float *y, float upper, u64 n) {
-    EACH(i, n) y[i] = clipped(a[i] + b[i], upper);
+    EACH(i, n) y[i] = bounded(a[i] + b[i], 0.0f, upper);
 }
 
 KERNEL gate(const float *t, const float *y, float *gated, float upper, u64 n) {
@@ -22,7 +17,7 @@ KERNEL gate(const float *t, const float *y, float *gated, float upper, u64 n) {
 KERNEL add_bias(const float *x, const float *bias, float *y, u32 pixels, u32 channels, u32 rectify, float upper, u64 n) {
     EACH(i, n) {
         float sum = x[i] + bias[rest(quotient(i, pixels), channels)];
-        y[i] = rectify ? clipped(sum, upper) : sum;
+        y[i] = rectify ? bounded(sum, 0.0f, upper) : sum;
     }
 }
 

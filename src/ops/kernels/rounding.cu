@@ -8,18 +8,12 @@ DEVICE float stretched_sigmoid(float alpha) {
     return STRETCH / (1.0f + expf(-alpha)) + SHIFT;
 }
 
-// clip(x, 0, high); NaN stays.
-DEVICE float clip(float x, float high) {
-    x = x <= 0.0f ? 0.0f : x;
-    return x >= high ? high : x;
-}
-
 KERNEL soft_weight(const float *alpha, const float *scale, const float *floor, const float *zero_point, float *w, float highest,
                    u32 per_channel, u64 n) {
     EACH(i, n) {
         u32 c = (u32)quotient(i, per_channel);
-        float q = floor[i] + clip(stretched_sigmoid(alpha[i]), 1.0f) + zero_point[c];
-        w[i] = (clip(q, highest) - zero_point[c]) * scale[c];
+        float q = floor[i] + bounded(stretched_sigmoid(alpha[i]), 0.0f, 1.0f) + zero_point[c];
+        w[i] = (bounded(q, 0.0f, highest) - zero_point[c]) * scale[c];
     }
 }
 
@@ -28,12 +22,12 @@ KERNEL hard_weight(const float *alpha, const float *scale, const float *floor, c
     EACH(i, n) {
         u32 c = (u32)quotient(i, per_channel);
         float q = floor[i] + (alpha[i] < 0.0f ? 0.0f : alpha[i] >= 0.0f ? 1.0f : alpha[i]) + zero_point[c];
-        w[i] = (clip(q, highest) - zero_point[c]) * scale[c];
+        w[i] = (bounded(q, 0.0f, highest) - zero_point[c]) * scale[c];
     }
 }
 
 DEVICE double penalty_of(float alpha, float beta) {
-    float u = 2.0f * clip(stretched_sigmoid(alpha), 1.0f) - 1.0f;
+    float u = 2.0f * bounded(stretched_sigmoid(alpha), 0.0f, 1.0f) - 1.0f;
     return 1.0f - power(u, beta);
 }
 
@@ -53,9 +47,9 @@ KERNEL soft_weight_gradient(const float *alpha, const float *scale, const float 
         for (u64 i = start + t; i < start + per_channel; i += BLOCK_THREADS) {
             float r = stretched_sigmoid(alpha[i]);
             bool r_inside = r >= 0.0f && r <= 1.0f;
-            float q = floor[i] + clip(r, 1.0f) + zero_point[c];
+            float q = floor[i] + bounded(r, 0.0f, 1.0f) + zero_point[c];
             float of_r = r_inside && q >= 0.0f && q <= highest ? g[i] * scale[c] : 0.0f;
-            sum += g[i] * (clip(q, highest) - zero_point[c]);
+            sum += g[i] * (bounded(q, 0.0f, highest) - zero_point[c]);
             if (weight != 0.0f && r_inside) {
                 float u = 2.0f * r - 1.0f;
                 of_r -= 2.0f * weight * beta * copysignf(power(u, beta - 1.0f), u);
