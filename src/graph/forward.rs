@@ -3,6 +3,7 @@
 use super::op::{BatchNorm, Conv, Op};
 use super::unit::{Node, Source, Unit};
 use crate::error::{Error, Result};
+use crate::ops::channels::scale_rows;
 use crate::ops::{conv, pool, relu};
 use candle_core::{D, Tensor};
 
@@ -160,7 +161,7 @@ impl Conv {
     pub fn scaled(&self, weight: &Tensor) -> Result<Tensor> {
         match &self.gain {
             None => Ok(weight.clone()),
-            Some(gain) => Ok(weight.broadcast_mul(&gain.reshape((gain.elem_count(), 1, 1, 1))?)?),
+            Some(gain) => Ok(scale_rows(weight, gain)?),
         }
     }
 }

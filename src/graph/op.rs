@@ -95,6 +95,15 @@ impl Op {
         }
     }
 
+    /// The same with `weight` in place of its weight and gain; as it is where it has none.
+    pub fn with_weight(&self, weight: Tensor) -> Op {
+        match self {
+            Op::Conv(conv) => Op::Conv(Conv { weight, gain: None, ..conv.clone() }),
+            Op::Linear(linear) => Op::Linear(Linear { weight, ..linear.clone() }),
+            other => other.clone(),
+        }
+    }
+
     /// Lower-case name for listings.
     pub fn kind(&self) -> &'static str {
         match self {

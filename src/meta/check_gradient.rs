@@ -243,14 +243,7 @@ impl<'a> Problem<'a> {
             outer_masks: &keyed(0),
             target: self.target.as_ref().map(|target| target.to_dtype(dtype)).transpose()?,
         };
-        let unit = MetaUnit {
-            model: &model,
-            index: 1,
-            phase: &self.phase,
-            prefix: self.recipe.unit_input,
-            meta: self.meta,
-            terms: self.terms,
-        };
+        let unit = MetaUnit::new((&model, 1), &self.phase, self.recipe.unit_input, (self.meta, self.terms))?;
         if dtype == DType::F64 {
             return f(&unit, &sample, &self.net, &self.net.forward(&x, Statistics::Batch)?);
         }

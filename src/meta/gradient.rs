@@ -15,15 +15,17 @@
 use super::config::{Derivative, Inner, Meta, Terms};
 use super::dual::{Dual, DualPass, Rounding, Roundings, rounding_penalty, squared_error};
 use super::terms::{self, Features, Images, Loss, Outer, Term};
-use super::virtual_update::{Moments, Rule};
+use super::virtual_update::Rule;
 use crate::error::{Error, Result};
 use crate::graph::forward::{FullPrecision, forward, read, through};
-use crate::graph::{Op, Source};
-use crate::quant::model::{Acts, Masks, Mode, QuantModel, QuantUnit};
+use crate::graph::{Op, Source, Unit};
+use crate::ops::virtual_step::{Moments, normalised};
+use crate::quant::model::{Acts, Masks, Mode, QuantModel, QuantUnit, Weights};
 use crate::recon::part;
 use crate::recon::recipe::Prefix;
 use crate::recon::train::{Batch, Phase};
 use candle_core::{DType, Tensor, Var};
+use std::collections::HashMap;
 
 /// How far a finite difference moves a rounding logit at most, and a scale relative to its value.
 const DIFFERENCE: f64 = 1e-2;
@@ -39,14 +41,18 @@ pub enum Engine<'a> {
 
 /// The unit for which `T` is trained, in its network.
 pub struct MetaUnit<'a> {
-    pub model: &'a QuantModel,
-    pub index: usize,
+    model: &'a QuantModel,
+    index: usize,
     /// The phase that will reconstruct the unit, with as many iterations as `T` is trained for.
-    pub phase: &'a Phase,
+    pub(super) phase: &'a Phase,
     /// What the unit reads.
-    pub prefix: Prefix,
-    pub meta: &'a Meta,
-    pub terms: &'a Terms,
+    prefix: Prefix,
+    pub(super) meta: &'a Meta,
+    terms: &'a Terms,
+    /// The units before it as what it reads has them, with fixed weights.
+    before: Vec<QuantUnit>,
+    /// All units in full precision.
+    full_precision: Vec<Unit>,
 }
 
 /// What one step looks at.
@@ -88,8 +94,8 @@ impl Mix {
 pub struct Part {
     pub term: &'static Term,
     pub weight: f64,
-    /// Unweighted.
-    pub loss: f64,
+    /// Unweighted, one element.
+    pub loss: Tensor,
     /// Of the unweighted loss with respect to the transformed images; `None` where it is zero by construction.
     pub gradient: Option<Tensor>,
 }
@@ -98,9 +104,7 @@ pub struct Part {
 struct Unrolled<'a> {
     rule: Rule,
     /// Learning rate of each parameter.
-    lr: Vec<f64>,
-    /// Whether each parameter is a scale.
-    is_scale: Vec<bool>,
+    lr: Tensor,
     steps: Vec<Step<'a>>,
     /// `theta'`.
     updated: QuantUnit,
@@ -111,19 +115,34 @@ struct Unrolled<'a> {
 /// Derivatives of `<u, g>` with respect to the unit's input and to its parameters.
 struct Along {
     of_input: Option<Tensor>,
-    of_theta: Vec<f64>,
+    of_theta: Tensor,
 }
 
 struct Step<'a> {
     /// The unit before the step.
     unit: QuantUnit,
-    g: Vec<f64>,
+    g: Tensor,
     /// Moments after the step.
     moments: Moments,
     masks: &'a dyn Masks,
 }
 
-impl MetaUnit<'_> {
+impl<'a> MetaUnit<'a> {
+    /// Unit `index` of `model`, which `phase` will reconstruct from what `prefix` gives.
+    pub fn new(
+        (model, index): (&'a QuantModel, usize),
+        phase: &'a Phase,
+        prefix: Prefix,
+        (meta, terms): (&'a Meta, &'a Terms),
+    ) -> Result<Self> {
+        let fixed = |units: &[QuantUnit], weights: Weights| {
+            units.iter().map(|unit| unit.with_fixed_weights(weights)).collect::<Result<Vec<_>>>()
+        };
+        let before = fixed(&model.units[..index], Mode::of_prefix(prefix).weights)?;
+        let full_precision = fixed(&model.units, Weights::FullPrecision)?.into_iter().map(|unit| unit.unit).collect();
+        Ok(Self { model, index, phase, prefix, meta, terms, before, full_precision })
+    }
+
     /// Losses of all terms for transformed images `t_x`, in the order of [`terms::active`].
     pub fn losses(&self, sample: &Sample, t_x: &Tensor, engine: Engine) -> Result<Vec<f64>> {
         let active = terms::active(self.terms);
@@ -135,7 +154,8 @@ impl MetaUnit<'_> {
             }
             false => None,
         };
-        active.iter().map(|(term, _)| scalar(&self.loss(term, sample, t_x, logits.as_ref())?)).collect()
+        let losses = active.iter().map(|(term, _)| self.loss(term, sample, t_x, logits.as_ref()));
+        numbers(&losses.collect::<Result<Vec<_>>>()?)
     }
 
     /// Losses and gradients of all terms for transformed images `t_x`, in the order of [`terms::active`].
@@ -162,7 +182,7 @@ impl MetaUnit<'_> {
                 (Loss::Outer(_), _) => None,
                 _ => loss.backward()?.remove(&leaf),
             };
-            parts.push(Part { term, weight, loss: scalar(&loss)?, gradient: gradient.map(|g| g.detach()) });
+            parts.push(Part { term, weight, loss: loss.detach(), gradient: gradient.map(|g| g.detach()) });
         }
         Ok(parts)
     }
@@ -192,26 +212,24 @@ impl MetaUnit<'_> {
     fn unroll<'s>(&self, sample: &Sample<'s>, t_x: &Tensor, x_in: &Tensor, engine: Engine) -> Result<Unrolled<'s>> {
         let target = self.target(sample, t_x)?;
         let rule = Rule { inner: self.meta.inner, eps: self.meta.inner_eps };
-        let mut unit = self.model.units[self.index].copy(t_x.dtype())?;
-        let mut theta = values(&unit, self.phase)?;
-        let (mut lr, mut is_scale) = (Vec::with_capacity(theta.len()), Vec::with_capacity(theta.len()));
-        for (var, rate) in self.phase.parameters(&unit) {
+        let own = &self.model.units[self.index];
+        // Nothing below changes a parameter where it is.
+        let mut unit = if unit_dtype(own) == t_x.dtype() { own.clone() } else { own.copy(t_x.dtype())? };
+        let mut theta = flat(self.phase.parameters(&unit).into_iter().map(|(var, _)| Ok(var.as_detached_tensor())))?;
+        let lr = flat(self.phase.parameters(&unit).into_iter().map(|(var, rate)| {
             let rate = rate.at(1, self.phase.iterations) * self.meta.inner_lr_factor;
-            let count = var.elem_count();
-            lr.extend(std::iter::repeat_n(rate, count));
-            let is_logit = unit.weights.iter().flatten().any(|weight| weight.alpha.id() == var.id());
-            is_scale.extend(std::iter::repeat_n(!is_logit, count));
-        }
-        let mut moments = Moments::zeros(theta.len());
+            Tensor::full(rate, var.elem_count(), var.device())
+        }))?;
+        let mut moments = Moments::zeros(&theta)?;
         let mut steps = Vec::with_capacity(sample.inner_masks.len());
         for (k, masks) in sample.inner_masks.iter().enumerate() {
             let loss = self.inner_loss(&unit, sample.t, x_in, &target, *masks, engine)?;
             let g = self.gradient_of(&unit, &loss)?;
-            rule.step(&mut theta, &g, &lr, &mut moments, k + 1);
+            (theta, moments) = rule.step(&theta, &g, &lr, &moments, k + 1)?;
             let next = with_values(&unit, self.phase, &theta)?;
             steps.push(Step { unit: std::mem::replace(&mut unit, next), g, moments: moments.clone(), masks: *masks });
         }
-        Ok(Unrolled { rule, lr, is_scale, steps, updated: unit, target })
+        Ok(Unrolled { rule, lr, steps, updated: unit, target })
     }
 
     /// `L_Q` of `unit`: reconstruction error and rounding regulariser. A prediction difference (PD-Quant's recipe) is left out:
@@ -266,41 +284,36 @@ impl MetaUnit<'_> {
         loss: &Tensor,
         engine: Engine,
     ) -> Result<Tensor> {
-        let Unrolled { rule, lr, is_scale, steps, updated, target } = unrolled;
+        let Unrolled { rule, lr, steps, updated, target } = unrolled;
         let mut adjoint = self.gradient_of(updated, loss)?;
-        let mut of_moments = Moments::zeros(adjoint.len());
+        let mut of_moments = Moments::zeros(&adjoint)?;
         let input = Var::from_tensor(&x_in.detach())?;
         let mut total = x_in.zeros_like()?.detach();
         for (k, step) in steps.iter().enumerate().rev() {
-            let u = rule.adjoint(&adjoint, &step.g, lr, &step.moments, &mut of_moments, k + 1);
+            let u;
+            (u, of_moments) = rule.adjoint(&adjoint, &step.g, lr, (&step.moments, &of_moments), k + 1)?;
             // A direction of moderate size, whatever the learning rate: the derivative is linear in it.
-            let size = u.iter().fold(0.0, |max: f64, u| max.max(u.abs()));
-            if size == 0.0 {
-                continue;
-            }
-            let u: Vec<f64> = u.iter().map(|u| u / size).collect();
+            let (u, size) = normalised(&u)?;
             let Along { of_input, of_theta } = match self.meta.derivative {
                 Derivative::Exact => self.along(sample.t, step, &u, &input, target, k > 0)?,
                 Derivative::FiniteDifference => {
-                    self.along_by_differences(sample.t, (step, is_scale), &u, &input, target, engine)?
+                    self.along_by_differences(sample.t, step, &u, &input, target, engine)?
                 }
             };
             // What `theta_0` is does not depend on `T`.
             if k > 0 {
-                for (adjoint, of_theta) in adjoint.iter_mut().zip(of_theta) {
-                    *adjoint += size * of_theta;
-                }
+                adjoint = (adjoint + of_theta.broadcast_mul(&size)?)?;
             }
             if let Some(of_input) = of_input {
-                total = (total + (of_input.detach() * size)?)?;
+                total = (total + of_input.detach().broadcast_mul(&size.to_dtype(x_in.dtype())?)?)?;
             }
         }
         Ok(total)
     }
 
     /// Derivatives of `<u, g>` at `step`, exactly; that to the parameters, to which the regulariser belongs, only if it is `to_theta`.
-    fn along(&self, t: usize, step: &Step, u: &[f64], input: &Var, target: &Tensor, to_theta: bool) -> Result<Along> {
-        let direction = self.compared(&with_values(&zeroed(&step.unit)?, self.phase, u)?);
+    fn along(&self, t: usize, step: &Step, u: &Tensor, input: &Var, target: &Tensor, to_theta: bool) -> Result<Along> {
+        let direction = self.compared(&direction(&step.unit, self.phase, u)?);
         let unit = self.compared(&step.unit);
         let fresh = Roundings::Fresh;
         let pass = DualPass { learns: to_theta, ..self.pass(&unit, Some(&direction), step.masks, &fresh) };
@@ -312,7 +325,7 @@ impl MetaUnit<'_> {
         let along = match (error.tangent, penalty.and_then(|penalty| penalty.tangent)) {
             (Some(error), Some(penalty)) => (error + penalty)?,
             (Some(along), None) | (None, Some(along)) => along,
-            (None, None) => return Ok(Along { of_input: None, of_theta: Vec::new() }),
+            (None, None) => return Ok(Along { of_input: None, of_theta: u.zeros_like()? }),
         };
         let mut gradients = along.backward()?;
         Ok(Along { of_theta: collect(&step.unit, self.phase, &gradients)?, of_input: gradients.remove(input) })
@@ -322,20 +335,26 @@ impl MetaUnit<'_> {
     fn along_by_differences(
         &self,
         t: usize,
-        (step, is_scale): (&Step, &[bool]),
-        u: &[f64],
+        step: &Step,
+        u: &Tensor,
         input: &Var,
         target: &Tensor,
         engine: Engine,
     ) -> Result<Along> {
-        let theta = values(&step.unit, self.phase)?;
-        let reach = u.iter().zip(&theta).zip(is_scale).fold(0.0, |max: f64, ((u, theta), is_scale)| {
-            max.max(u.abs() / if *is_scale { theta.abs().max(1e-12) } else { 1.0 })
-        });
+        let theta = flat(self.phase.parameters(&step.unit).into_iter().map(|(var, _)| Ok(var.as_detached_tensor())))?;
+        // A scale moves relative to its value.
+        let extent = flat(self.phase.parameters(&step.unit).into_iter().map(|(var, _)| {
+            let is_logit = step.unit.weights.iter().flatten().any(|weight| weight.alpha.id() == var.id());
+            let value = var.as_detached_tensor();
+            if is_logit { value.ones_like() } else { value.abs()?.maximum(1e-12) }
+        }))?;
+        let reach = (u.abs()? / extent)?.max(0)?.to_scalar::<f64>()?;
+        if reach == 0.0 {
+            return Ok(Along { of_input: None, of_theta: u.zeros_like()? });
+        }
         let h = DIFFERENCE / reach;
-        let at = |sign: f64| -> Result<(Option<Tensor>, Vec<f64>)> {
-            let moved: Vec<f64> = theta.iter().zip(u).map(|(theta, u)| theta + sign * h * u).collect();
-            let unit = with_values(&step.unit, self.phase, &moved)?;
+        let at = |sign: f64| -> Result<(Option<Tensor>, Tensor)> {
+            let unit = with_values(&step.unit, self.phase, &(&theta + (u * (sign * h))?)?)?;
             let mut gradients = self.inner_loss(&unit, t, input.as_tensor(), target, step.masks, engine)?.backward()?;
             Ok((gradients.remove(input), collect(&unit, self.phase, &gradients)?))
         };
@@ -344,29 +363,30 @@ impl MetaUnit<'_> {
             (Some(forward), Some(backward)) => Some(((forward - backward)? / (2.0 * h))?),
             _ => None,
         };
-        let pairs = of_theta.iter().zip(&of_theta_back);
-        Ok(Along { of_input, of_theta: pairs.map(|(forward, backward)| (forward - backward) / (2.0 * h)).collect() })
+        Ok(Along { of_input, of_theta: ((of_theta - of_theta_back)? / (2.0 * h))? })
     }
 
     /// The gradient of `loss` to the parameters of `unit`.
-    fn gradient_of(&self, unit: &QuantUnit, loss: &Tensor) -> Result<Vec<f64>> {
+    fn gradient_of(&self, unit: &QuantUnit, loss: &Tensor) -> Result<Tensor> {
         collect(unit, self.phase, &loss.backward()?)
     }
 
     /// What the unit reads when the network sees `x`. Gradient: to `x`, straight through roundings.
     pub fn prefix(&self, x: &Tensor, engine: Engine) -> Result<Tensor> {
-        let units = self.model.units[..self.index].iter();
         match (self.prefix, engine) {
-            (Prefix::FullPrecision, _) => through(units.map(|unit| &unit.unit), x),
+            (Prefix::FullPrecision, _) => through(self.full_precision[..self.index].iter(), x),
             (prefix, Engine::Fused) => {
-                let mode = Mode::of_prefix(prefix);
-                units.into_iter().try_fold(x.clone(), |x, unit| unit.forward(&x, mode))
+                let mode = Mode { weights: Weights::FullPrecision, ..Mode::of_prefix(prefix) };
+                self.before.iter().try_fold(x.clone(), |x, unit| unit.forward(&x, mode))
             }
-            (prefix, Engine::Plain(roundings)) => units.into_iter().try_fold(x.clone(), |x, unit| {
-                let acts = if prefix == Prefix::Quantized { Acts::Quantized } else { Acts::FullPrecision };
-                let pass = DualPass { unit, direction: None, rounding: Rounding::Hard, learns: false, acts, roundings };
-                Ok(pass.forward(Dual::constant(x))?.value)
-            }),
+            (prefix, Engine::Plain(roundings)) => {
+                self.model.units[..self.index].iter().try_fold(x.clone(), |x, unit| {
+                    let acts = if prefix == Prefix::Quantized { Acts::Quantized } else { Acts::FullPrecision };
+                    let pass =
+                        DualPass { unit, direction: None, rounding: Rounding::Hard, learns: false, acts, roundings };
+                    Ok(pass.forward(Dual::constant(x))?.value)
+                })
+            }
         }
     }
 
@@ -383,8 +403,7 @@ impl MetaUnit<'_> {
         match &sample.target {
             Some(target) => Ok(target.clone()),
             None => {
-                let units = self.model.units[..self.index].iter();
-                let x = through(units.map(|unit| &unit.unit), &t_x.detach())?;
+                let x = through(self.full_precision[..self.index].iter(), &t_x.detach())?;
                 Ok(forward(&self.compared(&self.model.units[self.index]).unit, &x, &FullPrecision)?.detach())
             }
         }
@@ -402,72 +421,75 @@ impl MetaUnit<'_> {
                 pass.forward(Dual::constant(sample.outer_input.clone()))?.value
             }
         };
-        through(self.model.units[self.index + 1..].iter().map(|unit| &unit.unit), &y)
+        through(self.full_precision[self.index + 1..].iter(), &y)
     }
 
-    /// What the last layer of the full-precision network reads, `(N, F)`.
+    /// What the last layer of the full-precision network reads when it sees `x`: `(N, F)`. Gradient: to `x`.
     fn features(&self, x: &Tensor) -> Result<Tensor> {
-        features(self.model, x)
+        let Some((last, before)) = self.full_precision.split_last() else {
+            return Err(Error::Shape { op: "features", problem: "a network without units".to_string() });
+        };
+        let x = through(before.iter(), x)?;
+        let linear = last.nodes.iter().rev().find(|node| matches!(node.op, Op::Linear(_)));
+        let source = linear.map_or(Source::Input, |node| node.inputs[0]);
+        Ok(read(last, &x, &FullPrecision, source)?.flatten_from(1)?)
     }
 }
 
-/// What the last layer of the full-precision network reads when it sees `x`: `(N, F)`. Gradient: to `x`.
-pub fn features(model: &QuantModel, x: &Tensor) -> Result<Tensor> {
-    let Some((last, before)) = model.units.split_last() else {
-        return Err(Error::Shape { op: "features", problem: "a network without units".to_string() });
-    };
-    let x = through(before.iter().map(|unit| &unit.unit), x)?;
-    let linear = last.unit.nodes.iter().rev().find(|node| matches!(node.op, Op::Linear(_)));
-    let source = linear.map_or(Source::Input, |node| node.inputs[0]);
-    Ok(read(&last.unit, &x, &FullPrecision, source)?.flatten_from(1)?)
-}
-
-fn scalar(loss: &Tensor) -> Result<f64> {
-    Ok(loss.to_dtype(DType::F64)?.to_scalar::<f64>()?)
-}
-
-/// The trained parameters of `unit`, one after the other.
-fn values(unit: &QuantUnit, phase: &Phase) -> Result<Vec<f64>> {
-    let mut all = Vec::new();
-    for (var, _) in phase.parameters(unit) {
-        all.extend(var.as_detached_tensor().flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?);
+/// The elements of `tensors`, one after the other, in one copy from their device.
+pub fn numbers(tensors: &[Tensor]) -> Result<Vec<f64>> {
+    match tensors.is_empty() {
+        true => Ok(Vec::new()),
+        false => Ok(flat(tensors.iter().cloned().map(Ok))?.to_vec1()?),
     }
-    Ok(all)
 }
 
-/// The gradients of these parameters; zero where there is none.
-fn collect(unit: &QuantUnit, phase: &Phase, gradients: &candle_core::backprop::GradStore) -> Result<Vec<f64>> {
-    let mut all = Vec::new();
-    for (var, _) in phase.parameters(unit) {
-        match gradients.get(var) {
-            Some(gradient) => all.extend(gradient.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?),
-            None => all.extend(std::iter::repeat_n(0.0, var.elem_count())),
-        }
-    }
-    Ok(all)
+/// All elements of `tensors`, one after the other, as `f64`.
+fn flat(tensors: impl Iterator<Item = candle_core::Result<Tensor>>) -> Result<Tensor> {
+    let tensors: Vec<Tensor> = tensors.map(|tensor| tensor?.flatten_all()).collect::<candle_core::Result<_>>()?;
+    Ok(Tensor::cat(&tensors, 0)?.to_dtype(DType::F64)?)
 }
 
-/// A copy of `unit` whose trained parameters are `values`.
-fn with_values(unit: &QuantUnit, phase: &Phase, values: &[f64]) -> Result<QuantUnit> {
-    let copy = unit.copy(unit_dtype(unit))?;
+/// The gradients of the trained parameters of `unit`, one after the other; zero where there is none.
+fn collect(unit: &QuantUnit, phase: &Phase, gradients: &candle_core::backprop::GradStore) -> Result<Tensor> {
+    let of_parameters = phase.parameters(unit).into_iter();
+    flat(of_parameters.map(|(var, _)| gradients.get(var).map_or_else(|| var.zeros_like(), |of| Ok(of.detach()))))
+}
+
+/// `unit` with `values` as its trained parameters.
+fn with_values(unit: &QuantUnit, phase: &Phase, values: &Tensor) -> Result<QuantUnit> {
+    replaced(unit, phase, values, |var| Ok(var.clone()))
+}
+
+/// `unit` with `u` in place of its trained parameters, and 0 in place of the other scales and logits.
+fn direction(unit: &QuantUnit, phase: &Phase, u: &Tensor) -> Result<QuantUnit> {
+    replaced(unit, phase, u, |var| Ok(Var::from_tensor(&var.as_detached_tensor().zeros_like()?)?))
+}
+
+/// `unit` with `values` in place of its trained parameters, one after the other, and `other` of its other ones.
+fn replaced(
+    unit: &QuantUnit,
+    phase: &Phase,
+    values: &Tensor,
+    other: impl Fn(&Var) -> Result<Var>,
+) -> Result<QuantUnit> {
     let mut start = 0;
-    for (var, _) in phase.parameters(&copy) {
-        let end = start + var.elem_count();
-        let tensor = Tensor::from_slice(&values[start..end], var.shape(), var.device())?;
-        var.set(&tensor.to_dtype(var.dtype())?)?;
-        start = end;
+    let mut trained = HashMap::new();
+    for (var, _) in phase.parameters(unit) {
+        let len = var.elem_count();
+        let value = values.narrow(0, start, len)?.to_dtype(var.dtype())?.reshape(var.shape())?;
+        trained.insert(var.id(), Var::from_tensor(&value)?);
+        start += len;
     }
-    Ok(copy)
-}
-
-/// A copy of `unit` with all its scales and logits 0.
-fn zeroed(unit: &QuantUnit) -> Result<QuantUnit> {
-    let copy = unit.copy(unit_dtype(unit))?;
-    let weights = copy.weights.iter().flatten().flat_map(|weight| [&weight.scale, &weight.alpha]);
-    for var in weights.chain(copy.acts.iter().map(|act| &act.scale)) {
-        var.set(&var.as_detached_tensor().zeros_like()?)?;
+    let mut unit = unit.clone();
+    let weights = unit.weights.iter_mut().flatten().flat_map(|weight| [&mut weight.scale, &mut weight.alpha]);
+    for var in weights.chain(unit.acts.iter_mut().map(|act| &mut act.scale)) {
+        *var = match trained.remove(&var.id()) {
+            Some(value) => value,
+            None => other(var)?,
+        };
     }
-    Ok(copy)
+    Ok(unit)
 }
 
 fn unit_dtype(unit: &QuantUnit) -> DType {

@@ -1,12 +1,12 @@
 //! Trains the transform network for one unit (MetaAug, algorithm 1; published `train_meta.py`).
 
 use super::config::{ActStart, Meta, Statistics, Terms};
-use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};
+use super::gradient::{Engine, MetaUnit, Mix, Part, Sample, numbers};
 use super::nets::TransformNet;
 use super::terms;
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
-use crate::ops::adam::AdamState;
+use crate::ops::adam::{self, AdamState, Step};
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
 use crate::quant::act::ActQuantizer;
@@ -20,7 +20,7 @@ use crate::recon::search_ranges;
 use crate::recon::train::{KeyedMasks, Phase};
 use crate::rng::{Purpose, Stream};
 use crate::store::record::{TermTrace, UnitTrace};
-use candle_core::{Tensor, Var};
+use candle_core::Tensor;
 use std::time::Instant;
 use tracing::{info_span, trace_span};
 
@@ -86,7 +86,7 @@ pub fn train(
     if let Some(acts) = &originals.acts {
         model.units[index].acts.clone_from(&acts[index]);
     }
-    let unit = MetaUnit { model: &model, index, phase: &phase, prefix: recipe.unit_input, meta, terms };
+    let unit = MetaUnit::new((&model, index), &phase, recipe.unit_input, (meta, terms))?;
     let mut trace = UnitTrace::new(&model.units[index].unit.name, PHASE);
     trace.terms = terms::active(terms).into_iter().map(|(term, weight)| empty(term.name, weight)).collect();
     let outcome = run(net, &unit, (originals, x_q), stream, control, &mut trace);
@@ -134,21 +134,27 @@ fn run(
         };
         let t_x = trace_span!("transform").in_scope(|| net.forward(&x, Statistics::Batch))?;
         let parts = trace_span!("meta-loss and gradients").in_scope(|| unit.parts(&sample, &t_x, Engine::Fused))?;
-        let total: f64 = parts.iter().map(|part| part.weight * part.loss).sum();
-        let diverged = parts.iter().find(|part| !part.loss.is_finite());
-        if UnitTrace::is_due(t, meta.iterations) || diverged.is_some() {
+        let is_due = UnitTrace::is_due(t, meta.iterations);
+        let update = trace_span!("update").in_scope(|| optimiser.prepare(&t_x, &parts, is_due))?;
+        let total: f64 = parts.iter().zip(&update.losses).map(|(part, loss)| part.weight * loss).sum();
+        let diverged = parts.iter().zip(&update.losses).find(|(_, loss)| !loss.is_finite());
+        if is_due || diverged.is_some() {
             trace.iterations.push(t);
             trace.loss.push(total);
-            for (term, part) in trace.terms.iter_mut().zip(&parts) {
-                term.loss.push(part.loss);
-                term.gradient_norm.push(optimiser.norm_of(&t_x, part)?);
+            let norms = match is_due {
+                true => update.norms.clone(),
+                false => optimiser.prepare(&t_x, &parts, true)?.norms,
+            };
+            for (term, (loss, norm)) in trace.terms.iter_mut().zip(update.losses.iter().zip(norms)) {
+                term.loss.push(*loss);
+                term.gradient_norm.push(norm);
             }
         }
-        if let Some(part) = diverged {
+        if let Some((part, &value)) = diverged {
             let unit = format!("{}, meta-loss term {}", trace.unit, part.term.name);
-            return Err(Error::Diverged { unit, iteration: t, value: part.loss });
+            return Err(Error::Diverged { unit, iteration: t, value });
         }
-        trace_span!("update").in_scope(|| optimiser.step(&t_x, &parts, total))?;
+        trace_span!("update").in_scope(|| optimiser.step(update, total))?;
         (control.observe)(Event::Step { phase: PHASE, iteration: t, iterations: meta.iterations, loss: total });
     }
     Ok(())
@@ -194,6 +200,18 @@ struct Optimiser {
     plateau: Plateau,
 }
 
+/// What a step is made of.
+struct Update {
+    /// Of each term, unweighted.
+    losses: Vec<f64>,
+    /// Norm of the gradient of each unweighted term with respect to the network's parameters, if they were asked for.
+    norms: Vec<f64>,
+    /// Of the whole loss to each parameter.
+    gradients: Vec<Option<Tensor>>,
+    /// Of all of these.
+    norm: f64,
+}
+
 impl Optimiser {
     fn new(net: &TransformNet, meta: &Meta) -> Result<Self> {
         Ok(Self {
@@ -204,33 +222,15 @@ impl Optimiser {
         })
     }
 
-    fn vars(&self) -> impl Iterator<Item = &Var> {
-        self.states.iter().map(AdamState::var)
-    }
-
-    /// Gradients of the network's parameters for `of_t_x`, the gradient of its output; with their common norm.
-    fn gradients(&self, t_x: &Tensor, of_t_x: &Tensor) -> Result<(Vec<Option<Tensor>>, f64)> {
+    /// Gradients of the network's parameters for `of_t_x`, the gradient of its output.
+    fn gradients(&self, t_x: &Tensor, of_t_x: Option<&Tensor>) -> Result<Vec<Option<Tensor>>> {
+        let Some(of_t_x) = of_t_x else { return Ok(self.states.iter().map(|_| None).collect()) };
         let mut store = (t_x * of_t_x)?.sum_all()?.backward()?;
-        let gradients: Vec<Option<Tensor>> = self.vars().map(|var| store.remove(var)).collect();
-        let squares = gradients.iter().flatten().map(|gradient| gradient.sqr()?.sum_all());
-        let squares = squares.collect::<candle_core::Result<Vec<_>>>()?;
-        // One copy from the device instead of one for each parameter.
-        let squares = match squares.is_empty() {
-            true => Vec::new(),
-            false => Tensor::stack(&squares, 0)?.to_vec1::<f32>()?,
-        };
-        Ok((gradients, squares.into_iter().map(f64::from).sum::<f64>().sqrt()))
+        Ok(self.states.iter().map(|state| store.remove(state.var())).collect())
     }
 
-    /// Norm of the gradient of one unweighted term with respect to the network's parameters.
-    fn norm_of(&self, t_x: &Tensor, part: &Part) -> Result<f64> {
-        match &part.gradient {
-            None => Ok(0.0),
-            Some(gradient) => Ok(self.gradients(t_x, gradient)?.1),
-        }
-    }
-
-    fn step(&mut self, t_x: &Tensor, parts: &[Part], total: f64) -> Result<()> {
+    /// Losses, gradients and their norms for the output `t_x` of the network, read from its device in one copy.
+    fn prepare(&self, t_x: &Tensor, parts: &[Part], with_norms: bool) -> Result<Update> {
         let mut of_t_x: Option<Tensor> = None;
         for part in parts {
             if let Some(gradient) = &part.gradient {
@@ -241,20 +241,46 @@ impl Optimiser {
                 });
             }
         }
-        if let Some(of_t_x) = of_t_x {
+        let gradients = self.gradients(t_x, of_t_x.as_ref())?;
+        let mut read: Vec<Tensor> = parts.iter().map(|part| part.loss.clone()).collect();
+        let mut counts = vec![push_squares(&gradients, &mut read)?];
+        for part in parts.iter().filter(|_| with_norms) {
+            counts.push(push_squares(&self.gradients(t_x, part.gradient.as_ref())?, &mut read)?);
+        }
+        let mut losses = numbers(&read)?;
+        let squares = losses.split_off(parts.len());
+        let mut rest = squares.as_slice();
+        let mut norms = counts.into_iter().map(|count| {
+            let (own, others) = rest.split_at(count);
+            rest = others;
+            own.iter().sum::<f64>().sqrt()
+        });
+        let norm = norms.next().unwrap_or(0.0);
+        Ok(Update { losses, norms: norms.collect(), gradients, norm })
+    }
+
+    fn step(&mut self, update: Update, total: f64) -> Result<()> {
+        let Update { gradients, norm, .. } = update;
+        if gradients.iter().any(Option::is_some) {
             self.t += 1;
-            let (gradients, norm) = self.gradients(t_x, &of_t_x)?;
             // PyTorch's `clip_grad_norm_`.
             let factor = (self.clip_norm / (norm + 1e-6)).min(1.0);
-            for (state, gradient) in self.states.iter().zip(gradients) {
-                if let Some(gradient) = gradient {
-                    state.step(&(gradient * factor)?, self.t, self.plateau.lr)?;
-                }
-            }
+            let steps = self.states.iter().zip(&gradients).filter_map(|(state, gradient)| {
+                gradient.as_ref().map(|gradient| Step { state, gradient, lr: self.plateau.lr })
+            });
+            adam::step(&steps.collect::<Vec<_>>(), self.t, factor)?;
         }
         self.plateau.observe(total);
         Ok(())
     }
+}
+
+/// Adds the sum of squares of each gradient to `numbers`; how many these are.
+fn push_squares(gradients: &[Option<Tensor>], numbers: &mut Vec<Tensor>) -> Result<usize> {
+    for gradient in gradients.iter().flatten() {
+        numbers.push(gradient.sqr()?.sum_all()?);
+    }
+    Ok(gradients.iter().flatten().count())
 }
 
 #[cfg(test)]

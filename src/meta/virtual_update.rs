@@ -1,10 +1,9 @@
-//! The virtual update of a unit's parameters and its adjoint, in `f64`: the derivative of an Adam step is a difference of
-//! nearly equal numbers.
+//! The virtual update of a unit's parameters and its adjoint, on all of them one after the other, in `f64`.
 
 use super::config::Inner;
-
-const BETA_1: f64 = 0.9;
-const BETA_2: f64 = 0.999;
+use crate::error::Result;
+use crate::ops::virtual_step::{Moments, adam_adjoint, adam_step};
+use candle_core::Tensor;
 
 /// The rule of one virtual update.
 #[derive(Clone, Copy, Debug)]
@@ -13,91 +12,66 @@ pub struct Rule {
     pub eps: f64,
 }
 
-/// Adam's moments, one value per parameter; unused by gradient descent.
-#[derive(Clone, Debug)]
-pub struct Moments {
-    m: Vec<f64>,
-    v: Vec<f64>,
-}
-
-impl Moments {
-    /// Before the first step, and the adjoints after the last.
-    pub fn zeros(n: usize) -> Self {
-        Self { m: vec![0.0; n], v: vec![0.0; n] }
-    }
-}
-
 impl Rule {
-    /// Step `t` (from 1) from `theta` with gradient `g`, each parameter with its own learning rate.
+    /// Step `t` (from 1) from `theta` with gradient `g`, each parameter with its own learning rate; with the moments after it.
     ///
-    /// `sgd`: `theta - lr g`. `adam`, `none`: `theta - lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)`; epsilon joins before the
-    /// bias correction, as in the differentiable Adam (`higher` 0.2.1) that the published code uses.
-    pub fn step(&self, theta: &mut [f64], g: &[f64], lr: &[f64], moments: &mut Moments, t: usize) {
-        for (i, (theta, (&g, &lr))) in theta.iter_mut().zip(g.iter().zip(lr)).enumerate() {
-            if self.inner == Inner::Sgd {
-                *theta -= lr * g;
-                continue;
-            }
-            let (m, v) = (&mut moments.m[i], &mut moments.v[i]);
-            *m = BETA_1 * *m + (1.0 - BETA_1) * g;
-            *v = BETA_2 * *v + (1.0 - BETA_2) * g * g;
-            *theta -= lr * correction(t) * *m / (v.sqrt() + self.eps);
+    /// `sgd`: `theta - lr g`; `adam`, `none`: [`adam_step`]. Shapes: all `(n)`, `f64`. No gradient.
+    pub fn step(
+        &self,
+        theta: &Tensor,
+        g: &Tensor,
+        lr: &Tensor,
+        moments: &Moments,
+        t: usize,
+    ) -> Result<(Tensor, Moments)> {
+        match self.inner {
+            Inner::Sgd => Ok(((theta - (lr * g)?)?, moments.clone())),
+            Inner::Adam | Inner::None => Ok(adam_step(theta, g, lr, moments, (t, self.eps))?),
         }
     }
 
-    /// The adjoint of step `t`: from `adjoint`, the derivative of the meta-loss with respect to the step's result, and
-    /// `of_moments`, that with respect to the moments after it, to the derivative with respect to `g`, which is returned,
-    /// and to the moments before the step. The derivative with respect to `theta` beside `g` is `adjoint` itself.
-    ///
-    /// `moments` are those after the step. The derivative of `sqrt` at 0 counts as 0, as in `higher`.
+    /// The adjoint of step `t`, as of [`adam_adjoint`]: the derivative with respect to `g`, and those with respect to the moments before
+    /// the step; `moments` are those after it.
     pub fn adjoint(
         &self,
-        adjoint: &[f64],
-        g: &[f64],
-        lr: &[f64],
-        moments: &Moments,
-        of_moments: &mut Moments,
+        adjoint: &Tensor,
+        g: &Tensor,
+        lr: &Tensor,
+        (moments, of_moments): (&Moments, &Moments),
         t: usize,
-    ) -> Vec<f64> {
-        let elements = adjoint.iter().zip(g.iter().zip(lr)).enumerate();
-        elements
-            .map(|(i, (&adjoint, (&g, &lr)))| match self.inner {
-                Inner::None => 0.0,
-                Inner::Sgd => -lr * adjoint,
-                Inner::Adam => {
-                    let (m, root) = (moments.m[i], moments.v[i].sqrt());
-                    let factor = -lr * correction(t) * adjoint;
-                    let shifted = root + self.eps;
-                    let of_m = of_moments.m[i] + factor / shifted;
-                    let through_root = if root > 0.0 { -factor * m / (shifted * shifted * 2.0 * root) } else { 0.0 };
-                    let of_v = of_moments.v[i] + through_root;
-                    of_moments.m[i] = BETA_1 * of_m;
-                    of_moments.v[i] = BETA_2 * of_v;
-                    (1.0 - BETA_1) * of_m + (1.0 - BETA_2) * 2.0 * g * of_v
-                }
-            })
-            .collect()
+    ) -> Result<(Tensor, Moments)> {
+        match self.inner {
+            Inner::None => Ok((adjoint.zeros_like()?, of_moments.clone())),
+            Inner::Sgd => Ok(((lr * adjoint)?.neg()?, of_moments.clone())),
+            Inner::Adam => Ok(adam_adjoint(adjoint, g, lr, (moments, of_moments), (t, self.eps))?),
+        }
     }
-}
-
-/// Adam's bias correction at step `t`.
-fn correction(t: usize) -> f64 {
-    let t = t as i32;
-    (1.0 - BETA_2.powi(t)).sqrt() / (1.0 - BETA_1.powi(t))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
 
-    /// The last parameters after three steps whose gradients are `g + slope * theta`.
-    fn unrolled(rule: Rule, g: [f64; 3], theta: f64) -> f64 {
-        let (mut theta, mut moments) = ([theta], Moments::zeros(1));
+    fn one(value: f64) -> Tensor {
+        Tensor::new(&[value], &Device::Cpu).unwrap()
+    }
+
+    fn value(tensor: &Tensor) -> f64 {
+        tensor.to_vec1().unwrap()[0]
+    }
+
+    /// The parameter after three steps whose gradients are `g + slope * theta`, and of each step `g` and the moments after it.
+    fn unrolled(rule: Rule, g: [f64; 3], theta: f64) -> (f64, Vec<(Tensor, Moments)>) {
+        let mut theta = one(theta);
+        let mut moments = Moments::zeros(&theta).unwrap();
+        let mut tape = Vec::new();
         for (step, g) in g.iter().enumerate() {
-            let g = [g + 0.3 * theta[0]];
-            rule.step(&mut theta, &g, &[0.1], &mut moments, step + 1);
+            let g = one(g + 0.3 * value(&theta));
+            (theta, moments) = rule.step(&theta, &g, &one(0.1), &moments, step + 1).unwrap();
+            tape.push((g, moments.clone()));
         }
-        theta[0]
+        (value(&theta), tape)
     }
 
     #[test]
@@ -105,26 +79,21 @@ mod tests {
         for inner in [Inner::Sgd, Inner::Adam] {
             let rule = Rule { inner, eps: 1e-2 };
             let (g, start) = ([0.7, -0.2, 0.4], 0.5);
-            let (mut theta, mut moments) = ([start], Moments::zeros(1));
-            let mut tape = Vec::new();
-            for (step, g) in g.iter().enumerate() {
-                let g = [g + 0.3 * theta[0]];
-                rule.step(&mut theta, &g, &[0.1], &mut moments, step + 1);
-                tape.push((g, moments.clone()));
-            }
-            let (mut adjoint, mut of_moments) = ([1.0], Moments::zeros(1));
+            let (_, tape) = unrolled(rule, g, start);
+            let mut adjoint = one(1.0);
+            let mut of_moments = Moments::zeros(&adjoint).unwrap();
             let mut of_g = [0.0; 3];
             for step in (0..3).rev() {
                 let (g, moments) = &tape[step];
-                let u = rule.adjoint(&adjoint, g, &[0.1], moments, &mut of_moments, step + 1);
-                of_g[step] = u[0];
-                adjoint[0] += 0.3 * u[0];
+                let (u, before) = rule.adjoint(&adjoint, g, &one(0.1), (moments, &of_moments), step + 1).unwrap();
+                (of_g[step], of_moments) = (value(&u), before);
+                adjoint = one(value(&adjoint) + 0.3 * of_g[step]);
             }
             for step in 0..3 {
                 let at = |change: f64| {
                     let mut moved = g;
                     moved[step] += change;
-                    unrolled(rule, moved, start)
+                    unrolled(rule, moved, start).0
                 };
                 let numeric = (at(1e-6) - at(-1e-6)) / 2e-6;
                 assert!((of_g[step] - numeric).abs() < 1e-8, "{inner:?} {step}: {} {numeric}", of_g[step]);

@@ -3,7 +3,7 @@
 use super::config::{Statistics, Transform};
 use super::nets::TransformNet;
 use crate::error::{Error, Result};
-use crate::ops::adam::AdamState;
+use crate::ops::adam::{self, AdamState};
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
 use crate::recon::event::{Control, Event};
@@ -40,11 +40,11 @@ pub fn warmed_up(config: &Transform, images: &Tensor, stream: Stream, control: &
             return Err(Error::Diverged { unit: "the transform network's warm-up".to_string(), iteration: t, value });
         }
         let gradients = loss.backward()?;
-        for state in &states {
-            if let Some(gradient) = gradients.get(state.var()) {
-                state.step(gradient, t, LearningRate::Cosine(config.warmup_lr).at(t, steps))?;
-            }
-        }
+        let lr = LearningRate::Cosine(config.warmup_lr).at(t, steps);
+        let parts = states
+            .iter()
+            .filter_map(|state| gradients.get(state.var()).map(|gradient| adam::Step { state, gradient, lr }));
+        adam::step(&parts.collect::<Vec<_>>(), t, 1.0)?;
         (control.observe)(Event::Step { phase: PHASE, iteration: t, iterations: steps, loss: value });
     }
     Ok(net)

@@ -1,11 +1,9 @@
 //! Adam (Kingma & Ba, arXiv 1412.6980) in place, one pass over parameter, gradient and both moments.
 
 #[cfg(feature = "cuda")]
-use super::cuda::{self, Values};
+use super::cuda;
 use super::dispatch::has_kernels;
 use super::kernel::{self, BLOCK};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 use std::sync::Mutex;
@@ -25,7 +23,7 @@ pub struct AdamState {
 enum Moments {
     Cpu(Mutex<(Vec<f32>, Vec<f32>)>),
     #[cfg(feature = "cuda")]
-    Cuda(Mutex<cuda::Moments>),
+    Cuda(cuda::Moments),
     /// Where there is no kernel, from the first step on.
     Composed(Mutex<Option<(Tensor, Tensor)>>),
 }
@@ -37,9 +35,7 @@ impl AdamState {
         let moments = match var.device() {
             _ if !has_kernels(var) => Moments::Composed(Mutex::default()),
             #[cfg(feature = "cuda")]
-            candle_core::Device::Cuda(device) => {
-                Moments::Cuda(Mutex::new(cuda::Moments::new(var.elem_count(), device)?))
-            }
+            candle_core::Device::Cuda(device) => Moments::Cuda(cuda::Moments::new(var.elem_count(), device)?),
             _ => Moments::Cpu(Mutex::new((zeros(), zeros()))),
         };
         Ok(Self { var: var.clone(), moments })
@@ -48,31 +44,45 @@ impl AdamState {
     pub fn var(&self) -> &Var {
         &self.var
     }
+}
 
-    /// Step number `t >= 1` with learning rate `lr`:
-    /// `p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + 1e-8)`, as PyTorch computes it.
-    pub fn step(&self, gradient: &Tensor, t: usize, lr: f64) -> Result<()> {
-        let _span = trace_span!("adam").entered();
-        let t = t as i32;
+/// One parameter's part in a step.
+pub struct Step<'a> {
+    pub state: &'a AdamState,
+    pub gradient: &'a Tensor,
+    pub lr: f64,
+}
+
+/// Step number `t >= 1` of several parameters, whose gradients `g` are multiplied by `factor` first:
+/// `p -= lr / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + 1e-8)`, as PyTorch computes it. On a GPU it is one kernel for all of them.
+///
+/// Errors: a gradient of another size than its parameter.
+pub fn step(steps: &[Step], t: usize, factor: f64) -> Result<()> {
+    let _span = trace_span!("adam").entered();
+    let t = t as i32;
+    let correction = (1.0 - BETA_2.powi(t)).sqrt();
+    #[cfg(feature = "cuda")]
+    let mut on_gpu = Vec::new();
+    for &Step { state, gradient, lr } in steps {
         let step_size = lr / (1.0 - BETA_1.powi(t));
-        let correction = (1.0 - BETA_2.powi(t)).sqrt();
-        match &self.moments {
+        match &state.moments {
             Moments::Cpu(moments) => {
-                let step = Step { moments, step_size: step_size as f32, correction: correction as f32 };
-                self.var.as_tensor().inplace_op2(&gradient.contiguous()?, &step)
+                let (step_size, correction, factor) = (step_size as f32, correction as f32, factor as f32);
+                let step = CpuStep { moments, step_size, correction, factor };
+                state.var.as_tensor().inplace_op2(&gradient.contiguous()?, &step)?;
             }
             #[cfg(feature = "cuda")]
-            Moments::Cuda(moments) => {
-                let step = Step { moments, step_size: step_size as f32, correction: correction as f32 };
-                self.var.as_tensor().inplace_op2(&gradient.contiguous()?, &step)
-            }
+            Moments::Cuda(moments) => on_gpu.push((&state.var, moments, gradient.contiguous()?, step_size as f32)),
             Moments::Composed(moments) => {
                 let Ok(mut moments) = moments.lock() else { bail!("adam: an earlier step panicked") };
-                *moments = Some(composed_step(&self.var, gradient, moments.take(), step_size, correction)?);
-                Ok(())
+                let gradient = (gradient.detach() * factor)?;
+                *moments = Some(composed_step(&state.var, &gradient, moments.take(), step_size, correction)?);
             }
         }
     }
+    #[cfg(feature = "cuda")]
+    cuda::adam(&on_gpu, correction as f32, factor as f32)?;
+    Ok(())
 }
 
 /// The same from Candle's operations; gives the new moments.
@@ -95,13 +105,14 @@ fn composed_step(
     Ok((m, v))
 }
 
-struct Step<'a, M> {
-    moments: &'a Mutex<M>,
+struct CpuStep<'a> {
+    moments: &'a Mutex<(Vec<f32>, Vec<f32>)>,
     step_size: f32,
     correction: f32,
+    factor: f32,
 }
 
-impl InplaceOp2 for Step<'_, (Vec<f32>, Vec<f32>)> {
+impl InplaceOp2 for CpuStep<'_> {
     fn name(&self) -> &'static str {
         "adam"
     }
@@ -117,7 +128,7 @@ impl InplaceOp2 for Step<'_, (Vec<f32>, Vec<f32>)> {
         if p.len() != g.len() || p.len() != m.len() {
             bail!("adam: {} parameters, {} gradients", p.len(), g.len());
         }
-        let (step_size, correction) = (self.step_size, self.correction);
+        let (step_size, correction, factor) = (self.step_size, self.correction, self.factor);
         let (keep_1, keep_2) = (BETA_1 as f32, BETA_2 as f32);
         let (take_1, take_2) = ((1.0 - BETA_1) as f32, (1.0 - BETA_2) as f32);
         let blocks = p.par_chunks_mut(BLOCK).zip(g.par_chunks(BLOCK));
@@ -126,6 +137,7 @@ impl InplaceOp2 for Step<'_, (Vec<f32>, Vec<f32>)> {
                 #[inline(always)]
                 || {
                     for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+                        let g = g * factor;
                         *m = keep_1 * *m + take_1 * g;
                         *v = keep_2 * *v + take_2 * (g * g);
                         *p -= step_size * (*m / (v.sqrt() / correction + EPS));
@@ -134,22 +146,6 @@ impl InplaceOp2 for Step<'_, (Vec<f32>, Vec<f32>)> {
             );
         });
         Ok(())
-    }
-}
-
-#[cfg(feature = "cuda")]
-impl InplaceOp2 for Step<'_, cuda::Moments> {
-    fn name(&self) -> &'static str {
-        "adam"
-    }
-
-    fn cpu_fwd(&self, _: &mut CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<()> {
-        bail!("adam: moments on a GPU for a parameter on the CPU")
-    }
-
-    fn cuda_fwd(&self, p: &mut CudaStorage, p_at: &Layout, g: &CudaStorage, g_at: &Layout) -> Result<()> {
-        let Ok(mut moments) = self.moments.lock() else { bail!("adam: an earlier step panicked") };
-        cuda::adam((p, p_at), &mut moments, &Values::of(g, g_at)?, self.step_size, self.correction)
     }
 }
 
@@ -167,7 +163,7 @@ mod tests {
         let mut moments = None;
         for t in 1..20 {
             let gradient = noise((3, 50), 10 + t as u64, DType::F32);
-            state.step(&gradient, t, 1e-2).unwrap();
+            step(&[Step { state: &state, gradient: &gradient, lr: 1e-2 }], t, 1.0).unwrap();
             let (step_size, correction) = (1e-2 / (1.0 - BETA_1.powi(t as i32)), (1.0 - BETA_2.powi(t as i32)).sqrt());
             moments = Some(composed_step(&theirs, &gradient, moments, step_size, correction).unwrap());
         }

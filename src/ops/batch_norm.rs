@@ -295,10 +295,8 @@ impl CustomOp3 for BatchNormOnGpu {
         bias_at: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
         let (values, weight, bias) = (Values::of(x, x_at)?, Values::of(weight, weight_at)?, Values::of(bias, bias_at)?);
-        let y = cuda::with_values(&self.mean, |mean| {
-            cuda::with_values(&self.inverse_std, |inverse_std| {
-                cuda::batch_norm(&values, [mean, inverse_std, &weight, &bias], batch_of(x_at.shape())?)
-            })
+        let y = cuda::with_all([&self.mean, &self.inverse_std], |[mean, inverse_std]| {
+            cuda::batch_norm(&values, [mean, inverse_std, &weight, &bias], batch_of(x_at.shape())?)
         })?;
         Ok((cuda::storage(y, &x.device), x_at.shape().clone()))
     }
@@ -312,16 +310,9 @@ impl CustomOp3 for BatchNormOnGpu {
         g: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let candle_core::Device::Cuda(device) = x.device() else { bail!("batch-norm: not on a GPU") };
-        let [g_x, g_weight, g_bias] = cuda::with_values(x, |values| {
-            cuda::with_values(&g.contiguous()?, |g| {
-                cuda::with_values(&self.mean, |mean| {
-                    cuda::with_values(&self.inverse_std, |inverse_std| {
-                        cuda::with_values(weight, |weight| {
-                            cuda::batch_norm_gradient(values, g, [mean, inverse_std, weight], batch_of(x.shape())?)
-                        })
-                    })
-                })
-            })
+        let all = [x, &g.contiguous()?, &self.mean, &self.inverse_std, weight];
+        let [g_x, g_weight, g_bias] = cuda::with_all(all, |[values, g, mean, inverse_std, weight]| {
+            cuda::batch_norm_gradient(values, g, [mean, inverse_std, weight], batch_of(x.shape())?)
         })?;
         Ok((
             Some(cuda::tensor(g_x, x.shape(), device)),

@@ -1,4 +1,4 @@
-//! A bias per channel and its gradient, the sums of the channels.
+//! A bias per channel and its gradient, the sums of the channels; a factor per row.
 //!
 //! Candle sums over dimensions that are not the last by dividing the index of every element; the order of additions here is
 //! the same, so that results are.
@@ -28,6 +28,73 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
 /// Shapes: `x` `(N, C, H, W)`, `f32` or `f64`; result `(C)`.  Gradient: to `x`, to any order.
 pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
     dispatch(x, || x.contiguous()?.apply_op1(ChannelSums), || x.sum((0, 2, 3)))
+}
+
+/// `y[r, ...] = x[r, ...] * factors[r]`.
+///
+/// Shapes: `x` `(R, ...)`, `factors` `(R)`, both `f32` or both `f64`; the result has the shape of `x`.
+/// Gradient: to `x`, to any order; the factors are constants.
+pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
+    let factors = factors.detach();
+    let composed = || {
+        let mut shape = vec![1; x.rank()];
+        shape[0] = factors.elem_count();
+        x.broadcast_mul(&factors.reshape(shape)?)
+    };
+    dispatch(x, || x.contiguous()?.apply_op1(ScaleRows(factors.contiguous()?)), composed)
+}
+
+struct ScaleRows(Tensor);
+
+impl ScaleRows {
+    fn compute<T: WithDType>(&self, x: &[T]) -> Result<Vec<T>> {
+        kernel::with_slice::<T, _>(&self.0, |factors| {
+            let per_row = x.len() / factors.len().max(1);
+            let mut y = Fresh::new(x.len());
+            if !x.is_empty() {
+                y.par_chunks_mut(per_row).zip(x.par_chunks(per_row)).zip(factors.par_iter()).for_each(
+                    |((y, x), factor)| {
+                        y.iter_mut().zip(x).for_each(|(y, x)| *y = *x * *factor);
+                    },
+                );
+            }
+            Ok(y.finish())
+        })
+    }
+
+    fn check(&self, at: &Layout) -> Result<()> {
+        let rows = at.shape().dims().first().copied();
+        if rows != Some(self.0.elem_count()) {
+            bail!("scale-rows: {} factors for {:?}", self.0.elem_count(), at.shape());
+        }
+        Ok(())
+    }
+}
+
+impl CustomOp1 for ScaleRows {
+    fn name(&self) -> &'static str {
+        "scale-rows"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, at: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.check(at)?;
+        let y = match x {
+            CpuStorage::F64(_) => CpuStorage::F64(self.compute(kernel::slice(x, at)?)?),
+            _ => CpuStorage::F32(self.compute(kernel::slice(x, at)?)?),
+        };
+        Ok((y, at.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.check(at)?;
+        let y = cuda::with_values(&self.0, |factors| cuda::scale_rows(&Values::of(x, at)?, factors))?;
+        Ok((cuda::storage(y, &x.device), at.shape().clone()))
+    }
+
+    fn bwd(&self, _x: &Tensor, _y: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(scale_rows(g, &self.0)?))
+    }
 }
 
 struct AddBias;
@@ -145,5 +212,22 @@ mod tests {
             assert_eq!(outcome(true), outcome(false), "{dtype:?}");
         }
         assert!(add_bias(&noise((2, 3, 1, 1), 1, DType::F32), &noise(2, 2, DType::F32)).is_err());
+    }
+
+    #[test]
+    fn rows_are_scaled_as_candle_does_it_bit_for_bit() {
+        for dtype in [DType::F32, DType::F64] {
+            let (x, upstream) = (Var::from_tensor(&noise((3, 2, 5), 1, dtype)).unwrap(), noise((3, 2, 5), 2, dtype));
+            let factors = noise(3, 3, dtype);
+            let outcome = |y: Tensor| {
+                let store = (&y * &upstream).unwrap().sum_all().unwrap().backward().unwrap();
+                [&y, store.get(&x).unwrap()]
+                    .map(|of| of.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap())
+            };
+            let candle = x.broadcast_mul(&factors.reshape((3, 1, 1)).unwrap()).unwrap();
+            assert_eq!(outcome(scale_rows(&x, &factors).unwrap()), outcome(candle), "{dtype:?}");
+        }
+        assert!(scale_rows(&noise((2, 3), 1, DType::F32), &noise(3, 2, DType::F32)).is_err());
+        assert_eq!(scale_rows(&noise((2, 0), 1, DType::F32), &noise(2, 2, DType::F32)).unwrap().dims(), [2, 0]);
     }
 }

@@ -16,9 +16,14 @@ pub fn dispatch<R>(x: &Tensor, native: impl FnOnce() -> R, composed: impl FnOnce
 
 /// Whether kernels of ours compute what is on the device of `x`, of its element type.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
+    has_kernels_for(x, DType::F32)
+}
+
+/// The same for an operation whose kernels for GPUs are of elements of type `on_gpus`.
+pub(super) fn has_kernels_for(x: &Tensor, on_gpus: DType) -> bool {
     let on_device = match x.device() {
         Device::Cpu => true,
-        Device::Cuda(_) => cfg!(feature = "cuda") && x.dtype() == DType::F32,
+        Device::Cuda(_) => cfg!(feature = "cuda") && x.dtype() == on_gpus,
         Device::Metal(_) => false,
     };
     on_device && !composed_everywhere()

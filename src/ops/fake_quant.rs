@@ -118,9 +118,8 @@ impl Linearised {
         }
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(device) = x.device() {
-            let (slope, level) = cuda::with_values(&x.contiguous()?, |x| {
-                cuda::with_values(scale, |scale| cuda::linearised(x, scale, quant))
-            })?;
+            let (slope, level) =
+                cuda::with_all([&x.contiguous()?, scale], |[x, scale]| cuda::linearised(x, scale, quant))?;
             let [slope, level] = [slope, level].map(|constant| cuda::tensor(constant, x.shape(), device));
             return Ok(Self { slope, level });
         }
@@ -268,11 +267,8 @@ impl CustomOp2 for FakeQuant {
         let _span = trace_span!("fake quantization, gradient").entered();
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(device) = x.device() {
-            let (g_x, g_scale) = cuda::with_values(x, |values| {
-                cuda::with_values(scale, |scale| {
-                    let gradient = |g: &Values| cuda::fake_quant_gradient(values, scale, g, self, x.track_op());
-                    cuda::with_values(&g.contiguous()?, gradient)
-                })
+            let (g_x, g_scale) = cuda::with_all([x, scale, &g.contiguous()?], |[values, scale, g]| {
+                cuda::fake_quant_gradient(values, scale, g, self, x.track_op())
             })?;
             let g_x = g_x.map(|g_x| cuda::tensor(g_x, x.shape(), device));
             return Ok((g_x, Some(cuda::tensor(g_scale, scale.shape(), device))));

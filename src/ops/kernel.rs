@@ -30,6 +30,22 @@ pub fn with_slice<T: WithDType, R>(tensor: &Tensor, f: impl FnOnce(&[T]) -> Resu
     }
 }
 
+/// The same with several.
+pub fn with_slices<T: WithDType, R, const N: usize>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[T]; N]) -> Result<R>,
+) -> Result<R> {
+    let guards = tensors.map(Tensor::storage_and_layout);
+    let mut slices: [&[T]; N] = [&[]; N];
+    for (of_tensor, (storage, layout)) in slices.iter_mut().zip(&guards) {
+        *of_tensor = match &**storage {
+            Storage::Cpu(storage) => slice(storage, layout)?,
+            _ => bail!("expected tensors on the CPU"),
+        };
+    }
+    f(slices)
+}
+
 /// `x` where it is between the bounds, else the nearer bound; NaN stays NaN, as in PyTorch, where `max` and `min` would hide it
 /// behind a bound.
 #[inline(always)]

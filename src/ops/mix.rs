@@ -28,8 +28,8 @@ pub fn mix_rows(selected: &Tensor, others: &Tensor, rows: &[u32], mask: &Mask) -
     mask.check(rows.len() * width)?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(device) = selected.device() {
-        let mixed = cuda::with_values(&selected.contiguous()?, |selected| {
-            cuda::with_values(&others.contiguous()?, |others| cuda::mix_rows(selected, others, rows, width, mask))
+        let mixed = cuda::with_all([&selected.contiguous()?, &others.contiguous()?], |[selected, others]| {
+            cuda::mix_rows(selected, others, rows, width, mask)
         })?;
         return Ok(cuda::tensor(mixed, shape, device));
     }

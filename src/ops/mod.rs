@@ -28,6 +28,7 @@ pub mod recon_error;
 pub mod relu;
 pub mod rounding;
 pub mod statistics;
+pub mod virtual_step;
 
 pub use dispatch::dispatch;
 pub(crate) use kernel::{BLOCK, block_sums};

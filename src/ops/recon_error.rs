@@ -106,11 +106,9 @@ impl CustomOp1 for ReconError {
         let _span = trace_span!("reconstruction error, gradient").entered();
         #[cfg(feature = "cuda")]
         if let candle_core::Device::Cuda(device) = y_q.device() {
-            let gradient = cuda::with_values(y_q, |y| {
-                cuda::with_values(&grad.contiguous()?, |upstream| {
-                    self.with_constants(|target, weight| {
-                        cuda::recon_error_gradient(y, target, weight, upstream, self.p, self.means)
-                    })
+            let gradient = cuda::with_all([y_q, &grad.contiguous()?], |[y, upstream]| {
+                self.with_constants(|target, weight| {
+                    cuda::recon_error_gradient(y, target, weight, upstream, self.p, self.means)
                 })
             })?;
             return Ok(Some(cuda::tensor(gradient, y_q.shape(), device)));

@@ -145,14 +145,8 @@ impl Levels {
     /// Calls `f` with a weight on a GPU.
     #[cfg(feature = "cuda")]
     fn on_gpu<R>(&self, alpha: &Tensor, scale: &Tensor, f: impl FnOnce(&cuda::Weight) -> Result<R>) -> Result<R> {
-        cuda::with_values(alpha, |alpha| {
-            cuda::with_values(scale, |scale| {
-                cuda::with_values(&self.floor, |floor| {
-                    cuda::with_values(&self.zero_point, |zero_point| {
-                        f(&cuda::Weight { alpha, scale, floor, zero_point, highest: self.highest })
-                    })
-                })
-            })
+        cuda::with_all([alpha, scale, &self.floor, &self.zero_point], |[alpha, scale, floor, zero_point]| {
+            f(&cuda::Weight { alpha, scale, floor, zero_point, highest: self.highest })
         })
     }
 }
@@ -285,11 +279,8 @@ impl CustomOp2 for Soft {
     ) -> Result<(CudaStorage, Shape)> {
         let (values, scale) = (Values::of(alpha, alpha_at)?, Values::of(scale, scale_at)?);
         let Levels { floor, zero_point, highest } = &self.levels;
-        let w = cuda::with_values(floor, |floor| {
-            cuda::with_values(zero_point, |zero_point| {
-                let weight = cuda::Weight { alpha: &values, scale: &scale, floor, zero_point, highest: *highest };
-                cuda::soft_weight(&weight)
-            })
+        let w = cuda::with_all([floor, zero_point], |[floor, zero_point]| {
+            cuda::soft_weight(&cuda::Weight { alpha: &values, scale: &scale, floor, zero_point, highest: *highest })
         })?;
         Ok((cuda::storage(w, &alpha.device), alpha_at.shape().clone()))
     }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::experiment::{Bits, Setting};
 use crate::graph::finite::check_finite;
 use crate::graph::forward::{self, Hooks};
-use crate::graph::{Network, Source, Unit};
+use crate::graph::{Network, Op, Source, Unit};
 use crate::ops::fake_quant::Mask;
 use crate::ops::finite::is_finite;
 use crate::ops::rounding::{Regulariser, SoftWeight};
@@ -109,6 +109,20 @@ impl QuantUnit {
             weights: weights.collect::<Result<_>>()?,
             acts: self.acts.iter().map(|act| act.copy(dtype)).collect::<Result<_>>()?,
         })
+    }
+
+    /// The same with its weights as `weights` has them in place of its full-precision ones, their gains multiplied in: for many passes in
+    /// [`Weights::FullPrecision`] that would compute them anew.
+    pub fn with_fixed_weights(&self, weights: Weights) -> Result<Self> {
+        let mut fixed = self.clone();
+        for (index, node) in fixed.unit.nodes.iter_mut().enumerate() {
+            if let Some(weight) = node.op.weight() {
+                let weight = weights.apply(self.weights[index].as_ref(), index, weight)?;
+                let weight = if let Op::Conv(conv) = &node.op { conv.scaled(&weight)? } else { weight };
+                node.op = node.op.with_weight(weight.detach());
+            }
+        }
+        Ok(fixed)
     }
 
     /// The activation quantizers that some node uses.

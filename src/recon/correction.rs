@@ -8,7 +8,7 @@ use super::schedule::Plateau;
 use crate::error::{Error, Result};
 use crate::graph::forward::{Hooks, read};
 use crate::graph::{Op, Source, Unit};
-use crate::ops::adam::AdamState;
+use crate::ops::adam::{self, AdamState};
 use crate::ops::recon_error::recon_error;
 use crate::ops::statistics::{Statistics, statistics_error};
 use crate::store::record::UnitTrace;
@@ -88,7 +88,7 @@ impl Correction {
             let start = batch * self.batch;
             let x_0 = x.narrow(start, self.batch.min(n - start))?;
             let moved = Var::from_tensor(&x_0.copy()?)?;
-            let adam = AdamState::new(&moved)?;
+            let state = AdamState::new(&moved)?;
             let mut plateau = Plateau::new(self.lr, PLATEAU_FACTOR, PLATEAU_PATIENCE, LOWEST_LR);
             for t in 1..=self.iterations {
                 control.check()?;
@@ -99,7 +99,7 @@ impl Correction {
                     return Err(Error::Diverged { unit, iteration: t, value });
                 }
                 if let Some(gradient) = loss.backward()?.get(&moved) {
-                    adam.step(gradient, t, plateau.lr)?;
+                    adam::step(&[adam::Step { state: &state, gradient, lr: plateau.lr }], t, 1.0)?;
                 }
                 plateau.observe(value);
                 if let Ok(point) = trace.iterations.binary_search(&t) {

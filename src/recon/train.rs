@@ -6,7 +6,7 @@ use super::prediction::Prediction;
 use super::recipe::{ConvTarget, RangeSearch, Recipe, Sampling};
 use super::schedule::{BetaSchedule, LearningRate};
 use crate::error::{Error, Result};
-use crate::ops::adam::AdamState;
+use crate::ops::adam::{self, AdamState};
 use crate::ops::fake_quant::Mask;
 use crate::ops::recon_error::recon_error;
 use crate::ops::rounding::{Regulariser, SoftWeight};
@@ -238,11 +238,11 @@ impl<'a> Trainer<'a> {
         let losses = trace_span!("forward").in_scope(|| phase.losses(self.unit, t, batch, masks))?;
         let gradients = trace_span!("backward").in_scope(|| losses.total.backward())?;
         let span = trace_span!("update").entered();
-        for (state, lr) in &self.parameters {
-            if let Some(gradient) = gradients.get(state.var()) {
-                state.step(gradient, t, lr.at(t, phase.iterations))?;
-            }
-        }
+        let steps = self.parameters.iter().filter_map(|(state, lr)| {
+            let lr = lr.at(t, phase.iterations);
+            gradients.get(state.var()).map(|gradient| adam::Step { state, gradient, lr })
+        });
+        adam::step(&steps.collect::<Vec<_>>(), t, 1.0)?;
         drop(span);
         Ok(losses)
     }

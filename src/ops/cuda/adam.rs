@@ -1,11 +1,13 @@
-//! Adam in place.
+//! Adam in place, several parameters at a time.
 
-use super::launch::{Module, arguments, blocks_of_each, launch, module};
-use super::values::Values;
-use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{CudaDevice, CudaStorage, Layout, Result, bail};
+use super::launch::{Module, address, arguments, blocks_of_each, launch, module, u32_of};
+use super::values::with_values;
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr, sys};
+use candle_core::{CudaDevice, Result, Tensor, Var, bail};
 
 const ADAM: Module = module!("adam");
+/// `MOST` of `kernels/adam.cu`.
+const MOST: usize = 64;
 
 /// Running means of a gradient and of its square.
 pub struct Moments {
@@ -20,19 +22,57 @@ impl Moments {
     }
 }
 
-/// One step of the contiguous parameter in `p`.
-pub fn adam(
-    (p, layout): (&mut CudaStorage, &Layout),
-    moments: &mut Moments,
-    g: &Values,
-    step_size: f32,
-    correction: f32,
-) -> Result<()> {
-    let p = Values::<f32>::of(p, layout)?;
-    if p.len() != g.len() || p.len() != moments.m.len() {
-        bail!("adam: {} parameters, {} gradients", p.len(), g.len());
+/// `Parameters` of `kernels/adam.cu`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Parameters {
+    p: [sys::CUdeviceptr; MOST],
+    m: [sys::CUdeviceptr; MOST],
+    v: [sys::CUdeviceptr; MOST],
+    g: [sys::CUdeviceptr; MOST],
+    step_size: [f32; MOST],
+    end: [u32; MOST],
+    len: [u32; MOST],
+    count: u32,
+}
+
+// SAFETY: plain numbers, laid out as C does.
+unsafe impl DeviceRepr for Parameters {}
+
+/// One step of the contiguous parameters of one device, each with its moments, gradient and step size.
+///
+/// Nobody else may compute with the moments meanwhile: all work of a device goes to one stream, in order.
+pub fn adam(steps: &[(&Var, &Moments, Tensor, f32)], correction: f32, factor: f32) -> Result<()> {
+    for steps in steps.chunks(MOST) {
+        let mut all = Box::new(Parameters {
+            p: [0; MOST],
+            m: [0; MOST],
+            v: [0; MOST],
+            g: [0; MOST],
+            step_size: [0.0; MOST],
+            end: [0; MOST],
+            len: [0; MOST],
+            count: steps.len() as u32,
+        });
+        let mut blocks = 0;
+        for (i, (var, moments, gradient, step_size)) in steps.iter().enumerate() {
+            let where_and_len =
+                |tensor: &Tensor| with_values::<f32, _>(tensor, |of| Ok((address(&of.elements), of.len())));
+            let ((p, len), (g, len_g)) = (where_and_len(var)?, where_and_len(gradient)?);
+            if len != len_g || len != moments.m.len() {
+                bail!("adam: {len} parameters, {len_g} gradients");
+            }
+            blocks += blocks_of_each(len);
+            (all.p[i], all.g[i]) = (p, g);
+            (all.m[i], all.v[i]) = (address(&moments.m), address(&moments.v));
+            (all.step_size[i], all.end[i], all.len[i]) = (*step_size, u32_of(blocks)?, u32_of(len)?);
+        }
+        if let Some((var, ..)) = steps.first() {
+            let device = var.device().as_cuda_device()?;
+            let arguments = arguments![all, correction, factor];
+            // SAFETY: parameters, moments and gradients have the same length each, and the caller holds them.
+            unsafe { launch(device, &ADAM, "adam", blocks, &arguments)? };
+        }
     }
-    let arguments = arguments![&p, &moments.m, &moments.v, g, step_size, correction, p.len() as u64];
-    // SAFETY: all four have the same length, and parameter and moments are borrowed for writing.
-    unsafe { launch(g.device, &ADAM, "adam", blocks_of_each(p.len()), &arguments) }
+    Ok(())
 }

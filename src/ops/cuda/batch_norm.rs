@@ -1,6 +1,6 @@
 //! BatchNorm in training mode.
 
-use super::launch::{Argument, Module, arguments, blocks_of_each, launch, module, u32_of};
+use super::launch::{Module, arguments, blocks_of_each, launch, module, u32_of};
 use super::relu::same_length;
 use super::values::Values;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
@@ -15,9 +15,9 @@ const PART: usize = 8192;
 pub struct Batch(pub [usize; 3]);
 
 impl Batch {
-    fn argument(self) -> Result<Argument> {
+    fn argument(self) -> Result<[u32; 3]> {
         let [images, channels, pixels] = self.0;
-        Ok(Argument::Three([u32_of(images)?, u32_of(channels)?, u32_of(pixels)?]))
+        Ok([u32_of(images)?, u32_of(channels)?, u32_of(pixels)?])
     }
 
     fn blocks(self) -> usize {

@@ -1,4 +1,4 @@
-//! A bias per channel and the sums of channels.
+//! A bias per channel, the sums of channels, and a factor per row.
 
 use super::launch::{Module, arguments, blocks_of_each, launch, module, u32_of};
 use super::values::Values;
@@ -29,6 +29,16 @@ pub fn add_bias_in_place(
     // SAFETY: each element is read and written by the same thread.
     unsafe { launch(device, &RELU, "add_bias", blocks_of_each(x.len()), &arguments)? };
     Ok(x)
+}
+
+/// [`crate::ops::channels::scale_rows`] for as many rows as factors.
+pub fn scale_rows(x: &Values, factors: &Values) -> Result<CudaSlice<f32>> {
+    let y = x.room(x.len())?;
+    let per_row = u32_of(x.len() / factors.len().max(1))?;
+    let arguments = arguments![x, factors, &y, per_row, x.len() as u64];
+    // SAFETY: `y` is as long as `x`, whose rows the caller has counted.
+    unsafe { launch(x.device, &RELU, "scale_rows", blocks_of_each(x.len()), &arguments)? };
+    Ok(y)
 }
 
 /// [`crate::ops::channels::channel_sums`] for `x` `(images, channels, pixels)`.

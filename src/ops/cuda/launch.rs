@@ -1,9 +1,10 @@
 //! Devices, and launching kernels on them.
 
+use super::adam::Parameters;
 use super::values::Values;
 use crate::ops::fake_quant::Mask;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaSlice, CudaView, DevicePtr, DeviceRepr, DeviceSlice, LaunchConfig, PushKernelArg, sys,
+    CudaFunction, CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, sys,
 };
 use candle_core::cuda_backend::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, Device, Result, bail};
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 /// Threads of a block, `BLOCK_THREADS` of `kernels/launch.h`.
 const BLOCK_THREADS: u32 = 256;
 /// Elements that one block of a sum over all adds up, `BLOCK_ELEMENTS` of `kernels/sums.h`.
-const BLOCK_ELEMENTS: usize = 4096;
+pub(super) const BLOCK_ELEMENTS: usize = 4096;
 
 /// One source of kernels, compiled to PTX by the build script.
 pub struct Module {
@@ -69,7 +70,6 @@ fn keep_freed_memory(device: &CudaDevice) -> Result<()> {
 }
 
 /// One argument of a kernel.
-#[derive(Clone, Copy)]
 pub enum Argument {
     Pointer(sys::CUdeviceptr),
     F32(f32),
@@ -78,6 +78,8 @@ pub enum Argument {
     U64(u64),
     Mask(MaskArgument),
     Levels(LevelsArgument),
+    /// Large beside the others.
+    Parameters(Box<Parameters>),
     /// Several numbers in a structure.
     Three([u32; 3]),
     Seven([u32; 7]),
@@ -124,16 +126,21 @@ impl<T> From<&Values<'_, T>> for Argument {
     }
 }
 
+/// Where elements lie.
+pub fn address<T>(elements: &impl DevicePtr<T>) -> sys::CUdeviceptr {
+    // The guard would record an event, and events are off.
+    elements.device_ptr(elements.stream()).0
+}
+
 impl<T> From<&CudaView<'_, T>> for Argument {
     fn from(view: &CudaView<T>) -> Self {
-        // The guard would record an event, and events are off.
-        Argument::Pointer(view.device_ptr(view.stream()).0)
+        Argument::Pointer(address(view))
     }
 }
 
 impl<T> From<&CudaSlice<T>> for Argument {
     fn from(slice: &CudaSlice<T>) -> Self {
-        Argument::Pointer(slice.device_ptr(slice.stream()).0)
+        Argument::Pointer(address(slice))
     }
 }
 
@@ -157,7 +164,7 @@ macro_rules! from_number {
         })*
     };
 }
-from_number!(f32 => F32, f64 => F64, u32 => U32, u64 => U64, MaskArgument => Mask, LevelsArgument => Levels, [u32; 7] => Seven, [u32; 10] => Ten);
+from_number!(f32 => F32, f64 => F64, u32 => U32, u64 => U64, MaskArgument => Mask, LevelsArgument => Levels, Box<Parameters> => Parameters, [u32; 3] => Three, [u32; 7] => Seven, [u32; 10] => Ten);
 
 /// The arguments of a kernel in order, each turned into an [`Argument`].
 macro_rules! arguments {
@@ -211,6 +218,7 @@ pub unsafe fn launch(
             Argument::U64(number) => builder.arg(number),
             Argument::Mask(mask) => builder.arg(mask),
             Argument::Levels(levels) => builder.arg(levels),
+            Argument::Parameters(parameters) => builder.arg(&**parameters),
             Argument::Three(numbers) => builder.arg(numbers),
             Argument::Seven(numbers) => builder.arg(numbers),
             Argument::Ten(numbers) => builder.arg(numbers),

@@ -3,7 +3,7 @@
 use super::launch::open;
 use crate::error::Result;
 use crate::graph::Pool;
-use crate::ops::adam::AdamState;
+use crate::ops::adam::{self, AdamState};
 use crate::ops::check::noise;
 use crate::ops::conv::{Geometry, conv2d, conv2d_relu, input_gradient, weight_gradient};
 use crate::ops::fake_quant::{FakeQuant, Linearised, Mask, fake_quant};
@@ -162,7 +162,7 @@ fn steps_of_adam() {
         let state = AdamState::new(&var).unwrap();
         for t in 1..=20 {
             let gradient = noise((3, 501), 10 + t as u64, DType::F32).to_device(device).unwrap();
-            state.step(&gradient, t, 1e-2).unwrap();
+            adam::step(&[adam::Step { state: &state, gradient: &gradient, lr: 1e-2 }], t, 0.5).unwrap();
         }
         values(&var)
     });

@@ -40,6 +40,22 @@ pub fn with_values<T: CudaDType, R>(tensor: &Tensor, f: impl FnOnce(&Values<T>) 
     }
 }
 
+/// The same with several.
+pub fn with_all<T: CudaDType, R, const N: usize>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce(&[Values<T>; N]) -> Result<R>,
+) -> Result<R> {
+    let guards = tensors.map(Tensor::storage_and_layout);
+    let values = guards.iter().map(|(storage, layout)| match &**storage {
+        Storage::Cuda(storage) => Values::of(storage, layout),
+        _ => bail!("expected tensors on a GPU"),
+    });
+    match <[Values<T>; N]>::try_from(values.collect::<Result<Vec<_>>>()?) {
+        Ok(values) => f(&values),
+        Err(values) => bail!("{} tensors in place of {N}", values.len()),
+    }
+}
+
 /// What an operation of Candle gives back.
 pub fn storage<T: CudaDType>(elements: CudaSlice<T>, device: &CudaDevice) -> CudaStorage {
     CudaStorage::wrap_cuda_slice(elements, device.clone())

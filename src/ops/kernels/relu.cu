@@ -1,4 +1,4 @@
-// Rectified linear units and biases: see `ops::relu` and `ops::channels`. NaN stays NaN.
+// Rectified linear units, biases and factors: see `ops::relu` and `ops::channels`. NaN stays NaN.
 #include "launch.h"
 
 KERNEL clipped_relu(const float *x, float *y, float upper, u64 n) {
@@ -19,6 +19,11 @@ KERNEL add_bias(const float *x, const float *bias, float *y, u32 pixels, u32 cha
         float sum = x[i] + bias[rest(quotient(i, pixels), channels)];
         y[i] = rectify ? bounded(sum, 0.0f, upper) : sum;
     }
+}
+
+// y[r, ...] = x[r, ...] * factors[r].
+KERNEL scale_rows(const float *x, const float *factors, float *y, u32 per_row, u64 n) {
+    EACH(i, n) y[i] = x[i] * factors[quotient(i, per_row)];
 }
 
 // sums[c] = sum of x[n, c, ...]: one block for each channel.

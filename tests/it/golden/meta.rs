@@ -92,14 +92,7 @@ fn step(file: &str, meta: &Meta) -> (Golden, Tanh, Vec<Part>, Vec<Option<Vec<f32
     let phase = Phase { iterations: meta.iterations, ..Phase::weights(&recipe) };
     let published_terms = Terms::published();
     // The published step had stem and classifier in full precision.
-    let unit = MetaUnit {
-        model: &model,
-        index: 1,
-        phase: &phase,
-        prefix: Prefix::FullPrecision,
-        meta,
-        terms: &published_terms,
-    };
+    let unit = MetaUnit::new((&model, 1), &phase, Prefix::FullPrecision, (meta, &published_terms)).unwrap();
     let replay = |first: usize| {
         let mask = |i: usize| golden.tensor(&format!("mask{i}")).flatten_all().unwrap().to_vec1::<u8>().unwrap();
         Replay { masks: (first..first + 3).map(mask).cycle().take(300).collect(), next: Cell::new(0) }

@@ -2,7 +2,7 @@
 
 use super::host::{Grid, kernels};
 use super::{COUNTS, assert_equal, eighths, flat, noise, outcome, tensor, with_edges, written};
-use metaaug::ops::channels::{add_bias, channel_sums};
+use metaaug::ops::channels::{add_bias, channel_sums, scale_rows};
 use metaaug::ops::relu::{clipped_relu, clipped_relu_of_sum, gate};
 
 kernels! { Relu of "relu.cu":
@@ -12,6 +12,7 @@ kernels! { Relu of "relu.cu":
     fn add_bias(
         x: *const f32, bias: *const f32, y: *mut f32, pixels: u32, channels: u32, rectify: u32, upper: f32, n: u64,
     );
+    fn scale_rows(x: *const f32, factors: *const f32, y: *mut f32, per_row: u32, n: u64);
     fn channel_sums(x: *const f32, sums: *mut f32, pixels: u32, channels: u32, images: u32);
 }
 
@@ -36,6 +37,20 @@ fn rectified_linear_units_and_their_gradients() {
                 let expected = gate(&tensor(&with_nan, &[n]), &tensor(&y, &[n]), upper).unwrap();
                 assert_equal(&format!("{what}, gradient that is NaN"), &gated(&with_nan), &flat(&expected));
             }
+        }
+    }
+}
+
+#[test]
+fn rows_with_a_factor_each() {
+    for relu in Relu::compiled() {
+        for (rows, per_row) in [(1, 1), (3, 257), (64, 9), (5, 1000), (2, 0)] {
+            let n = rows * per_row;
+            let (x, factors) = (with_edges(noise(n, 1), &EDGES), noise(rows, 2));
+            let expected = scale_rows(&tensor(&x, &[rows, per_row]), &tensor(&factors, &[rows])).unwrap();
+            let (x, factors) = (x.as_ptr(), factors.as_ptr());
+            let y = written(n, |y| relu.scale_rows(Grid::each(n), x, factors, y, per_row as u32, n as u64));
+            assert_equal(&format!("{rows} rows of {per_row}"), &y, &flat(&expected));
         }
     }
 }
