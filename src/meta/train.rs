@@ -9,6 +9,7 @@ use crate::graph::forward::through;
 use crate::ops::adam::{self, AdamState, Step};
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
+use crate::ops::squares::sums_of_squares;
 use crate::quant::act::ActQuantizer;
 use crate::quant::model::{Masks, QuantModel};
 use crate::recon::activations::Activations;
@@ -275,12 +276,13 @@ impl Optimiser {
     }
 }
 
-/// Adds the sum of squares of each gradient to `numbers`; how many these are.
+/// Adds the sums of squares of the gradients to `numbers`; how many these are.
 fn push_squares(gradients: &[Option<Tensor>], numbers: &mut Vec<Tensor>) -> Result<usize> {
-    for gradient in gradients.iter().flatten() {
-        numbers.push(gradient.sqr()?.sum_all()?);
+    let gradients: Vec<Tensor> = gradients.iter().flatten().cloned().collect();
+    if !gradients.is_empty() {
+        numbers.push(sums_of_squares(&gradients)?);
     }
-    Ok(gradients.iter().flatten().count())
+    Ok(gradients.len())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::kernel;
 use crate::error::Error;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
+use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, Var, WithDType, bail};
 use rayon::prelude::*;
 use tracing::trace_span;
 
@@ -237,6 +237,21 @@ impl CustomOp3 for BatchNormTrain {
 }
 
 /// The same on a GPU: mean, `1 / sqrt(var + eps)` and unbiased variance, each `(C)`.
+/// `running <- (1 - momentum) running + momentum batch`, in place.
+///
+/// Shapes: both `(C)`. No gradient.
+pub fn track(running: &Var, batch: &Tensor, momentum: f64) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if running.device().is_cuda() && has_kernels(running) && has_kernels(batch) {
+        return cuda::with_all([running.as_tensor(), &batch.contiguous()?], |[running, batch]| {
+            cuda::blend(running, batch, momentum as f32)
+        });
+    }
+    let old = running.as_detached_tensor().to_dtype(batch.dtype())?;
+    let new = ((old * (1.0 - momentum))? + (batch.detach() * momentum)?)?;
+    running.set(&new.to_dtype(running.dtype())?)
+}
+
 #[cfg(feature = "cuda")]
 struct BatchNormOnGpu {
     mean: Tensor,
@@ -326,7 +341,6 @@ impl CustomOp3 for BatchNormOnGpu {
 mod tests {
     use super::*;
     use crate::ops::check::{central_difference, noise};
-    use candle_core::Var;
 
     #[test]
     fn weights_and_biases_of_another_length_are_errors() {

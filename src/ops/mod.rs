@@ -27,6 +27,7 @@ pub mod power;
 pub mod recon_error;
 pub mod relu;
 pub mod rounding;
+pub mod squares;
 pub mod statistics;
 pub mod virtual_step;
 

@@ -4,7 +4,7 @@ use super::Parameters;
 use crate::error::Result;
 use crate::graph::Pool;
 use crate::meta::config::{Statistics, Up};
-use crate::ops::batch_norm::batch_norm_train;
+use crate::ops::batch_norm::{self, batch_norm_train};
 use crate::ops::channels::add_bias;
 use crate::ops::conv::{Geometry, conv2d};
 use crate::ops::layout::pixel_shuffle;
@@ -73,8 +73,8 @@ impl BatchNorm {
         match statistics {
             Statistics::Batch => {
                 let (y, batch) = batch_norm_train(x, weight, bias, EPS)?;
-                track(&self.mean, &batch.mean)?;
-                track(&self.var, &batch.var)?;
+                batch_norm::track(&self.mean, &batch.mean, MOMENTUM)?;
+                batch_norm::track(&self.var, &batch.var, MOMENTUM)?;
                 Ok(y)
             }
             Statistics::Running => {
@@ -85,13 +85,6 @@ impl BatchNorm {
             }
         }
     }
-}
-
-/// `running <- 0.9 running + 0.1 batch`, in the element type of `batch`.
-fn track(running: &Var, batch: &Tensor) -> Result<()> {
-    let old = running.as_detached_tensor().to_dtype(batch.dtype())?;
-    let new = ((old * (1.0 - MOMENTUM))? + (batch * MOMENTUM)?)?;
-    Ok(running.set(&new.to_dtype(running.dtype())?)?)
 }
 
 /// Twice: 3x3 convolution without bias, BatchNorm, ReLU.

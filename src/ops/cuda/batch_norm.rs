@@ -41,6 +41,14 @@ pub struct BatchStatistics {
     pub unbiased: CudaSlice<f32>,
 }
 
+/// [`crate::ops::batch_norm::track`]; nobody else may hold the elements of `running` but in the order of the device's stream.
+pub fn blend(running: &Values, batch: &Values, momentum: f32) -> Result<()> {
+    same_length(running, batch)?;
+    let arguments = arguments![running, batch, momentum, running.len() as u64];
+    // SAFETY: lengths are equal, and each element is read and written by the same thread.
+    unsafe { launch(running.device, &BATCH_NORM, "blend", blocks_of_each(running.len()), &arguments) }
+}
+
 /// Statistics of `x` `(images, channels, pixels)`.
 pub fn batch_statistics(x: &Values, batch: Batch, eps: f64) -> Result<BatchStatistics> {
     batch.check(x)?;

@@ -1,6 +1,7 @@
 //! Devices, and launching kernels on them.
 
 use super::adam::Parameters;
+use super::squares::Vectors;
 use super::values::Values;
 use crate::ops::fake_quant::Mask;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -80,6 +81,7 @@ pub enum Argument {
     Levels(LevelsArgument),
     /// Large beside the others.
     Parameters(Box<Parameters>),
+    Vectors(Box<Vectors>),
     /// Several numbers in a structure.
     Three([u32; 3]),
     Seven([u32; 7]),
@@ -219,6 +221,7 @@ pub unsafe fn launch(
             Argument::Mask(mask) => builder.arg(mask),
             Argument::Levels(levels) => builder.arg(levels),
             Argument::Parameters(parameters) => builder.arg(&**parameters),
+            Argument::Vectors(vectors) => builder.arg(&**vectors),
             Argument::Three(numbers) => builder.arg(numbers),
             Argument::Seven(numbers) => builder.arg(numbers),
             Argument::Ten(numbers) => builder.arg(numbers),

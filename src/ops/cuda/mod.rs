@@ -21,13 +21,14 @@ mod recon_error;
 mod relu;
 mod rounding;
 mod self_test;
+mod squares;
 #[cfg(test)]
 mod tests;
 mod values;
 mod virtual_step;
 
 pub(super) use adam::{Moments, adam};
-pub(super) use batch_norm::{Batch, BatchStatistics, batch_norm, batch_norm_gradient, batch_statistics};
+pub(super) use batch_norm::{Batch, BatchStatistics, batch_norm, batch_norm_gradient, batch_statistics, blend};
 pub(super) use channels::{add_bias, add_bias_in_place, channel_sums, scale_rows};
 pub(super) use conv::{conv_forward, conv_input_gradient, conv_weight_gradient};
 pub(super) use fake_quant::{fake_quant, fake_quant_gradient, linearised};
@@ -38,6 +39,7 @@ pub(super) use pool::{max_pool_pick, max_pool_put, max_pool_winners};
 pub(super) use recon_error::{recon_error, recon_error_gradient};
 pub(super) use relu::{clipped_relu, clipped_relu_in_place, clipped_relu_of_sum, gate};
 pub(super) use rounding::{Weight, hard_weight, rounding_penalty, soft_weight, soft_weight_gradient};
+pub(super) use squares::sums_of_squares;
 pub(super) use values::{Values, storage, tensor, with_all, with_values};
 pub(super) use virtual_step::{normalised, virtual_step};
 

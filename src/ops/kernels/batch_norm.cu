@@ -25,6 +25,11 @@ DEVICE double sum_of_parts(const double *of_parts, u64 channel, Batch batch) {
     return sum;
 }
 
+// running <- (1 - momentum) running + momentum batch.
+KERNEL blend(float *running, const float *batch, float momentum, u64 n) {
+    EACH(i, n) running[i] = running[i] * (1.0f - momentum) + batch[i] * momentum;
+}
+
 // Sums of x and of its squares over each part: blockIdx.x = channel * parts + part.
 KERNEL batch_sums(const float *x, double *sums, double *squares, Batch batch) {
     SHARED double of_x[BLOCK_THREADS], of_square[BLOCK_THREADS];

@@ -2,10 +2,11 @@
 
 use super::host::{Grid, kernels};
 use super::{assert_close, assert_equal, eighths, flat, noise, outcome, tensor, written, written_doubles};
-use candle_core::{DType, Tensor};
-use metaaug::ops::batch_norm::batch_norm_train;
+use candle_core::{DType, Tensor, Var};
+use metaaug::ops::batch_norm::{batch_norm_train, track};
 
 kernels! { Norm of "batch_norm.cu":
+    fn blend(running: *mut f32, batch: *const f32, momentum: f32, n: u64);
     fn batch_sums(x: *const f32, sums: *mut f64, squares: *mut f64, batch: Batch);
     fn batch_statistics(
         sums: *const f64, squares: *const f64, mean: *mut f32, inverse_std: *mut f32, unbiased: *mut f32, eps: f64,
@@ -120,6 +121,19 @@ fn by_kernels(norm: Norm, shape: [usize; 4], [x, weight, bias, g]: [&[f32]; 4]) 
 fn batch_of([images, channels, h, w]: [usize; 4]) -> Vec<f32> {
     let x = eighths(images * channels * h * w, 1);
     x.iter().enumerate().map(|(i, x)| x + (i / (h * w) % channels % 5) as f32).collect()
+}
+
+#[test]
+fn running_statistics() {
+    for kernels in Norm::compiled() {
+        for n in [1, 255, 256, 1000] {
+            let (mut running, batch) = (noise(n, 1), noise(n, 2));
+            let var = Var::from_tensor(&tensor(&running, &[n])).unwrap();
+            track(&var, &tensor(&batch, &[n]), 0.1).unwrap();
+            kernels.blend(Grid::each(n), running.as_mut_ptr(), batch.as_ptr(), 0.1, n as u64);
+            assert_equal(&format!("{n} channels"), &running, &flat(&var));
+        }
+    }
 }
 
 #[test]

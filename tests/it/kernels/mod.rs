@@ -15,6 +15,7 @@ mod pool;
 mod recon_error;
 mod relu;
 mod rounding;
+mod squares;
 mod virtual_step;
 
 use candle_core::{DType, Device, Tensor, Var};
