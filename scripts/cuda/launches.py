@@ -1,0 +1,114 @@
+#!/usr/bin/env python3
+"""Counts what one step asks of a GPU, on a machine without one: kernels, copies, allocations.
+
+    scripts/cuda/toolkit.sh DIR; . DIR/env.sh; cargo build --release --features cudnn --bench peer
+    scripts/cuda/launches.py DIR target/release/deps/peer-* [--arch resnet20] [--task reconstruct] [--unit layer3.1] [--markdown FILE]
+
+The benchmark `peer` runs on a driver that only counts (`counting_driver.c`) 10 and 20 steps; the difference of the two is that of
+10 steps, whatever is done once. Kernels do nothing, so losses mean nothing here. Numbers of a step that reports: losses and norms
+are read.
+
+--check ends with an error if a step of reconstruction copies to the device more than once, or more than 4 KiB.
+"""
+import argparse
+import collections
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+LIBRARIES = {"driver": "libcuda.so.1", "cublas": "libcublas.so.13", "cublaslt": "libcublasLt.so.13", "cudnn": "libcudnn.so.9",
+             "curand": "libcurand.so.10", "nvrtc": "libnvrtc.so.13"}
+# Functions of the libraries that give something back.
+OWN = {
+    "cublas": """
+int cublasCreate_v2(void **handle) { return *handle = (void *)5, 0; }
+int cublasGetPointerMode_v2(void *handle, int *mode) { return *mode = 0, 0; }
+""",
+    "curand": "int curandCreateGenerator(void **generator, int kind) { return *generator = (void *)6, 0; }\n",
+    "cudnn": "\n".join(
+        ["#include <stddef.h>", "int cudnnCreate(void **handle) { return *handle = (void *)7, 0; }",
+         "size_t cudnnGetVersion(void) { return 91900; }"]
+        + [f"int cudnnCreate{kind}Descriptor(void **made) {{ return *made = (void *)8, 0; }}"
+           for kind in ("Tensor", "Filter", "Convolution")]
+        + [f"int cudnnGetConvolution{way}Algorithm_v7(void *h, void *a, void *b, void *c, void *d, int most, int *found, void *list)"
+           " { return *found = 0, 0; }\n"
+           f"int cudnnGetConvolution{way}WorkspaceSize(void *h, void *a, void *b, void *c, void *d, int algorithm, size_t *bytes)"
+           " { return *bytes = 0, 0; }" for way in ("Forward", "BackwardData", "BackwardFilter")]) + "\n",
+}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("toolkit", help="folder of scripts/cuda/toolkit.sh")
+    parser.add_argument("peer", help="the benchmark, built with the feature cudnn")
+    parser.add_argument("--arch", default="resnet20")
+    parser.add_argument("--task", default="reconstruct", choices=["reconstruct", "meta"])
+    parser.add_argument("--unit", default="layer3.1")
+    parser.add_argument("--markdown", help="where to add the table")
+    parser.add_argument("--check", action="store_true")
+    return parser.parse_args()
+
+
+def libraries(folder):
+    """Of the names that a binary asks for; every function that cudarc knows counts and succeeds."""
+    home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
+    cudarc = sorted(glob.glob(f"{home}/registry/src/*/cudarc-0.19.*"))[-1]
+    own_driver = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "counting_driver.c")).read()
+    for module, name in LIBRARIES.items():
+        declared = re.findall(r"^\s+fn ((?:cu|nvrtc|cudnn|curand|cublas)\w*)\(", open(f"{cudarc}/src/{module}/sys/mod.rs").read(), re.M)
+        own = own_driver if module == "driver" else OWN.get(module, "")
+        defined = set(re.findall(r"^(?:int|size_t) (\w+)\(", own, re.M))
+        own += "" if module == "driver" else "void count_call(const char *);\n"
+        empty = "".join(f'int {f}(void) {{ return count_call("{f}"), 0; }}\n' for f in sorted(set(declared) - defined))
+        source = f"{folder}/{module}.c"
+        with open(source, "w") as file:
+            file.write(own + empty)
+        link = [] if module == "driver" else [f"-L{folder}", f"-l:{LIBRARIES['driver']}"]
+        subprocess.run(["cc", "-shared", "-fPIC", "-w", "-fno-builtin", f"-Wl,-soname,{name}", "-o", f"{folder}/{name}", source, *link], check=True)
+
+
+def counts(folder, options, steps):
+    """Calls and bytes of so many steps, by name."""
+    path = f"{folder}/counts"
+    where = f"{folder}:{os.path.abspath(options.toolkit)}/cuda/lib64"
+    request = {"task": options.task, "arch": options.arch, "unit": options.unit, "n": steps}
+    done = subprocess.run([options.peer, "--device", "cuda:0"], input=json.dumps(request) + "\n", text=True, capture_output=True,
+                          env=dict(os.environ, LD_LIBRARY_PATH=where, COUNTS=path))
+    if done.returncode:
+        sys.exit(f"{options.peer} ended with {done.returncode}: {done.stderr[-2000:]}")
+    calls, sizes = collections.Counter(), collections.Counter()
+    for line in open(path):
+        count, size, name = line.rstrip("\n").split(" ", 2)
+        calls[name], sizes[name] = int(count), int(size)
+    return calls, sizes
+
+
+def main():
+    options = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        libraries(folder)
+        (few, few_bytes), (many, many_bytes) = (counts(folder, options, steps) for steps in (10, 20))
+    per_step = {name: ((many[name] - few[name]) / 10, (many_bytes[name] - few_bytes[name]) / 10) for name in many}
+    is_kernel = lambda name: name.startswith("kernel ") or re.match(r"cudnnConvolution|cublas.*[gG]emm", name)  # noqa: E731
+    kernels = sum(count for name, (count, _) in per_step.items() if is_kernel(name))
+    rows = [("kernels in all", kernels, 0)]
+    rows += [(name, *per_step[name]) for name in ("fill", "copy to the device", "copy to the host", "copy on the device", "allocate") if name in per_step]
+    listed = sorted(((count, name) for name, (count, _) in per_step.items() if is_kernel(name) and count), reverse=True)
+    rows += [(name.removeprefix("kernel "), count, 0) for count, name in listed]
+    lines = [f"## One step: {options.task} of {options.arch}, {options.unit}", "", "| what | times | bytes |", "|---|---:|---:|"]
+    lines += [f"| {name} | {count:g} | {f'{size:.0f}' if size else ''} |" for name, count, size in rows]
+    print("\n".join(lines))
+    if options.markdown:
+        with open(options.markdown, "a") as file:
+            file.write("\n".join(lines) + "\n\n")
+    copies, size = per_step.get("copy to the device", (0, 0))
+    if options.check and (copies > 1 or size > 4096):
+        sys.exit(f"{copies:g} copies of {size:.0f} bytes to the device in a step")
+
+
+if __name__ == "__main__":
+    main()
