@@ -2,7 +2,7 @@
 //!
 //! Reads one JSON request per line, `{"task": "reconstruct", "arch": "resnet20", "unit": "layer1.0", "n": 20}`, and answers
 //! with one line of JSON. `RAYON_NUM_THREADS` sets the number of threads; `--device cuda:0` computes on a GPU, whose work is
-//! waited for before a clock is read.
+//! waited for before a clock is read; with `--tf32` in TensorFloat-32.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -19,6 +19,7 @@ use metaaug::launch::{Caches, Loader, Stopwatch, eval_batch, run_cell, sensible_
 use metaaug::meta::config::{Meta, Terms, Transform};
 use metaaug::meta::train::{self as meta_train, Originals, Trainable};
 use metaaug::meta::warm_up::untrained;
+use metaaug::ops::precision::Precision;
 use metaaug::quant::range_search::search_weight;
 use metaaug::recon::activations::{Activations, Memory};
 use metaaug::recon::recipe::Recipe;
@@ -49,6 +50,9 @@ struct Request {
 fn main() {
     allocator::keep_freed();
     let device = open(&device_name()).unwrap_or_else(|error| panic!("{error}"));
+    let precision =
+        if std::env::args().any(|argument| argument == "--tf32") { Precision::Tf32 } else { Precision::F32 };
+    precision.set_on(&device).unwrap_or_else(|error| panic!("{error}"));
     let mut network: Option<(String, Network)> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.unwrap()).expect("a request");

@@ -77,7 +77,7 @@ class Harness:
     def start(self):
         root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        command = [*self.command, "--device", ARGUMENTS.device]
+        command = [*self.command, "--device", ARGUMENTS.device, *["--tf32"] * (ON_GPU and ARGUMENTS.tf32)]
         self.process = subprocess.Popen(command, cwd=root, env=self.environment, **pipes)
 
     def ask(self, **request):

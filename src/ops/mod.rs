@@ -24,6 +24,7 @@ pub mod layout;
 pub mod mix;
 pub mod pool;
 pub mod power;
+pub mod precision;
 pub mod recon_error;
 pub mod relu;
 pub mod rounding;

@@ -2,10 +2,12 @@
 //! measured to be far off.
 //!
 //! Descriptors, algorithm and workspace are kept per thread and device, since handles of cuDNN belong to one thread. Arithmetic is plain
-//! f32 (`CUDNN_FMA_MATH`): TensorFloat-32 would round inputs to 10 bits of mantissa.
+//! f32 (`CUDNN_FMA_MATH`) unless [`Precision`] allows TensorFloat-32.
 
+use super::precision::precision_of;
 use super::values::Values;
 use crate::ops::conv::Sizes;
+use crate::ops::precision::Precision;
 use candle_core::cuda_backend::cudarc::cudnn::{CudnnError, result, sys};
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, CudaView, DevicePtr, DeviceSlice};
 use candle_core::cuda_backend::{DeviceId, WrapErr};
@@ -61,7 +63,7 @@ enum Direction {
 struct Handle {
     handle: sys::cudnnHandle_t,
     stream: Arc<CudaStream>,
-    plans: HashMap<(Sizes, Direction), Plan>,
+    plans: HashMap<(Sizes, Direction, Precision), Plan>,
     workspace: Option<CudaSlice<u8>>,
 }
 
@@ -154,10 +156,11 @@ impl Handle {
         [a, b, to]: [*mut c_void; 3],
     ) -> Result<()> {
         self.stream.context().bind_to_thread().w()?;
-        let plan = match self.plans.entry((*sizes, direction)) {
+        let precision = precision_of(device);
+        let plan = match self.plans.entry((*sizes, direction, precision)) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => {
-                entry.insert(described(Plan::new(self.handle, sizes, direction), sizes, direction)?)
+                entry.insert(described(Plan::new(self.handle, sizes, direction, precision), sizes, direction)?)
             }
         };
         let bytes = plan.workspace_bytes;
@@ -186,26 +189,26 @@ impl Drop for Handle {
 
 /// Of a list in the order of expected speed `$preferred`, else the first algorithm, that exists, repeats its bits and is modest in memory.
 macro_rules! choose {
-    ($list:expr, $count:expr, $preferred:expr) => {{
+    ($list:expr, $count:expr, $preferred:expr, $precision:expr) => {{
         let candidates = || {
-            $list[..$count as usize].iter().filter(|of| is_suitable(of.status, of.determinism, of.mathType, of.memory))
+            let suits = |math| $precision == Precision::Tf32 || is_plain(math);
+            let all = $list[..$count as usize].iter();
+            all.filter(move |of| suits(of.mathType) && is_suitable(of.status, of.determinism, of.memory))
         };
         let preferred = $preferred;
         candidates().find(|candidate| Some(candidate.algo) == preferred).or_else(|| candidates().next())
     }};
 }
 
-fn is_suitable(
-    status: sys::cudnnStatus_t,
-    determinism: sys::cudnnDeterminism_t,
-    math: sys::cudnnMathType_t,
-    memory_bytes: usize,
-) -> bool {
-    use sys::cudnnMathType_t::{CUDNN_DEFAULT_MATH, CUDNN_FMA_MATH};
+fn is_suitable(status: sys::cudnnStatus_t, determinism: sys::cudnnDeterminism_t, memory_bytes: usize) -> bool {
     status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
         && determinism == sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
         && memory_bytes <= MAX_WORKSPACE_BYTES
-        && matches!(math, CUDNN_FMA_MATH | CUDNN_DEFAULT_MATH)
+}
+
+fn is_plain(math: sys::cudnnMathType_t) -> bool {
+    use sys::cudnnMathType_t::{CUDNN_DEFAULT_MATH, CUDNN_FMA_MATH};
+    matches!(math, CUDNN_FMA_MATH | CUDNN_DEFAULT_MATH)
 }
 
 /// Whether Winograd's algorithm is faster than what the heuristics of cuDNN 9.19 put first: by half for 512 channels on an H100, not for 64.
@@ -215,7 +218,12 @@ fn suits_winograd(sizes: &Sizes) -> bool {
 }
 
 impl Plan {
-    fn new(handle: sys::cudnnHandle_t, sizes: &Sizes, direction: Direction) -> std::result::Result<Self, CudnnError> {
+    fn new(
+        handle: sys::cudnnHandle_t,
+        sizes: &Sizes,
+        direction: Direction,
+        precision: Precision,
+    ) -> std::result::Result<Self, CudnnError> {
         use sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
         use sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
         let four = |numbers: [usize; 4]| numbers.map(|number| number as i32);
@@ -239,7 +247,11 @@ impl Plan {
             let [pad, step] = [padding, stride];
             result::set_convolution2d_descriptor(conv, pad, pad, step, step, 1, 1, mode, CUDNN_DATA_FLOAT)?;
             result::set_convolution_group_count(conv, groups as i32)?;
-            result::set_convolution_math_type(conv, sys::cudnnMathType_t::CUDNN_FMA_MATH)?;
+            let math = match precision {
+                Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+                Precision::Tf32 => sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+            };
+            result::set_convolution_math_type(conv, math)?;
             let (algorithm, workspace_bytes) = match direction {
                 Direction::Forward => {
                     let (mut count, mut list) = (0, [std::mem::zeroed(); CANDIDATES]);
@@ -258,10 +270,11 @@ impl Plan {
                     // In groups, and of single pixels, the plain one is up to twelve times as fast as the heuristics' first on an H100.
                     use sys::cudnnConvolutionFwdAlgo_t as Algo;
                     let preferred = match sizes.groups > 1 || sizes.taps() == 1 {
+                        _ if precision == Precision::Tf32 => None,
                         true => Some(Algo::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM),
                         false => suits_winograd(sizes).then_some(Algo::CUDNN_CONVOLUTION_FWD_ALGO_WINOGRAD_NONFUSED),
                     };
-                    let algorithm = choose!(list, count, preferred).map_or(fallback, |best| best.algo);
+                    let algorithm = choose!(list, count, preferred, precision).map_or(fallback, |best| best.algo);
                     let bytes = result::get_convolution_forward_workspace_size(
                         handle, x_desc, w_desc, conv, y_desc, algorithm,
                     )?;
@@ -283,8 +296,8 @@ impl Plan {
                     let fallback = sys::cudnnConvolutionBwdDataAlgo_t::CUDNN_CONVOLUTION_BWD_DATA_ALGO_1;
                     use sys::cudnnConvolutionBwdDataAlgo_t as Algo;
                     let winograd = Algo::CUDNN_CONVOLUTION_BWD_DATA_ALGO_WINOGRAD_NONFUSED;
-                    let preferred = suits_winograd(sizes).then_some(winograd);
-                    let algorithm = choose!(list, count, preferred).map_or(fallback, |best| best.algo);
+                    let preferred = (precision.is_f32() && suits_winograd(sizes)).then_some(winograd);
+                    let algorithm = choose!(list, count, preferred, precision).map_or(fallback, |best| best.algo);
                     let bytes = result::get_convolution_backward_data_workspace_size(
                         handle, w_desc, y_desc, conv, x_desc, algorithm,
                     )?;
@@ -304,7 +317,7 @@ impl Plan {
                         list.as_mut_ptr(),
                     )?;
                     let fallback = sys::cudnnConvolutionBwdFilterAlgo_t::CUDNN_CONVOLUTION_BWD_FILTER_ALGO_1;
-                    let algorithm = choose!(list, count, None).map_or(fallback, |best| best.algo);
+                    let algorithm = choose!(list, count, None, precision).map_or(fallback, |best| best.algo);
                     let bytes = result::get_convolution_backward_filter_workspace_size(
                         handle, x_desc, y_desc, conv, w_desc, algorithm,
                     )?;
