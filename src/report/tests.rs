@@ -1,5 +1,6 @@
 use super::*;
-use crate::experiment::{Metric, RunId, State};
+use crate::experiment::{Metric, RunId};
+use crate::store::State;
 use parquet::record::Field;
 use polars::prelude::*;
 use std::io::Cursor;
