@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used)]
 
 use divan::Bencher;
+use metaaug::experiment::Hashes;
 use metaaug::experiment::{Experiment, Options};
-use metaaug::store::record::{Cost, FORMAT, Hashes, Metrics, Provenance, Record, Status};
+use metaaug::store::record::{Cost, FORMAT, Metrics, Provenance, Record, Status};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use tempfile::TempDir;

@@ -10,13 +10,14 @@ mod steps;
 use candle_core::{Device, Tensor};
 use metaaug::assets::hub::Hub;
 use metaaug::experiment::Cell;
-use metaaug::graph::fold_bn::fold_bn;
 use metaaug::launch::{Inputs, Loader, evaluate};
-use metaaug::quant::model::{Mode, QuantModel};
-use metaaug::recon::activations::{Activations, Memory};
-use metaaug::recon::propagate::{full_precision, in_batches};
-use metaaug::recon::recipe::{Prefix, Recipe};
-use metaaug::recon::{Calibration, added::Added, quantize};
+use ptq::graph::fold_bn::fold_bn;
+use ptq::quant::model::{Mode, QuantModel};
+use ptq::quantize::added::Added;
+use ptq::quantize::{Calibration, quantize};
+use ptq::recipe::{Prefix, Recipe};
+use ptq::recon::activations::{Activations, Memory};
+use ptq::recon::propagate::{full_precision, in_batches};
 use std::time::Instant;
 use steps::{CONTROL, cell};
 
@@ -83,12 +84,12 @@ fn main() {
     println!("  writing as many bytes takes {write:.3} s, reading them {read:.3} s (from the page cache)");
 }
 
-fn pass(model: &QuantModel, x: &Tensor) -> metaaug::error::Result<Tensor> {
+fn pass(model: &QuantModel, x: &Tensor) -> ptq::Result<Tensor> {
     model.units.iter().try_fold(x.clone(), |x, unit| unit.forward(&x, Mode::HARD))
 }
 
 /// Seconds of the steps of all units for 1,000 iterations each, from the traces of ten.
-fn reconstruction(inputs: &Inputs, network: &metaaug::graph::Network, cell: &Cell, recipe: &Recipe) -> f64 {
+fn reconstruction(inputs: &Inputs, network: &ptq::graph::Network, cell: &Cell, recipe: &Recipe) -> f64 {
     let memory = Memory::unlimited();
     let calib = Calibration {
         images: &inputs.calib.images,

@@ -49,7 +49,7 @@ print(json.dumps([huggingface_hub.__version__, paths]))
 def server(folder):
     """The address of the tests' Hub."""
     address = folder / "address"
-    command = ["cargo", "test", "--release", "--test", "it", "--", "--ignored", "--exact", "hub::serve"]
+    command = ["cargo", "test", "--release", "--package", "metaaug", "--test", "it", "--", "--ignored", "--exact", "hub::serve"]
     process = subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=os.environ | {"HUB_ADDRESS_FILE": str(address)}
     )

@@ -4,7 +4,7 @@
     pip install torch torchvision timm safetensors numpy
     scripts/make_arch_golden.py
 
-The rule is that of src/arch/made_up.rs: what a tensor holds depends on its name, so that the same logits can only come out of a
+The rule is that of crates/ptq/src/arch/made_up.rs: what a tensor holds depends on its name, so that the same logits can only come out of a
 network that reads every tensor by the name that the library gives it. One image of 64 x 64.
 """
 import math

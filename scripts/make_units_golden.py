@@ -7,7 +7,7 @@
 GENIE, METAAUG and BRECQ are clones of github.com/SamsungLabs/Genie, cuong-pv/MetaAug-PTQ and yhhhli/BRECQ. Their functions run as they
 are, on made-up networks of their own layers and blocks, on one thread in float32, but for this: everything is on the CPU; `clamp` passes
 gradients on its closed range, as in the PyTorch that the published numbers were made with; and mini-batches and masks are those of
-src/rng.rs, so that the whole loop over the units can be replayed. MetaAug's transform network is the identity and is not trained: what is
+crates/ptq/src/rng.rs, so that the whole loop over the units can be replayed. MetaAug's transform network is the identity and is not trained: what is
 compared is where the two networks of that code start from and what it reconstructs.
 """
 import os
@@ -28,7 +28,7 @@ BATCHES, DROP_INPUT, DROP_INSIDE = 2, 3, 4
 
 
 class Stream:
-    """`Stream` of src/rng.rs."""
+    """`Stream` of crates/ptq/src/rng.rs."""
 
     def __init__(self, key):
         self.key = key

@@ -1,4 +1,4 @@
-//! The one error type of the library.
+//! The one error type of the harness; that of the core is part of it.
 //!
 //! Texts are lower-case fragments that name the path and the key, one cause, and what to do next; `main` turns
 //! them into a report.
@@ -16,34 +16,22 @@ pub enum Error {
     Content { path: PathBuf, problem: String },
     /// A grid file, filter or override is wrong; rendered with the offending text.
     #[error(transparent)]
-    Grid(#[from] Box<crate::experiment::GridError>),
+    Grid(#[from] Box<crate::diagnostic::GridError>),
     /// A name, flag or value given on the command line is wrong.
     #[error("{0}")]
     Usage(String),
     /// A filter selected no cell or run.
     #[error("{0}")]
     NothingMatched(String),
-    /// Weights lack tensors, have extra ones, or tensors of another shape: all of them, in one list.
-    #[error("{origin}: weights of {arch} do not fit: {}", problems.join("; "))]
-    Weights { arch: String, origin: String, problems: Vec<String> },
     /// An image that cannot be decoded.
     #[error("{0}")]
     Image(String),
     /// A file on the Hugging Face Hub that cannot be had, why, and what to do.
     #[error("{file}: {problem}")]
     Hub { file: String, problem: String },
-    /// Tensor shapes that do not go together.
-    #[error("{op}: {problem}")]
-    Shape { op: &'static str, problem: String },
     /// A check that must hold before a cell is quantized does not.
     #[error("sanity check failed: {0}")]
     Sanity(String),
-    /// A loss became NaN or infinite.
-    #[error("the loss of unit {unit} became {value} at iteration {iteration}; lower the learning rates")]
-    Diverged { unit: String, iteration: usize, value: f64 },
-    /// Ctrl-C.
-    #[error("interrupted")]
-    Interrupted,
     /// A device was asked for that this binary or machine does not have.
     #[error("{0}")]
     Device(String),
@@ -53,6 +41,9 @@ pub enum Error {
     /// A table or figure could not be made.
     #[error("{0}")]
     Report(String),
+    /// The numerical core refuses, diverged or was interrupted.
+    #[error(transparent)]
+    Ptq(#[from] ptq::Error),
     /// Candle refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),

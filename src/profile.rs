@@ -1,10 +1,10 @@
 //! Where the time of a run goes: spans of the computation, summed by phase and by operation, and in a trace for viewers.
 //!
 //! The code marks phases with `tracing::info_span!`, parts of a step with `trace_span!`, and so does every operation of
-//! [`crate::ops`]. Unless a [`Profile`] was started nobody listens, and a span costs one load of an atomic.
+//! [`ptq::ops`]. Unless a [`Profile`] was started nobody listens, and a span costs one load of an atomic.
 
+use crate::disk::atomic;
 use crate::error::{Error, Result};
-use crate::store::atomic;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::json;
 use std::borrow::Cow;
@@ -22,9 +22,9 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry};
 
 /// Spans of other crates are not ours to sum.
-const OWN: &str = env!("CARGO_CRATE_NAME");
+const OWN: [&str; 2] = [env!("CARGO_CRATE_NAME"), "ptq"];
 /// Spans in here are operations; all others are phases and parts of steps, which contain them.
-const OPERATIONS: &str = concat!(env!("CARGO_CRATE_NAME"), "::ops");
+const OPERATIONS: &str = "ptq::ops";
 /// Operations and parts of steps that the trace keeps after each beginning of a phase, some ten steps of a unit: all of
 /// them would be gigabytes per night.
 const DETAILS_PER_PHASE: usize = 500;
@@ -150,7 +150,11 @@ impl Listener {
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let metadata = attributes.metadata();
-        let Some(span) = context.span(id).filter(|_| metadata.target().split("::").next() == Some(OWN)) else { return };
+        let Some(span) =
+            context.span(id).filter(|_| metadata.target().split("::").next().is_some_and(|name| OWN.contains(&name)))
+        else {
+            return;
+        };
         let mut sums = lock(&self.sums);
         let is_traced = sums.keeps(*metadata.level() == Level::TRACE);
         let place = if metadata.target().starts_with(OPERATIONS) {
@@ -306,7 +310,7 @@ mod tests {
                 let _train = info_span!("train", phase = "weights").entered();
                 for _ in 0..DETAILS_PER_PHASE {
                     trace_span!("forward").in_scope(|| {
-                        trace_span!(target: "metaaug::ops::relu", "relu").in_scope(std::thread::yield_now);
+                        trace_span!(target: "ptq::ops::relu", "relu").in_scope(std::thread::yield_now);
                     });
                 }
                 info_span!(target: "hyper::client", "other").in_scope(|| ());

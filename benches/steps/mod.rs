@@ -5,22 +5,23 @@
 pub mod device_memory;
 
 use candle_core::{Device, Tensor};
-use metaaug::arch::{self, ArchSpec};
 use metaaug::assets::checkpoint::load_weights;
 use metaaug::assets::hub::Hub;
 use metaaug::assets::source::{EMBEDDED, MADE_UP};
 use metaaug::data;
-use metaaug::experiment::{Bits, Cell, Experiment, Options, Setting};
-use metaaug::graph::Network;
-use metaaug::graph::fold_bn::fold_bn;
-use metaaug::graph::forward::through;
-use metaaug::methods;
-use metaaug::quant::model::{Mode, QuantModel};
-use metaaug::recon::activations::{Activations, Memory};
-use metaaug::recon::event::Control;
-use metaaug::recon::recipe::{RangeSearch, Recipe};
-use metaaug::recon::train::{Phase, Problem, train};
-use metaaug::rng::Stream;
+use metaaug::experiment::{Cell, Experiment, Options};
+use ptq::arch::{self, ArchSpec};
+use ptq::graph::Network;
+use ptq::graph::fold_bn::fold_bn;
+use ptq::graph::forward::through;
+use ptq::methods;
+use ptq::quant::model::{Mode, QuantModel};
+use ptq::recipe::{Bits, Setting};
+use ptq::recipe::{RangeSearch, Recipe};
+use ptq::recon::activations::{Activations, Memory};
+use ptq::recon::event::Control;
+use ptq::recon::train::{Phase, Problem, train};
+use ptq::rng::Stream;
 use std::sync::atomic::AtomicBool;
 
 static CANCELLED: AtomicBool = AtomicBool::new(false);
@@ -35,7 +36,7 @@ pub fn load(name: &str, device: &Device) -> Network {
     let spec = spec(name);
     let weights = |from, dataset| load_weights(from, spec, dataset, device, &Hub::silent());
     let checkpoint = weights(EMBEDDED, "fashion-mnist").or_else(|_| weights(MADE_UP, "imagenet")).unwrap();
-    arch::load(spec, checkpoint, device).unwrap()
+    arch::load(spec, checkpoint.tensors, &checkpoint.source, device).unwrap()
 }
 
 /// Images that the network takes: of the embedded data set, or random ones of 224 x 224.

@@ -21,9 +21,9 @@ fi
 made=$(mktemp -d)
 trap 'rm -rf "$made"' EXIT
 for capability in 75 80 90; do
-    "$nvcc" --ptx --fmad=false -Werror all-warnings -arch=compute_$capability --output-directory "$made" src/ops/kernels/*.cu
+    "$nvcc" --ptx --fmad=false -Werror all-warnings -arch=compute_$capability --output-directory "$made" crates/ptq/src/ops/kernels/*.cu
     # A compiler that makes nothing would prove nothing.
-    for source in src/ops/kernels/*.cu; do
+    for source in crates/ptq/src/ops/kernels/*.cu; do
         name=$(basename "$source" .cu)
         for kernel in $(sed -nE 's/^KERNEL ([a-z_]+)\(.*/\1/p' "$source"); do
             grep -q "\.entry $kernel(" "$made/$name.ptx" || { echo "error: no $kernel for $capability in $name.ptx" >&2; exit 1; }

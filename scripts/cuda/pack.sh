@@ -3,7 +3,7 @@
 #
 #   scripts/cuda/pack.sh DIR OUT.tar.xz        DIR: of the toolkit, which is made there if it is not (toolkit.sh)
 #
-# Into OUT.tar.xz go the harness, the benchmark `peer` and the library's tests, linked with cuDNN for GPUs of CUDA_COMPUTE_CAP (90: H100)
+# Into OUT.tar.xz go the harness, the benchmark `peer` and the tests of `ptq`, linked with cuDNN for GPUs of CUDA_COMPUTE_CAP (90: H100)
 # and stripped, and the grids and scripts that the checks use. FEATURE=cuda leaves cuDNN out; FEATURE= (empty) packs
 # binaries for the CPU, to try on_gpu.sh out. CARGO_TARGET_DIR: where to build (DIR/target). PARTS="harness peer tests": what to build,
 # where not all of it is wanted. LIMIT_MIB: how large the pack may get (55).
@@ -35,7 +35,7 @@ for part in ${PARTS:-harness peer tests}; do
     case $part in
         harness) what="bin harness" command="build --bin harness --bench peer" ;;
         peer) what="bench peer" command="build --bench peer" ;;
-        tests) what="lib metaaug" command="test --lib --no-run" ;;
+        tests) what="lib ptq" command="test --package ptq --lib --no-run" ;;
         *) echo "error: PARTS names $part, which is none of harness, peer and tests" >&2 && exit 2 ;;
     esac
     build $command >"$stage/messages"

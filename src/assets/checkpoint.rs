@@ -1,15 +1,16 @@
 //! Pretrained weights as named tensors.
 
-use super::embedded::{self, sha256};
 use super::hub::{HUB_PREFIX, Hub, HubFile};
 use super::pickle;
 use super::source::{FILE_PREFIX, MADE_UP, WeightsSource, embedded_model, with_table};
-use crate::arch::layout::TORCHVISION;
-use crate::arch::{ArchSpec, made_up};
 use crate::data;
 use crate::data::preprocess::Preprocess;
+use crate::disk::sha256;
+use crate::embedded;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
+use ptq::arch::layout::TORCHVISION;
+use ptq::arch::{ArchSpec, made_up};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::Path;
@@ -71,7 +72,7 @@ impl Card {
 /// Hub, or weights made up by a rule.
 ///
 /// Errors: another form of `spec`; nothing compiled in for this pair; a file that cannot be had or read, is damaged,
-/// truncated or not safetensors. Whether the tensors fit is found out by [`arch::load`](crate::arch::load).
+/// truncated or not safetensors. Whether the tensors fit is found out by [`arch::load`](ptq::arch::load).
 pub fn load_weights(spec: &str, arch: &ArchSpec, dataset: &str, device: &Device, hub: &Hub) -> Result<Checkpoint> {
     match WeightsSource::parse(spec).map_err(Error::Usage)? {
         WeightsSource::Embedded => load_embedded(arch.name, dataset, device),
@@ -175,8 +176,8 @@ fn parse(path: &str, bytes: &[u8], chosen: Chosen, device: &Device) -> Result<Ha
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::{self, ARCHS};
     use crate::assets::source::EMBEDDED;
+    use ptq::arch::{self, ARCHS};
 
     const RESNET20: &str = "resnet20-fashion-mnist/model.safetensors";
 
@@ -190,7 +191,7 @@ mod tests {
             let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu, &Hub::silent()).unwrap();
             let card = checkpoint.card.clone().unwrap();
             assert_eq!((card.arch.as_str(), card.dataset.as_str()), (arch.name, "fashion-mnist"));
-            assert_eq!(arch::load(arch, checkpoint, &Device::Cpu).unwrap().arch, arch.name);
+            assert_eq!(arch::load(arch, checkpoint.tensors, &checkpoint.source, &Device::Cpu).unwrap().arch, arch.name);
         }
         let arch = arch::find("resnet20").unwrap();
         let error = load_weights(EMBEDDED, arch, "elsewhere", &Device::Cpu, &Hub::silent()).unwrap_err().to_string();
@@ -299,7 +300,9 @@ mod tests {
         let fc = checkpoint.tensors.remove("fc.bias").unwrap();
         checkpoint.tensors.insert("fc.weight".to_string(), fc.clone());
         checkpoint.tensors.insert("head.bias".to_string(), fc);
-        let error = arch::load(arch::find("resnet20").unwrap(), checkpoint, &Device::Cpu).unwrap_err().to_string();
+        let error = arch::load(arch::find("resnet20").unwrap(), checkpoint.tensors, &checkpoint.source, &Device::Cpu)
+            .unwrap_err()
+            .to_string();
         for part in [RESNET20, "missing fc.bias", "fc.weight has shape [10]", "unexpected head.bias"] {
             assert!(error.contains(part), "{error}");
         }

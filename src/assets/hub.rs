@@ -21,7 +21,7 @@ mod transfer;
 pub use name::{HUB_PREFIX, HubFile, RepoKind};
 pub use settings::{HubSettings, Token};
 
-use super::embedded::sha256;
+use crate::disk::sha256;
 use crate::error::{Error, Result};
 use cache::{Cached, RepoCache, announced_sha256};
 use failure::{Failure, text_of};
@@ -36,21 +36,6 @@ const USER_AGENT: &str = concat!("metaaug/", env!("CARGO_PKG_VERSION"));
 /// How often `hf-hub` repeats a request that found nobody, and how long it waits for a connection.
 const RETRIES: usize = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The default weights of an architecture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HubWeights {
-    /// `OWNER/NAME`.
-    pub repo: &'static str,
-    pub file: &'static str,
-}
-
-impl HubWeights {
-    /// As a cell's `weights`.
-    pub fn spec(&self) -> String {
-        format!("{HUB_PREFIX}{}/{}", self.repo, self.file)
-    }
-}
 
 /// What happens while a file is fetched.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,6 @@
 //! Pretrained weights and data: compiled into the binary, from files, or from the Hugging Face Hub.
 
 pub mod checkpoint;
-pub mod embedded;
 pub mod hub;
 mod pickle;
 pub mod source;

@@ -1,8 +1,8 @@
 //! Where a cell's weights come from.
 
-use super::embedded;
 use super::hub::{HUB_PREFIX, HubFile};
-use crate::arch::ArchSpec;
+use crate::embedded;
+use ptq::arch::ArchSpec;
 use std::path::Path;
 
 /// How a cell names the weights that are compiled into the binary.
@@ -21,7 +21,7 @@ pub enum WeightsSource<'a> {
     File(&'a Path),
     /// `hub:OWNER/NAME[@REVISION]/FILE` or `...#TABLE`.
     Hub { file: HubFile, table: Option<&'a str> },
-    /// `made-up`: by a rule instead of training ([`made_up`](crate::arch::made_up)), to try things out.
+    /// `made-up`: by a rule instead of training ([`made_up`](ptq::arch::made_up)), to try things out.
     MadeUp,
 }
 
@@ -67,8 +67,10 @@ fn split_table(spec: &str) -> (&str, Option<&str>) {
 /// The `weights` of a cell that names none: what is compiled in for `arch` and `dataset`, else the architecture's on the
 /// Hub.
 pub fn default_weights(arch: &ArchSpec, dataset: &str) -> String {
-    match arch.hub {
-        Some(weights) if !embedded::contains(&embedded_model(arch.name, dataset)) => weights.spec(),
+    match arch.published {
+        Some(weights) if !embedded::contains(&embedded_model(arch.name, dataset)) => {
+            format!("{HUB_PREFIX}{}/{}", weights.repo, weights.file)
+        }
         _ => EMBEDDED.to_string(),
     }
 }
@@ -81,8 +83,8 @@ pub(super) fn embedded_model(arch: &str, dataset: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch;
-    use crate::assets::hub::HubWeights;
+    use ptq::arch;
+    use ptq::arch::PublishedWeights;
 
     #[test]
     fn the_forms_are_told_apart() {
@@ -114,9 +116,9 @@ mod tests {
 
     #[test]
     fn weights_from_the_hub_are_the_default_where_none_are_compiled_in() {
-        let hub = Some(HubWeights { repo: "timm/resnet20", file: "model.safetensors" });
+        let published = Some(PublishedWeights { repo: "timm/resnet20", file: "model.safetensors" });
         let resnet20 = arch::find("resnet20").unwrap();
-        let with_hub = ArchSpec { hub, ..*resnet20 };
+        let with_hub = ArchSpec { published, ..*resnet20 };
         assert_eq!(default_weights(&with_hub, "fashion-mnist"), "embedded");
         assert_eq!(default_weights(&with_hub, "elsewhere"), "hub:timm/resnet20/model.safetensors");
         assert_eq!(default_weights(resnet20, "elsewhere"), "embedded");

@@ -3,7 +3,7 @@
 use super::Exit;
 use super::session::ResultsArgs;
 use crate::error::{Error, Result};
-use crate::experiment::wire::is_kebab_case;
+use crate::experiment::is_kebab_case;
 use crate::store::{Query, Stored, annotations, scan_all, select_one};
 
 #[derive(clap::Args)]

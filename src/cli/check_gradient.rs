@@ -3,9 +3,9 @@
 use super::Exit;
 use super::session::{GridArgs, Session};
 use crate::error::{Error, Result};
-use crate::meta::check_gradient::{Verdict, check_gradient};
 use candle_core::Device;
 use comfy_table::{Table, presets};
+use ptq::meta::check_gradient::{Verdict, check_gradient};
 
 #[derive(clap::Args)]
 #[command(after_help = "\

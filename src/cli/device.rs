@@ -45,7 +45,7 @@ pub fn device(name: &str) -> Result<Device> {
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, String> {
     let first_line = |error: candle_core::Error| error.to_string().lines().next().unwrap_or_default().to_string();
-    crate::ops::cuda::open(index).map_err(first_line)
+    ptq::ops::cuda::open(index).map_err(first_line)
 }
 
 /// This binary has no CUDA.

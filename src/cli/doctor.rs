@@ -2,14 +2,14 @@
 
 use super::Exit;
 use super::session::cache_folder;
-use crate::arch::ARCHS;
-use crate::assets::embedded;
 use crate::assets::hub::HubSettings;
 use crate::data::DATASETS;
 use crate::data::location::{self, locate};
+use crate::embedded;
 use crate::error::Result;
-use crate::methods::METHODS;
 use crate::store::processor;
+use ptq::arch::ARCHS;
+use ptq::methods::METHODS;
 
 /// Prints versions, devices, folders and whether the embedded files are intact.
 pub fn doctor() -> Result<Exit> {
@@ -58,7 +58,8 @@ pub fn doctor() -> Result<Exit> {
 /// The GPUs, the versions of their libraries, and whether each computes what the CPU does.
 #[cfg(feature = "cuda")]
 fn say_gpus() {
-    use crate::ops::cuda;
+    use ptq::ops::cuda;
+    use ptq::ops::self_test::self_test;
     let first_line = |problem: String| problem.lines().next().unwrap_or_default().to_string();
     let gpus = match cuda::gpus() {
         Ok(gpus) if gpus.is_empty() => {
@@ -73,7 +74,7 @@ fn say_gpus() {
         let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let memory = format!("{:.1} of {:.1} GiB free", gib(gpu.free_bytes), gib(gpu.memory_bytes));
         say!("gpu            cuda:{index} {}, compute capability {major}.{minor}, {memory}", gpu.name);
-        match cuda::self_test(index) {
+        match self_test(index) {
             Err(problem) => say!("  self-test    failed: {}", first_line(problem.to_string())),
             Ok(checks) => {
                 for check in checks {

@@ -3,12 +3,13 @@
 use super::Exit;
 use super::report::scan;
 use super::session::{GridArgs, ResultsArgs, Session};
+use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::export::mlflow::{FileStore, Written};
 use crate::export::{Run, tensorboard};
 use crate::report::frame::{frame, to_csv};
 use crate::store::record::Record;
-use crate::store::{Query, Stored, atomic, scan_all};
+use crate::store::{Query, Stored, scan_all};
 use candle_core::Device;
 use std::path::PathBuf;
 

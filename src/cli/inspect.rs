@@ -3,11 +3,11 @@
 use super::Exit;
 use super::session::{GridArgs, Session};
 use crate::error::{Error, Result};
-use crate::experiment::Planned;
-use crate::graph::fold_bn::fold_bn;
-use crate::quant::placement::place;
+use crate::store::Planned;
 use candle_core::Device;
 use comfy_table::{Table, presets};
+use ptq::graph::fold_bn::fold_bn;
+use ptq::quant::placement::place;
 
 #[derive(clap::Args)]
 pub struct Args {

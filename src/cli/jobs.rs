@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::launch::{Jobs, Loader, fastest_jobs, sensible_memory_bytes};
-use crate::recon::event::Control;
+use ptq::recon::event::Control;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
 
@@ -50,7 +50,7 @@ impl Wanted {
                         Ok(jobs.count)
                     }
                     Ok(jobs) => Ok(jobs.count),
-                    Err(Error::Interrupted) => Err(Error::Interrupted),
+                    Err(Error::Ptq(ptq::Error::Interrupted)) => Err(Error::Ptq(ptq::Error::Interrupted)),
                     Err(error) => {
                         // The cell will say so in its record, and the others go on.
                         eprintln!("warning: one cell at a time, since nothing could be measured: {error}");

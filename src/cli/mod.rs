@@ -164,9 +164,9 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
 /// The exit code of an error.
 pub fn exit_code(error: &Error) -> u8 {
     match error {
-        Error::Grid(_) | Error::Usage(_) => 2,
+        Error::Grid(_) | Error::Usage(_) | Error::Ptq(ptq::Error::Settings(_)) => 2,
         Error::NothingMatched(_) => 4,
-        Error::Interrupted => 106,
+        Error::Ptq(ptq::Error::Interrupted) => 106,
         _ => 96,
     }
 }

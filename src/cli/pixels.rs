@@ -1,8 +1,8 @@
 //! `harness pixels`: what is made of image files, for `scripts/check_image_pixels.py` and for who wonders.
 
 use super::Exit;
-use crate::assets::embedded::sha256;
 use crate::data::decode::{Pixels, decode};
+use crate::disk::sha256;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};

@@ -4,8 +4,8 @@ use super::Exit;
 use super::bytes;
 use super::session::{GridArgs, Session};
 use crate::error::Result;
-use crate::experiment::State;
 use crate::launch::sensible_memory_bytes;
+use crate::store::State;
 use candle_core::Device;
 
 #[derive(clap::Args)]

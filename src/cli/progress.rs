@@ -1,9 +1,9 @@
 //! Progress on the terminal: a bar for the grid and one for the cell; plain lines where there is no terminal.
 
 use crate::launch::GridEvent;
-use crate::recon::event::Event;
 use crate::store::record::Record;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use ptq::recon::event::Event;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::Duration;

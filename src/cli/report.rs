@@ -2,11 +2,12 @@
 
 use super::Exit;
 use super::session::{GridArgs, Session};
+use crate::disk::atomic;
 use crate::error::Result;
 use crate::report::figures::render_figures;
 use crate::report::html::{self, Illustration, Image, Page};
 use crate::report::{Source, render, render_declared, transform};
-use crate::store::{Scan, Stored, atomic};
+use crate::store::{Scan, Stored};
 use candle_core::Device;
 use std::collections::BTreeSet;
 use std::path::Path;

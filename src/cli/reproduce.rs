@@ -3,11 +3,12 @@
 use super::Exit;
 use super::session::{ResultsArgs, loader};
 use crate::error::{Error, Result};
+use crate::experiment::Hashes;
 use crate::experiment::RunId;
-use crate::methods;
-use crate::store::record::{Hashes, Record};
+use crate::store::record::Record;
 use crate::store::{Stored, select_one};
 use candle_core::Device;
+use ptq::methods;
 
 #[derive(clap::Args)]
 #[command(after_help = "\

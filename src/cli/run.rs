@@ -7,13 +7,15 @@ use super::jobs;
 use super::progress::Progress;
 use super::session::{GridArgs, Session, cache_folder, loader};
 use crate::error::{Error, Result};
-use crate::experiment::{Cell, RunId, State};
+use crate::experiment::Hashes;
+use crate::experiment::{Cell, RunId};
 use crate::launch::{
     Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, Worker, run_grid, sensible_bytes_on, thread_pools,
 };
-use crate::methods;
 use crate::profile::Profile;
-use crate::store::record::{Hashes, Provenance};
+use crate::store::State;
+use crate::store::record::Provenance;
+use ptq::methods;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -152,7 +154,7 @@ pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
 fn warn_of_departures(session: &Session) {
     let mut lines = BTreeSet::new();
     for cell in session.plan.iter().map(|planned| &planned.cell) {
-        let departures = methods::departures(cell);
+        let departures = cell.departures();
         if let (Some(method), false) = (methods::find(&cell.method), departures.is_empty()) {
             lines.insert(format!(
                 "note: {} differs from its published recipe in {}",

@@ -3,8 +3,9 @@
 use super::download::hub;
 use crate::error::{Error, Result};
 use crate::experiment::filter::Subject;
-use crate::experiment::{Experiment, Filter, Options, Planned, SMOKE_SUFFIX, plan};
+use crate::experiment::{Experiment, Filter, Options, SMOKE_SUFFIX};
 use crate::launch::Loader;
+use crate::store::{Planned, plan};
 use crate::store::{Scan, Store, Stored};
 use candle_core::Device;
 use clap::Args;

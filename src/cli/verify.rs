@@ -57,7 +57,7 @@ pub fn verify(args: &Args) -> Result<Exit> {
                     say!("  the processors are not the same: sums may differ in their last bits");
                 }
             }
-            Err(Error::Interrupted) => return Err(Error::Interrupted),
+            Err(Error::Ptq(ptq::Error::Interrupted)) => return Err(Error::Ptq(ptq::Error::Interrupted)),
             Err(error) => {
                 say!("  cannot be made again: {error}");
                 all_same = false;
@@ -177,7 +177,7 @@ fn again(
     );
     progress.finish();
     if outcome?.left > 0 {
-        return Err(Error::Interrupted);
+        return Err(Error::Ptq(ptq::Error::Interrupted));
     }
     let now = store.scan()?.records.into_iter().find(|record| record.run_id == run.record.run_id);
     let Some(now) = now else {

@@ -3,7 +3,7 @@
 use super::Exit;
 use super::session::{GridArgs, ResultsArgs, Session};
 use crate::error::{Error, Result};
-use crate::experiment::{Planned, State};
+use crate::store::{Planned, State};
 use candle_core::Device;
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,7 @@
 //! and no CIFAR-100, whose records are the same but for a byte: it would stand beside this reader, not in its place. It is
 //! the peer of it in tests. Its `cifar::load`, from the Hub's Parquet files, transposes every image.
 
-use super::source::Stored;
+use super::item::Stored;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 

@@ -5,10 +5,11 @@
 //! untouched: same path, device, inode and size, and the same times of the last change of content and of the file itself, of
 //! which the second cannot be set by hand.
 
-use super::source::{Item, Source};
-use crate::assets::embedded::sha256;
+use super::item::Item;
+use super::source::Source;
+use crate::disk::cache::Cache;
+use crate::disk::sha256;
 use crate::error::{Error, Result};
-use crate::store::cache::Cache;
 use rayon::prelude::*;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

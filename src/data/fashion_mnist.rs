@@ -1,8 +1,8 @@
 //! Fashion-MNIST (arXiv 1708.07747) as embedded: 10,000 test images and a pool of 4,096 training images.
 
 use super::idx::{self, unzip};
-use super::source::Stored;
-use crate::assets::embedded;
+use super::item::Stored;
+use crate::embedded;
 use crate::error::Result;
 
 /// Mean and standard deviation of grey levels / 255 over the training images.

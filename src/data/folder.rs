@@ -4,8 +4,8 @@
 //! of those that systems leave behind ([`is_litter`]), or an error.
 
 use super::decode::Format;
-use super::source::{Content, Item};
-use crate::assets::embedded::sha256;
+use super::item::{Content, Item};
+use crate::disk::sha256;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 use std::fs::File;

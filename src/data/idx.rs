@@ -3,7 +3,7 @@
 //! (`candle-datasets` reads it too, but flattens rows and columns, believes any size a header states, takes no gzipped
 //! files, and names no file in its errors. It serves as a peer in tests.)
 
-use super::source::Stored;
+use super::item::Stored;
 use crate::error::{Error, Result};
 use flate2::read::GzDecoder;
 use std::io::Read;

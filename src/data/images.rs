@@ -1,8 +1,9 @@
 //! The images of a split as a network takes them: chosen ones at once, or all of them in batches made ahead.
 
+use super::item::Item;
 use super::preprocess::Preprocess;
-use super::source::{Item, Source};
-use crate::assets::embedded::sha256 as hashed;
+use super::source::Source;
+use crate::disk::sha256 as hashed;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;

@@ -11,7 +11,6 @@
 //! | folders of image files | `folder` |
 //! | the Hub's Parquet shards | `shards` |
 
-pub mod augment;
 mod cifar;
 mod contents;
 pub mod decode;
@@ -19,6 +18,7 @@ mod fashion_mnist;
 mod folder;
 mod idx;
 mod images;
+mod item;
 pub mod location;
 pub mod preprocess;
 mod resize;
@@ -30,14 +30,15 @@ pub use images::{Batch, Batches, Corrupt, ImageSet, Split};
 pub use preprocess::CardSize;
 pub use resize::Interpolation;
 
+use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
-use crate::rng::{Purpose, Stream};
-use crate::store::cache::Cache;
 use candle_core::Device;
+use item::Stored;
 use location::{Location, locate};
 use preprocess::Preprocess;
+use ptq::rng::{Purpose, Stream};
 use shards::{Labels, Shards};
-use source::{Source, Stored};
+use source::Source;
 use std::path::Path;
 
 /// A data set ready for use.

@@ -4,9 +4,9 @@
 //! that a calibration sample out of ImageNet's 294 shards costs as much as its images. (`candle-datasets` reads whole
 //! files to rows, keeps all levels in memory, and transposes them.)
 
+use super::item::{Content, Item};
 use super::shard_names::{check_set, shard_paths};
-use super::source::{Content, Item};
-use crate::assets::embedded::sha256;
+use crate::disk::sha256;
 use crate::error::{Error, Result};
 use parquet::basic::LogicalType;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_typed_column_reader};

@@ -1,9 +1,8 @@
 //! Where the images of a split lie: in memory, in files, or in the rows of Parquet shards.
 
-use super::decode::{Pixels, decode};
 use super::folder::Files;
+use super::item::{Item, Stored};
 use super::shards::Shards;
-use crate::assets::embedded::sha256;
 use crate::error::Result;
 
 /// Images with their labels, read one by one or many at once.
@@ -12,42 +11,6 @@ pub(super) enum Source {
     Memory(Stored),
     Files(Files),
     Shards(Shards),
-}
-
-/// One image as it is stored.
-#[derive(Debug)]
-pub(super) struct Item {
-    /// Its path, for messages.
-    pub name: String,
-    pub label: u32,
-    pub content: Content,
-}
-
-#[derive(Debug)]
-pub(super) enum Content {
-    Levels(Pixels),
-    /// An image file ([`decode`]).
-    Encoded(Vec<u8>),
-}
-
-impl Item {
-    /// SHA-256 of its label and what is stored, in lower-case hexadecimal.
-    pub fn sha256(&self) -> String {
-        let content = match &self.content {
-            Content::Levels(pixels) => &pixels.data,
-            Content::Encoded(bytes) => bytes,
-        };
-        sha256(&[&self.label.to_le_bytes(), content])
-    }
-
-    /// Its pixels with `channels` channels; what is wrong with it, with its path.
-    pub fn decoded(self, channels: usize) -> Result<(Pixels, u32), String> {
-        let pixels = match self.content {
-            Content::Levels(pixels) => Ok(pixels.with_channels(channels)),
-            Content::Encoded(bytes) => decode(&bytes, channels),
-        };
-        Ok((pixels.map_err(|problem| format!("{}: {problem}", self.name))?, self.label))
-    }
 }
 
 impl Source {
@@ -106,37 +69,6 @@ impl Source {
             Source::Memory(stored) => stored.labels.iter().copied().max(),
             Source::Files(files) => files.largest_label(),
             Source::Shards(shards) => shards.largest_label(),
-        }
-    }
-}
-
-/// Images of one size in memory, `(N, H, W, C)`, 8 bits per level.
-#[derive(Debug)]
-pub(super) struct Stored {
-    /// Path of what was read, for messages.
-    pub path: String,
-    pub height: usize,
-    pub width: usize,
-    pub channels: usize,
-    pub levels: Vec<u8>,
-    pub labels: Vec<u32>,
-}
-
-impl Stored {
-    /// SHA-256 of levels and labels.
-    pub fn sha256(&self) -> String {
-        let labels: Vec<u8> = self.labels.iter().map(|label| *label as u8).collect();
-        sha256(&[&self.levels, &labels])
-    }
-
-    fn item(&self, index: usize) -> Item {
-        let size = self.height * self.width * self.channels;
-        let data = self.levels[index * size..][..size].to_vec();
-        let pixels = Pixels { height: self.height, width: self.width, channels: self.channels, data };
-        Item {
-            name: format!("{}, image {index}", self.path),
-            label: self.labels[index],
-            content: Content::Levels(pixels),
         }
     }
 }

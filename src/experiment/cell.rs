@@ -1,91 +1,20 @@
 //! A cell: one configuration of a grid, with nothing left to default.
 
-use crate::data::augment::Augmentation;
 use crate::data::{CardSize, Corrupt};
 use crate::error::{Error, Result as LibraryResult};
-use crate::meta::config::{Meta, Terms, Transform};
-use crate::recon::recipe::Recipe;
+use ptq::augment::Augmentation;
+use ptq::meta::config::{Meta, Terms};
+use ptq::meta::nets::Transform;
+use ptq::recipe::{Bits, Granularity, Recipe, Setting};
+use ptq::{arch, methods};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
-
-/// Bit widths of weights and activations; prints as `W2A4`. 32 means "not quantized".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Bits {
-    pub w: u32,
-    pub a: u32,
-}
-
-impl Bits {
-    /// The width that stands for full precision.
-    pub const FULL: u32 = 32;
-}
-
-impl fmt::Display for Bits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "W{}A{}", self.w, self.a)
-    }
-}
-
-impl From<Bits> for String {
-    fn from(bits: Bits) -> String {
-        bits.to_string()
-    }
-}
-
-impl FromStr for Bits {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let upper = text.to_ascii_uppercase();
-        let parsed = upper.strip_prefix('W').and_then(|rest| rest.split_once('A'));
-        let (Some(w), Some(a)) = (parsed.and_then(|(w, _)| w.parse().ok()), parsed.and_then(|(_, a)| a.parse().ok()))
-        else {
-            return Err(format!("bits {text:?} are not of the form \"W4A8\""));
-        };
-        for (what, bits) in [("weight", w), ("activation", a)] {
-            if !(2..=8).contains(&bits) && bits != Bits::FULL {
-                return Err(format!("{what} bits must be 2 to 8, or 32 for not quantized; got {bits}"));
-            }
-        }
-        Ok(Bits { w, a })
-    }
-}
-
-impl TryFrom<String> for Bits {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-/// Which layers stay at 8 bits beside the first and last layers' weights.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Setting {
-    /// Also the input of the second layer, that is, the output of the first.
-    Brecq,
-    /// Nothing else.
-    Qdrop,
-}
-
-impl fmt::Display for Setting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Setting::Brecq => "brecq",
-            Setting::Qdrop => "qdrop",
-        })
-    }
-}
 
 /// One configuration, resolved: everything that determines its result except the content of weights and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Cell {
-    /// Name in [`crate::arch::ARCHS`].
+    /// Name in [`ptq::arch::ARCHS`].
     pub arch: String,
     /// Where the weights come from, see [`crate::assets::source::WeightsSource`].
     pub weights: String,
@@ -101,7 +30,7 @@ pub struct Cell {
     #[serde(default, skip_serializing_if = "CardSize::is_test")]
     pub preprocess: CardSize,
     pub bits: Bits,
-    /// Name in [`crate::methods::METHODS`].
+    /// Name in [`ptq::methods::METHODS`].
     pub method: String,
     /// Name of the grid's variant, if it has variants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,5 +91,31 @@ impl Cell {
             flatten("", &value, &mut fields);
         }
         fields
+    }
+
+    /// Names of the fields in which it departs from what was published of its method, as written in a grid.
+    pub fn departures(&self) -> Vec<String> {
+        let (Some(arch), Some(method)) = (arch::find(&self.arch), methods::find(&self.method)) else {
+            return Vec::new();
+        };
+        // A method that optimises nothing has no recipe to depart from.
+        if self.recipe.granularity == Granularity::None {
+            return Vec::new();
+        }
+        let mut published = (method.recipe)(arch);
+        published.act_search_images = published.act_search_images.min(self.calib_images);
+        let mut departures = self.recipe.departures(&published);
+        if !method.settings.contains(&self.setting) {
+            departures.insert(0, "setting".to_string());
+        }
+        if let (Some(transform), Some(meta), Some(terms)) = (&self.transform, &self.meta, &self.terms) {
+            let mut named = |table: &str, names: Vec<String>| {
+                departures.extend(names.into_iter().map(|name| format!("{table}.{name}")));
+            };
+            named("transform", transform.departures(&Transform::published()));
+            named("meta", meta.departures(&Meta::published(arch)));
+            named("terms", terms.departures(&Terms::published()));
+        }
+        departures
     }
 }

@@ -2,9 +2,10 @@
 
 use super::cell::Cell;
 use crate::data;
-use crate::meta::config::{Meta, Terms, Transform};
-use crate::meta::nets::too_small;
-use crate::recon::recipe::{Granularity, Recipe};
+use ptq::meta::config::{Meta, Terms};
+use ptq::meta::nets::Transform;
+use ptq::meta::nets::too_small;
+use ptq::recipe::{Granularity, Recipe};
 
 /// The first value of `cell` that is out of range: its key and what is wrong.
 pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
@@ -202,8 +203,8 @@ fn finite(key: &'static str, value: f64, positive: bool) -> Result<(), (&'static
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::{Bits, Setting};
-    use crate::{arch, methods};
+    use ptq::recipe::{Bits, Setting};
+    use ptq::{arch, methods};
 
     fn cell(method: &str) -> Cell {
         let method = methods::find(method).unwrap();

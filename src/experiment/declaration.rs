@@ -2,9 +2,9 @@
 //! seeds and nothing else.
 
 use super::cell::Cell;
-use super::diagnostic::{GridError, SourceText, suggest};
 use super::filter::Filter;
-use super::wire::is_kebab_case;
+use super::names::is_kebab_case;
+use crate::diagnostic::{GridError, SourceText, suggest};
 use crate::error::Result;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

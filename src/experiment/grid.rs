@@ -1,18 +1,21 @@
 //! Expands a grid file to cells.
 
-use super::cell::{Cell, Setting};
+use super::cell::Cell;
 use super::check::check;
 use super::declaration::Declarations;
-use super::diagnostic::{GridError, SourceText};
 use super::figure::{FigureSpec, check_figures};
 use super::filter::Filter;
 use super::layer::{Layer, Place};
+use super::names::is_kebab_case;
 use super::table::{TableSpec, check_tables};
-use super::wire::{Axes, CellOverride, Grid, is_kebab_case};
+use super::wire::{Axes, CellOverride, Grid};
 use crate::assets::source::default_weights;
+use crate::diagnostic::{GridError, SourceText};
 use crate::error::{Error, Result};
-use crate::meta::config::{Meta, Terms, Transform};
-use crate::{arch, methods};
+use ptq::meta::config::{Meta, Terms};
+use ptq::meta::nets::Transform;
+use ptq::recipe::Setting;
+use ptq::{arch, methods};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -3,8 +3,8 @@
 //! A cell is several layers on top of each other, so what is wrong with it may stand anywhere in the grid file or on
 //! the command line; an error must show that place and no other.
 
-use super::diagnostic::{GridError, SourceText};
 use super::wire::CellOverride;
+use crate::diagnostic::{GridError, SourceText};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use toml::de::{DeTable, DeValue};

@@ -1,29 +1,25 @@
-//! From a grid file to cells with ids, and to what is left to do.
+//! From a grid file to cells with ids.
 //!
 //! [`wire`] documents the format.
 
 mod cell;
 mod check;
 mod declaration;
-mod diagnostic;
 pub mod figure;
 pub mod filter;
 mod grid;
 mod layer;
-mod overridable;
-mod plan;
+mod names;
 mod run_id;
 pub mod table;
 pub mod wire;
 
-pub use cell::{Bits, Cell, Setting};
-pub use diagnostic::GridError;
+pub use cell::Cell;
 pub use figure::{FigureKind, FigureSpec};
 pub use filter::Filter;
 pub use grid::{Experiment, Options, SMOKE_SUFFIX};
-pub(crate) use overridable::overridable;
-pub use plan::{Planned, State, plan};
-pub use run_id::RunId;
+pub use names::is_kebab_case;
+pub use run_id::{Hashes, RunId, identity};
 pub use table::{Metric, TableSpec};
 
 #[cfg(test)]

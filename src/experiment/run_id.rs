@@ -1,9 +1,18 @@
 //! Run ids: what determines a result, hashed.
 
 use super::cell::Cell;
-use crate::assets::embedded::sha256;
-use crate::store::record::Hashes;
+use crate::disk::sha256;
+use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// SHA-256 of everything outside the cell that determines a result, in lower-case hexadecimal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hashes {
+    pub weights: String,
+    /// Of the indices of the calibration images and the images themselves.
+    pub calib: String,
+    pub test: String,
+}
 
 /// A readable slug and ten hexadecimal digits, `resnet20-w2a2-qdrop-s0-0123456789`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

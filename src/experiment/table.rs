@@ -14,10 +14,10 @@
 //! ```
 
 use super::declaration::Declarations;
-use super::diagnostic::{SourceText, suggest};
 use super::filter::Filter;
+use crate::diagnostic::{SourceText, suggest};
 use crate::error::Result;
-use crate::report::published::{Kind, Published};
+use crate::published::{Kind, Published};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use toml::Spanned;

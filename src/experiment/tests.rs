@@ -1,12 +1,15 @@
 use super::grid::{Experiment, Options};
 use super::wire::CellOverride;
-use super::{Bits, Cell, Filter, RunId, Setting, State, plan};
+use super::{Cell, Filter, RunId};
 use crate::data::{CardSize, Corrupt};
 use crate::error::Error;
-use crate::recon::recipe::{BatchNorm, Recipe, RecipeOverride};
-use crate::store::record::{Hashes, Record};
-use crate::{arch, methods};
+use crate::experiment::Hashes;
+use crate::store::record::Record;
+use crate::store::{State, plan};
 use proptest::prelude::*;
+use ptq::recipe::{BatchNorm, Recipe, RecipeOverride};
+use ptq::recipe::{Bits, Setting};
+use ptq::{arch, methods};
 
 fn read(text: &str, options: &Options) -> Result<Experiment, Error> {
     let folder = tempfile::tempdir().unwrap();

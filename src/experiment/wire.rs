@@ -12,14 +12,14 @@
 //! corrupt = "skip"                  # optional: leave out images that cannot be decoded; by default they are errors
 //! preprocess = "train"              # optional: the size of training that a timm checkpoint names; by default that of testing
 //! calib-images = 1024
-//! augment = ["mixup"]               # optional: images added to the calibration images (see [`crate::data::augment`])
+//! augment = ["mixup"]               # optional: images added to the calibration images (see [`ptq::augment`])
 //! [base.recipe]                     # any field of a recipe
 //! iterations = 1000
-//! [base.transform]                  # any field of a [`crate::meta::config::Transform`]; `net` gives one to any method
+//! [base.transform]                  # any field of a [`ptq::meta::nets::Transform`]; `net` gives one to any method
 //! base = 16
-//! [base.meta]                       # any field of a [`crate::meta::config::Meta`]
+//! [base.meta]                       # any field of a [`ptq::meta::config::Meta`]
 //! inner = "sgd"
-//! [base.terms]                      # weights of the meta-loss, see [`crate::meta::config::Terms`]
+//! [base.terms]                      # weights of the meta-loss, see [`ptq::meta::config::Terms`]
 //! margin = 0.0
 //!
 //! [axes]                            # one cell per combination, in the order written
@@ -55,16 +55,19 @@
 //! left. `recipe.act-search-images` is cut to `calib-images`. `transform` (but its `net`), `meta` and `terms` concern only cells that
 //! have a transform network: those of a method that brings one, and those with a `transform.net`.
 
-use super::cell::{Bits, Setting};
 use super::figure::WireFigure;
+use super::names::is_kebab_case;
 use super::table::WireTable;
 use crate::assets::source::WeightsSource;
-use crate::data::augment::Augmentation;
+use crate::data;
 use crate::data::location::Location;
 use crate::data::{CardSize, Corrupt};
-use crate::meta::config::{MetaOverride, TermsOverride, TransformOverride};
-use crate::recon::recipe::RecipeOverride;
-use crate::{arch, data, methods};
+use ptq::augment::Augmentation;
+use ptq::meta::config::{MetaOverride, TermsOverride};
+use ptq::meta::nets::TransformOverride;
+use ptq::recipe::RecipeOverride;
+use ptq::recipe::{Bits, Setting};
+use ptq::{arch, methods};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -166,12 +169,6 @@ impl CellOverride {
             key.rsplit('.').fold(value, |value, part| toml::Table::from_iter([(part.to_string(), value)]).into());
         Self::deserialize(nested)
     }
-}
-
-/// Whether `name` can be part of a path and of a run id: lower-case words and digits, joined by single hyphens.
-pub fn is_kebab_case(name: &str) -> bool {
-    let is_word = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    name.split('-').all(is_word)
 }
 
 fn kebab_case<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

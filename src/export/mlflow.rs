@@ -6,11 +6,12 @@
 
 use super::series::{end_s, phases, singles};
 use super::{Run, part};
-use crate::assets::embedded::sha256;
+use crate::disk::atomic;
+use crate::disk::sha256;
 use crate::error::{Error, Result};
 use crate::report::picture;
+use crate::store::read_if_there;
 use crate::store::record::Status;
-use crate::store::{atomic, read_if_there};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

@@ -10,8 +10,8 @@ pub mod tensorboard;
 mod tfrecord;
 
 use crate::error::Result;
-use crate::store::record::UnitTrace;
 use crate::store::{Pixels, Stored, read_log, read_traces};
+use ptq::recon::trace::UnitTrace;
 
 /// A run with everything of it that is exported.
 pub struct Run<'a> {

@@ -1,7 +1,8 @@
 //! The numbers of a run: single ones, and those of each iteration.
 
 use super::{Run, part};
-use crate::store::record::{Record, UnitTrace};
+use crate::store::record::Record;
+use ptq::recon::trace::UnitTrace;
 
 /// A single number, measured at the end of a run.
 pub struct Single {

@@ -6,9 +6,10 @@
 use super::proto::Message;
 use super::series::{end_s, phases, singles};
 use super::{Run, part, tfrecord};
+use crate::disk::atomic;
 use crate::error::Result;
 use crate::report::picture;
-use crate::store::{Pixels, atomic};
+use crate::store::Pixels;
 use std::path::{Path, PathBuf};
 
 /// The same for every export of a run, so that a later one replaces it. TensorBoard looks for `tfevents` in the name.

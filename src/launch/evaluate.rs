@@ -2,8 +2,8 @@
 
 use crate::data::{ImageSet, Split};
 use crate::error::{Error, Result};
-use crate::recon::event::{Control, Event};
 use candle_core::{D, Tensor};
+use ptq::recon::event::{Control, Event};
 
 /// Largest number of images per forward pass: recorded with a run, without influence on its result.
 pub const EVAL_BATCH: usize = 250;
@@ -30,7 +30,11 @@ impl Evaluation {
 /// meanwhile.
 ///
 /// Errors: images that cannot be read, unless they are to be skipped; not a single readable image.
-pub fn evaluate(set: &ImageSet, control: &Control, network: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Evaluation> {
+pub fn evaluate(
+    set: &ImageSet,
+    control: &Control,
+    network: impl Fn(&Tensor) -> ptq::Result<Tensor>,
+) -> Result<Evaluation> {
     let (_, height, width) = set.size();
     let mut evaluation = Evaluation { classes: Vec::new(), labels: Vec::new(), skipped: 0 };
     for batch in set.batches(eval_batch(height, width)) {
@@ -52,7 +56,7 @@ pub fn evaluate(set: &ImageSet, control: &Control, network: impl Fn(&Tensor) -> 
 }
 
 /// The class with the largest logit for each image of `split`; `network` maps `(N, C, H, W)` to logits `(N, classes)`.
-pub fn predict(split: &Split, control: &Control, network: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Vec<u32>> {
+pub fn predict(split: &Split, control: &Control, network: impl Fn(&Tensor) -> ptq::Result<Tensor>) -> Result<Vec<u32>> {
     let (n, _, height, width) = split.images.dims4()?;
     let size = eval_batch(height, width);
     let mut classes = Vec::with_capacity(n);

@@ -2,15 +2,15 @@
 
 use super::evaluate::evaluate;
 use super::inputs::Inputs;
+use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
-use crate::graph::Network;
-use crate::graph::finite::check_finite;
-use crate::graph::forward::{FullPrecision, forward, through};
-use crate::ops::finite::is_finite;
-use crate::recon::event::Control;
-use crate::recon::propagate::in_batches;
-use crate::store::cache::Cache;
 use candle_core::Tensor;
+use ptq::graph::Network;
+use ptq::graph::finite::check_finite;
+use ptq::graph::forward::{FullPrecision, forward, through};
+use ptq::ops::finite::is_finite;
+use ptq::recon::event::Control;
+use ptq::recon::propagate::in_batches;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -81,7 +81,7 @@ impl FullPrecisionCache {
 }
 
 /// Logits of a full-precision network. Errors: NaN or infinite ones, with the node at which they arise.
-fn logits(network: &Network, x: &Tensor) -> Result<Tensor> {
+fn logits(network: &Network, x: &Tensor) -> ptq::Result<Tensor> {
     let y = through(network.units.iter(), x)?;
     if !is_finite(&y)? {
         network.units.iter().try_fold(x.clone(), |x, unit| {
@@ -117,12 +117,12 @@ mod tests {
     use super::*;
     use crate::assets::checkpoint::Card;
     use crate::assets::hub::Hub;
-    use crate::graph::Op;
-    use crate::graph::fold_bn::fold_bn;
     use crate::launch::Loader;
-    use crate::recon::recipe::BatchNorm;
     use crate::store::record::Record;
     use candle_core::Device;
+    use ptq::graph::Op;
+    use ptq::graph::fold_bn::fold_bn;
+    use ptq::recipe::BatchNorm;
     use std::sync::atomic::AtomicBool;
 
     static RUNNING: AtomicBool = AtomicBool::new(false);

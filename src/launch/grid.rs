@@ -5,11 +5,13 @@ use super::log::CellLog;
 use super::run_cell::{Caches, CellResult, run_cell};
 use super::usage::Stopwatch;
 use crate::error::{Error, Result};
+use crate::experiment::Hashes;
 use crate::experiment::{Cell, RunId};
-use crate::methods;
-use crate::recon::event::{Control, Event};
-use crate::store::record::{FORMAT, Hashes, Provenance, Record, Status, UnitTrace};
+use crate::store::record::{FORMAT, Provenance, Record, Status};
 use crate::store::{Artefacts, Store};
+use ptq::methods;
+use ptq::recon::event::{Control, Event};
+use ptq::recon::trace::UnitTrace;
 use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -135,7 +137,7 @@ fn run_one(
     let mut traces = Vec::new();
     let inputs = info_span!("inputs").in_scope(|| loader.inputs(cell));
     let result = inputs.and_then(|inputs| run_caught(cell, &inputs, launch.caches, &control, &mut traces));
-    if matches!(result, Err(Error::Interrupted)) {
+    if matches!(result, Err(Error::Ptq(ptq::Error::Interrupted))) {
         return Ok(None);
     }
     let (result, error) = match result {

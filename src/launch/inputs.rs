@@ -1,17 +1,17 @@
 //! What a cell starts from: network, calibration sample, test split. Loaded once per process, however many cells share it.
 
 use super::memory::Footprint;
-use crate::arch::{self, ArchSpec};
 use crate::assets::checkpoint::{Card, Checkpoint, load_weights};
 use crate::assets::hub::Hub;
 use crate::data::preprocess::Preprocess;
 use crate::data::{self, CardSize, Corrupt, Data, ImageSet, Request, Sample, Split};
+use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
-use crate::graph::{Network, Op};
-use crate::store::cache::Cache;
-use crate::store::record::Hashes;
+use crate::experiment::Hashes;
 use candle_core::{Device, DeviceLocation};
+use ptq::arch::{self, ArchSpec};
+use ptq::graph::{Network, Op};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -99,7 +99,7 @@ impl Loader {
         let hashes = self.hashes(cell)?;
         let checkpoint = self.checkpoint(cell)?.clone();
         let card = checkpoint.card.clone();
-        let network = arch::load(arch_of(cell)?, checkpoint, &self.device)?;
+        let network = arch::load(arch_of(cell)?, checkpoint.tensors, &checkpoint.source, &self.device)?;
         let data = self.data(cell)?;
         data.check_fit(network.arch, takes_and_tells(&network)?)?;
         let (test, preprocess) = (data.test.clone(), data.preprocess.clone());
@@ -112,7 +112,7 @@ impl Loader {
         let key = (checkpoint_key(cell), self.data_key(cell)?);
         if !self.footprints.contains_key(&key) {
             let checkpoint = self.checkpoint(cell)?.clone();
-            let network = arch::load(arch_of(cell)?, checkpoint, &self.device)?;
+            let network = arch::load(arch_of(cell)?, checkpoint.tensors, &checkpoint.source, &self.device)?;
             let data = self.data(cell)?;
             let (channels, height, width) = data.test.size();
             let footprint = Footprint::new(&network, [channels, height, width], data.memory_bytes())?;
@@ -210,8 +210,8 @@ pub(super) fn arch_of(cell: &Cell) -> Result<&'static ArchSpec> {
 mod tests {
     use super::*;
     use crate::experiment::RunId;
-    use crate::recon::recipe::{ClassifierMix, ConvTarget};
     use crate::store::record::Record;
+    use ptq::recipe::{ClassifierMix, ConvTarget};
 
     /// Ids of stored runs: another way to read, normalise or hash the embedded images would orphan them. Of a recipe from before
     /// some of its fields, which are left out where they say what was done then.

@@ -1,20 +1,20 @@
 //! How many cells to run at the same time: small networks do not keep many threads busy.
 
 use super::inputs::Inputs;
-use crate::arch;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
-use crate::graph::Role;
-use crate::graph::fold_bn::fold_bn;
-use crate::graph::forward::through;
-use crate::methods;
-use crate::quant::model::{Mode, QuantModel, QuantUnit};
-use crate::recon::activations::{Activations, Memory};
-use crate::recon::event::Control;
-use crate::recon::recipe::{Prefix, RangeSearch, Recipe};
-use crate::recon::train::{Phase, Problem, train};
-use crate::rng::Stream;
 use candle_core::DType;
+use ptq::arch;
+use ptq::graph::Role;
+use ptq::graph::fold_bn::fold_bn;
+use ptq::graph::forward::through;
+use ptq::methods;
+use ptq::quant::model::{Mode, QuantModel, QuantUnit};
+use ptq::recipe::{Prefix, RangeSearch, Recipe};
+use ptq::recon::activations::{Activations, Memory};
+use ptq::recon::event::Control;
+use ptq::recon::train::{Phase, Problem, train};
+use ptq::rng::Stream;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -119,7 +119,7 @@ impl Steps {
             let phase = Phase { iterations, ..Phase::weights(&self.recipe) };
             units?.iter().try_for_each(|(unit, x, y_fp)| {
                 let problem = Problem { unit, x_fp: x, x_q: x, y_fp, loss_weight: None, prediction: None };
-                pool.install(|| train(&problem, &phase, Stream::new(0), &silent, &mut Vec::new()))
+                Ok(pool.install(|| train(&problem, &phase, Stream::new(0), &silent, &mut Vec::new()))?)
             })
         };
         std::thread::scope(|scope| {

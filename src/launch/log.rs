@@ -1,8 +1,8 @@
 //! The log of one cell: what happened when, kept beside its record.
 
 use crate::experiment::RunId;
-use crate::recon::event::Event;
 use crate::store::record::Record;
+use ptq::recon::event::Event;
 use std::fmt::Write;
 use std::sync::Mutex;
 use std::time::Instant;

@@ -3,11 +3,11 @@
 use super::evaluate::eval_batch;
 use crate::error::Result;
 use crate::experiment::Cell;
-use crate::graph::shapes::shapes;
-use crate::graph::{Network, Op, Role, Source, Unit};
-use crate::recon::activations::BATCH;
-use crate::recon::recipe::{ConvTarget, Granularity, Loss, Prefix};
-use crate::recon::searches_first;
+use ptq::graph::shapes::shapes;
+use ptq::graph::{Network, Op, Role, Source, Unit};
+use ptq::recipe::{ConvTarget, Granularity, Loss, Prefix};
+use ptq::recon::activations::BATCH;
+use ptq::recon::start::searches_first;
 
 // What no shape tells was fitted to measured peaks (`benches/NOTES.md`).
 
@@ -200,13 +200,13 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch;
     use crate::assets::hub::Hub;
-    use crate::data::augment::Augmentation;
     use crate::launch::Loader;
-    use crate::methods;
     use crate::store::record::Record;
     use candle_core::Device;
+    use ptq::arch;
+    use ptq::augment::Augmentation;
+    use ptq::methods;
 
     const UNLIMITED: u64 = u64::MAX;
 

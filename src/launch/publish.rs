@@ -2,10 +2,11 @@
 
 use super::GridEvent;
 use crate::error::Result;
-use crate::recon::event::Event;
 use crate::store::Store;
 use crate::store::live::{Current, LIVE_FORMAT, Live, LiveUnit};
-use crate::store::record::{Status, UnitTrace};
+use crate::store::record::Status;
+use ptq::recon::event::Event;
+use ptq::recon::trace::UnitTrace;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -1,16 +1,16 @@
 //! Starting ranges of quantizers, searched once for all cells that start from the same ones, and remembered.
 
 use super::inputs::Inputs;
+use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
-use crate::graph::Network;
-use crate::quant::model::QuantModel;
-use crate::quant::range_search::Range;
-use crate::recon::recipe::SearchPrefix;
-use crate::recon::{search_ranges, searches_first};
-use crate::store::cache::Cache;
 use crate::store::processor;
 use candle_core::{Device, Tensor};
+use ptq::graph::Network;
+use ptq::quant::model::QuantModel;
+use ptq::quant::range_search::Range;
+use ptq::recipe::SearchPrefix;
+use ptq::recon::start::{search_ranges, searches_first};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ impl RangeCache {
         Self { cache: Cache::new(Self::folder(cache)) }
     }
 
-    /// [`crate::recon::prepare`] of `network`, which is that of `inputs`, folded as the cell's recipe says.
+    /// [`ptq::recon::start::prepare`] of `network`, which is that of `inputs`, folded as the cell's recipe says.
     pub fn prepared(&self, cell: &Cell, network: &Network, inputs: &Inputs) -> Result<QuantModel> {
         let (bits, setting, recipe) = (cell.bits, cell.setting, &cell.recipe);
         let weights_key = weights_key(cell, inputs);
@@ -131,12 +131,12 @@ fn read(bytes: &[u8]) -> Option<Vec<Vec<Range>>> {
 mod tests {
     use super::*;
     use crate::assets::hub::Hub;
-    use crate::experiment::Bits;
-    use crate::graph::fold_bn::fold_bn;
     use crate::launch::Loader;
-    use crate::methods::METHODS;
-    use crate::recon::prepare;
     use crate::store::record::Record;
+    use ptq::graph::fold_bn::fold_bn;
+    use ptq::methods::METHODS;
+    use ptq::recipe::Bits;
+    use ptq::recon::start::prepare;
 
     fn entries(folder: &Path) -> Vec<PathBuf> {
         let mut entries: Vec<PathBuf> =
@@ -153,7 +153,7 @@ mod tests {
         let mut cell = Record::sample("x", "qdrop", "W2A2", 0).cell;
         cell.calib_images = 16;
         let inputs = Loader::new(&Device::Cpu, Hub::silent()).inputs(&cell).unwrap();
-        let arch = crate::arch::find(&cell.arch).unwrap();
+        let arch = ptq::arch::find(&cell.arch).unwrap();
         for method in METHODS {
             cell.recipe = (method.recipe)(arch);
             let network = fold_bn(&inputs.network, cell.recipe.batch_norm).unwrap();
@@ -174,8 +174,8 @@ mod tests {
     fn what_differs_has_ranges_of_its_own_and_what_does_not_shares_them() {
         let mut loader = Loader::new(&Device::Cpu, Hub::silent());
         let base = Cell { calib_images: 8, ..Record::sample("x", "qdrop", "W2A2", 0).cell };
-        let arch = crate::arch::find(&base.arch).unwrap();
-        let base = Cell { recipe: (crate::methods::find("qdrop").unwrap().recipe)(arch), ..base };
+        let arch = ptq::arch::find(&base.arch).unwrap();
+        let base = Cell { recipe: (ptq::methods::find("qdrop").unwrap().recipe)(arch), ..base };
         let mut keys = |cell: &Cell| {
             let inputs = loader.inputs(cell).unwrap();
             let weights = weights_key(cell, &inputs);
@@ -194,10 +194,10 @@ mod tests {
         assert_eq!(changed(&|cell| cell.bits = Bits { w: 4, a: 2 }), (true, false));
         assert_eq!(changed(&|cell| cell.seed = 1), (false, true));
         assert_eq!(changed(&|cell| cell.calib_images = 9), (false, true));
-        assert_eq!(changed(&|cell| cell.setting = crate::experiment::Setting::Brecq), (false, true));
+        assert_eq!(changed(&|cell| cell.setting = ptq::recipe::Setting::Brecq), (false, true));
         assert_eq!(changed(&|cell| cell.recipe.act_search_images = 3), (false, true));
         assert_eq!(changed(&|cell| cell.recipe.act_search_prefix = SearchPrefix::Quantized), (false, true));
-        let folding = |cell: &mut Cell| cell.recipe.batch_norm = crate::recon::recipe::BatchNorm::Kept;
+        let folding = |cell: &mut Cell| cell.recipe.batch_norm = ptq::recipe::BatchNorm::Kept;
         assert_eq!(changed(&folding), (true, true));
     }
 }

@@ -1,14 +1,14 @@
 //! The transform network of a cell, warmed up once per configuration and remembered.
 
 use super::inputs::Inputs;
+use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
-use crate::meta::config::Transform;
-use crate::meta::nets::{TransformNet, too_small};
-use crate::meta::warm_up::{REVISION, untrained, warmed_up};
-use crate::recon::event::Control;
-use crate::rng::Stream;
-use crate::store::cache::Cache;
+use ptq::meta::nets::Transform;
+use ptq::meta::nets::{TransformNet, too_small};
+use ptq::meta::warm_up::{REVISION, untrained, warmed_up};
+use ptq::recon::event::Control;
+use ptq::rng::Stream;
 use std::path::{Path, PathBuf};
 use tracing::info_span;
 
@@ -46,7 +46,7 @@ impl TransformCache {
         if let Some(bytes) = self.cache.get(&key) {
             let net = untrained(config, images, stream)?;
             // What does not fit only costs a warm-up.
-            let loaded = candle_core::safetensors::load_buffer(&bytes, images.device()).map_err(Error::from);
+            let loaded = candle_core::safetensors::load_buffer(&bytes, images.device()).map_err(ptq::Error::from);
             if loaded.and_then(|tensors| net.parameters.load(&tensors)).is_ok() {
                 return Ok(Some(net));
             }

@@ -65,7 +65,7 @@ pub fn sensible_memory_bytes() -> u64 {
 pub fn sensible_bytes_on(device: &Device) -> u64 {
     match device {
         #[cfg(feature = "cuda")]
-        Device::Cuda(cuda) => crate::ops::cuda::free_bytes(cuda).map_or(u64::MAX, |bytes| bytes / 2),
+        Device::Cuda(cuda) => ptq::ops::cuda::free_bytes(cuda).map_or(u64::MAX, |bytes| bytes / 2),
         _ => sensible_memory_bytes(),
     }
 }

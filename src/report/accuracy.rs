@@ -1,10 +1,10 @@
 //! The accuracy table: methods against bit widths, mean and standard deviation over seeds.
 
 use crate::error::Result;
-use crate::experiment::{Bits, Setting};
-use crate::methods;
 use crate::store::record::{Record, Status};
 use polars::prelude::*;
+use ptq::methods;
+use ptq::recipe::{Bits, Setting};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Runs that may stand in one table: same network, data, setting and number of calibration images.

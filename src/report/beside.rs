@@ -1,12 +1,12 @@
 //! Ours beside the published numbers.
 
 use super::accuracy::{Block, Row, Spread};
-use super::published::{self, CALIB_IMAGES, DATASET, Kind, Published, PublishedResult, TEST_IMAGES};
 use super::statistics::unpaired_noise;
 use crate::error::{Error, Result};
-use crate::experiment::{Bits, Setting};
-use crate::methods;
+use crate::published::{self, CALIB_IMAGES, DATASET, Kind, Published, PublishedResult, TEST_IMAGES};
 use polars::prelude::{Column, DataFrame};
+use ptq::methods;
+use ptq::recipe::{Bits, Setting};
 use serde::Serialize;
 
 /// How far our full-precision top-1 may be from a published one of the same checkpoint: image decoders and resizing

@@ -3,9 +3,9 @@
 use super::accuracy::{Block, blocks};
 use super::beside::{Beside, beside, noise_note, overfitting};
 use super::pivot::title;
-use super::published::{Kind, Published};
 use super::table::{Field, Group, Panel, Tables, note, published_field};
 use crate::experiment::{Metric, TableSpec};
+use crate::published::{Kind, Published};
 use crate::store::record::Record;
 
 /// Adds to `panels` what `spec` asks for of the networks and bits of `records`, under the table's columns (`values`), and
@@ -120,7 +120,7 @@ fn whole(name: &str, published: &Published) -> Vec<Group> {
         let panel = Panel { header: vec![table.table.clone(), table.bits.to_string()], rows };
         Group { caption: caption(&table.source, &table.arch, &table.bits), panels: vec![panel] }
     });
-    let overfits = published.overfits.iter().filter(|_| name == super::published::OVERFIT).map(|table| {
+    let overfits = published.overfits.iter().filter(|_| name == crate::published::OVERFIT).map(|table| {
         let row = |(method, test, calib): &(String, f64, f64)| {
             vec![Field::text(title("method", method)), percent(*test), percent(*calib), percent(calib - test)]
         };

@@ -2,7 +2,7 @@
 
 use super::accuracy::Block;
 use super::beside::{Beside, beside, full_precision, overfitting, unpublished};
-use super::published::{Kind, Published};
+use crate::published::{Kind, Published};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::collections::BTreeSet;
 

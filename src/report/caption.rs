@@ -2,10 +2,10 @@
 
 use super::accuracy::Block;
 use super::statistics::unpaired_noise;
-use crate::experiment::Setting;
-use crate::methods::departures;
+use crate::data;
 use crate::store::record::Record;
-use crate::{arch, data};
+use ptq::arch;
+use ptq::recipe::Setting;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Network, data, which layers stay at 8 bits, calibration sample and checkpoint.
@@ -66,10 +66,10 @@ pub fn notes(records: &[Record], blocks: &[Block]) -> Vec<String> {
 pub fn departures_note(records: &[Record]) -> Option<String> {
     let mut by_fields: BTreeMap<Vec<String>, BTreeSet<String>> = BTreeMap::new();
     for cell in records.iter().map(|record| &record.cell) {
-        let departures = departures(cell);
+        let departures = cell.departures();
         if !departures.is_empty() {
             let variant = cell.variant.as_ref().map_or(String::new(), |variant| format!(" ({variant})"));
-            let title = format!("{}{variant}", super::published::title(&cell.method));
+            let title = format!("{}{variant}", crate::published::title(&cell.method));
             by_fields.entry(departures).or_default().insert(title);
         }
     }

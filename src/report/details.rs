@@ -2,10 +2,11 @@
 
 use super::picture;
 use crate::error::Result;
-use crate::store::record::{Record, UnitTrace};
+use crate::store::record::Record;
 use crate::store::{Pixels, Stored, read_log, read_traces};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ptq::recon::trace::UnitTrace;
 use serde::Serialize;
 use std::fmt::Write;
 

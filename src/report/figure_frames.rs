@@ -2,10 +2,11 @@
 
 use super::frame;
 use super::losses::Losses;
-use super::transform::{Colour, TransformRun};
+use super::transform::TransformRun;
 use crate::error::Result;
-use crate::store::record::UnitTrace;
+use crate::store::Colour;
 use polars::prelude::{Column, DataFrame};
+use ptq::recon::trace::UnitTrace;
 
 /// Pixels at most along a side of an image.
 const LARGEST: usize = 64;

@@ -13,9 +13,11 @@ use super::scatter::Scatter;
 use super::side::Side;
 use super::transform::{Part, Transforms, Unreadable, read_runs, readable};
 use crate::error::Result;
-use crate::experiment::{Bits, FigureKind, FigureSpec, Metric, Planned};
+use crate::experiment::{FigureKind, FigureSpec, Metric};
+use crate::store::Planned;
 use crate::store::{Stored, read_traces};
 use polars::prelude::{Column, DataFrame};
+use ptq::recipe::Bits;
 
 /// A figure in all its formats.
 pub struct Figure {

@@ -217,8 +217,8 @@ fn varying(runs: &[Stored]) -> Vec<String> {
 mod tests {
     use super::super::render as render_tables;
     use super::*;
-    use crate::store::record::UnitTrace;
     use crate::store::{Artefacts, Store};
+    use ptq::recon::trace::UnitTrace;
 
     const EVIL: &str = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>\"'";
 

@@ -2,9 +2,9 @@
 
 use super::canvas::{Drawing, GRID_LINE, Legend, Panel, TEXT, WIDTH, colour, failed, segments, write};
 use crate::error::Result;
-use crate::store::record::UnitTrace;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use ptq::recon::trace::UnitTrace;
 
 const HEIGHT: u32 = 560;
 /// Names of units stand upright below the axis.

@@ -21,7 +21,6 @@ mod parquet_file;
 pub mod picture;
 mod pivot;
 mod plot;
-pub mod published;
 mod render;
 mod scatter;
 pub mod side;
@@ -31,12 +30,13 @@ pub mod templates;
 pub mod transform;
 
 use crate::error::Result;
-use crate::experiment::{Planned, TableSpec};
+use crate::experiment::TableSpec;
+use crate::published::Published;
+use crate::store::Planned;
 use crate::store::Stored;
 use crate::store::record::Record;
 use beside::{Beside, beside};
 use declared::Tabulated;
-use published::Published;
 use table::Tables;
 
 /// What a report is of.

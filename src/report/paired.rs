@@ -3,9 +3,9 @@
 use super::side::{Side, differences};
 use super::statistics::{RESAMPLES, SIGNIFICANCE, bootstrap_interval, holm, mcnemar, sign_flip};
 use crate::error::{Error, Result};
-use crate::rng::Stream;
 use crate::store::record::Record;
 use crate::store::{Predictions, Stored};
+use ptq::rng::Stream;
 use serde::Serialize;
 
 /// Two sides, compared; accuracies are fractions.

@@ -1,11 +1,12 @@
 //! Runs of a grid's cells by keys of the cells: what declared tables and figures are made of.
 
 use super::accuracy::Spread;
-use super::published;
-use crate::arch;
-use crate::experiment::{Filter, Metric, Planned};
+use crate::experiment::{Filter, Metric};
+use crate::published;
+use crate::store::Planned;
 use crate::store::Stored;
 use crate::store::record::Status;
+use ptq::arch;
 use std::collections::{BTreeMap, HashMap};
 
 /// One entry: the cells that it is of, and what is stored of them.

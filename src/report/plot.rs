@@ -3,8 +3,8 @@
 use super::accuracy::{Block, Spread};
 use super::canvas::svg_and_png;
 use super::lines::{LinePanel, Lines};
-use crate::arch;
 use crate::error::Result;
+use ptq::arch;
 
 /// SVG text and PNG bytes of the same figure.
 pub fn draw(blocks: &[Block]) -> Result<(String, Vec<u8>)> {

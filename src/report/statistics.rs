@@ -3,7 +3,7 @@
 //! An image is the unit that is sampled: over several seeds it is one image still, so that its seeds are resampled, or
 //! change sides, together. Nothing here is about seeds that were not run; their spread stands beside the result.
 
-use crate::rng::Stream;
+use ptq::rng::Stream;
 use rayon::prelude::*;
 
 /// Resamples of [`bootstrap_interval`] that reports use.

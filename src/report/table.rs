@@ -3,7 +3,7 @@
 use super::accuracy::{Block, Entry, Spread, Statistics};
 use super::beside::{Beside, beside, full_precision, noise_note};
 use super::caption::{caption, departures_note, most_seeds, notes, unpaired_note};
-use super::published::{Kind, Published};
+use crate::published::{Kind, Published};
 use crate::store::record::Record;
 use serde::Serialize;
 

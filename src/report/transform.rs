@@ -3,10 +3,10 @@
 
 use super::canvas::{COLOURS, Drawing, GRID_LINE, Panel, TEXT, failed, png, segments, write};
 use crate::error::Result;
-use crate::store::record::{TermTrace, UnitTrace};
-use crate::store::{Pictures, Stored, read_traces};
+use crate::store::{Colour, Pictures, Stored, Strip, read_traces};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, VPos};
+use ptq::recon::trace::{TermTrace, UnitTrace};
 use std::path::PathBuf;
 
 /// Height of one run.
@@ -25,35 +25,6 @@ pub struct TransformRun {
     pub title: String,
     pub pictures: Option<Strip>,
     pub traces: Vec<UnitTrace>,
-}
-
-/// Red, green and blue from 0 to 1.
-pub type Colour = [f32; 3];
-
-/// Images beside their transforms, rows one after the other.
-pub struct Strip {
-    pub height: usize,
-    pub width: usize,
-    pub x: Vec<Vec<Colour>>,
-    pub t_x: Vec<Vec<Colour>>,
-}
-
-impl Strip {
-    /// Reduced in both directions by a whole `factor`, each pixel the mean of those that it replaces.
-    pub fn reduced(&self, factor: usize) -> Strip {
-        let (height, width) = ((self.height / factor).max(1), (self.width / factor).max(1));
-        let mean = |image: &Vec<Colour>, y: usize, x: usize| {
-            let (rows, columns) = (factor.min(self.height), factor.min(self.width));
-            let block =
-                (0..rows * columns).map(|i| image[(y * rows + i / columns) * self.width + x * columns + i % columns]);
-            block.fold([0.0; 3], |sum, colour| [0, 1, 2].map(|c| sum[c] + colour[c] / (rows * columns) as f32))
-        };
-        let reduce = |images: &[Vec<Colour>]| {
-            let image = |image| (0..height * width).map(|at| mean(image, at / width, at % width)).collect();
-            images.iter().map(image).collect()
-        };
-        Strip { height, width, x: reduce(&self.x), t_x: reduce(&self.t_x) }
-    }
 }
 
 /// A run's folder, and why what is stored there beside its record is left out.
@@ -273,7 +244,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::record::TermTrace;
+    use ptq::recon::trace::TermTrace;
 
     #[test]
     fn a_reduced_picture_is_made_of_means_and_keeps_its_colours() {

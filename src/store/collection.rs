@@ -3,10 +3,11 @@
 use super::annotations::Annotations;
 use super::record::{Record, Status};
 use super::{Store, experiments};
+use crate::data;
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::experiment::filter::{Kind, Subject, known, vocabulary};
-use crate::{data, methods};
+use ptq::methods;
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};

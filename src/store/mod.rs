@@ -1,28 +1,31 @@
 //! Runs on disk: `results/<experiment>/runs/<run-id>/`.
 
 pub mod annotations;
-pub mod atomic;
-pub mod cache;
 mod collection;
 pub mod live;
 mod migrate;
 mod pixels;
+mod plan;
 pub mod processor;
 mod provenance;
 mod query;
 pub mod record;
 pub mod removal;
+mod strip;
 
 pub use annotations::Annotations;
 pub use collection::{Collection, Stored, check_name, scan_all, utc};
 pub use pixels::Pixels;
+pub use plan::{Planned, State, plan};
 pub use query::{Query, select_one};
+pub use strip::{Colour, Strip};
 
+use crate::disk::atomic;
 use crate::error::{Error, Result};
-use crate::report::transform::{Colour, Strip};
 use candle_core::{Device, Tensor};
+use ptq::recon::trace::UnitTrace;
 use rayon::prelude::*;
-use record::{Record, UnitTrace};
+use record::Record;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs::File;
@@ -76,28 +79,6 @@ impl Pictures {
             (Some(x), Some(t_x)) if x.shape() == t_x.shape() && x.rank() == 4 => Ok(Some(Self { x, t_x })),
             _ => Err(Error::content(&path, "no tensors x and t_x of one shape (N, C, H, W)".to_string())),
         }
-    }
-
-    /// Levels from 0 to 1, with `level = mean + std * pixel` of each channel.
-    ///
-    /// Errors: other than one or three channels, or another number of them than of means.
-    pub fn strip(&self, mean: &[f64], std: &[f64]) -> Result<Strip> {
-        let (_, channels, height, width) = self.x.dims4()?;
-        if !matches!(channels, 1 | 3) || (mean.len(), std.len()) != (channels, channels) {
-            let problem = format!("pictures of {channels} channels with {} means", mean.len());
-            return Err(Error::Shape { op: "strip", problem });
-        }
-        let colours = |images: &Tensor| -> Result<Vec<Vec<Colour>>> {
-            let planes = (0..3).map(|colour| -> Result<_> {
-                let channel = colour.min(channels - 1);
-                let plane = images.narrow(1, channel, 1)?.affine(std[channel], mean[channel])?;
-                Ok(plane.flatten_from(1)?.to_vec2::<f32>()?)
-            });
-            let planes: Vec<Vec<Vec<f32>>> = planes.collect::<Result<_>>()?;
-            let pixel = |image: usize, at: usize| [0, 1, 2].map(|colour| planes[colour][image][at]);
-            Ok((0..images.dim(0)?).map(|image| (0..height * width).map(|at| pixel(image, at)).collect()).collect())
-        };
-        Ok(Strip { height, width, x: colours(&self.x)?, t_x: colours(&self.t_x)? })
     }
 
     fn to_safetensors(&self, run: &Path) -> Result<Vec<u8>> {

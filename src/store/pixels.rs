@@ -1,9 +1,9 @@
 //! Stored pictures as bytes of pixels.
 
 use super::{Pictures, Stored};
-use crate::data::augment::Normalisation;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use candle_core::{DType, Tensor};
+use ptq::augment::Normalisation;
 
 /// Images beside their transforms: 8 bits per channel, pixels row by row, the channels of a pixel together.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Pictures {
         let known = normalisation.mean.len().min(normalisation.std.len());
         if !matches!(channels, 1 | 3) || known < channels {
             let problem = format!("{channels} channels, but means of {known}: 1 or 3 can be shown");
-            return Err(Error::Shape { op: "pictures", problem });
+            return Err(ptq::Error::Shape { op: "pictures", problem }.into());
         }
         let bytes = |images: &Tensor| -> Result<Vec<Vec<u8>>> {
             let images = images.to_dtype(DType::F32)?.flatten_from(1)?.to_vec2::<f32>()?;

@@ -9,7 +9,7 @@ pub fn describe() -> String {
 /// The same, behind the GPU that `device` (`cuda:N`) names.
 pub fn describe_with(device: &str) -> String {
     #[cfg(feature = "cuda")]
-    if let Some(name) = device.strip_prefix("cuda:").and_then(|index| crate::ops::cuda::name(index.parse().ok()?)) {
+    if let Some(name) = device.strip_prefix("cuda:").and_then(|index| ptq::ops::cuda::name(index.parse().ok()?)) {
         return format!("{name}; {}", describe());
     }
     #[cfg(not(feature = "cuda"))]

@@ -2,7 +2,6 @@
 
 use super::TEMPORARY;
 use crate::error::{Error, Result};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -59,13 +58,6 @@ fn files_below(path: &Path) -> Vec<CachedFile> {
     entries.flat_map(|entry| files_below(&entry.path())).collect()
 }
 
-/// Remembers that a cached file was used now. Where that cannot be written it only goes earlier than it should.
-pub fn mark_used(path: &Path) {
-    if let Ok(file) = File::options().append(true).open(path) {
-        file.set_modified(SystemTime::now()).ok();
-    }
-}
-
 /// The files below `folders` that must go for the others to fit into `limit_bytes`, the least recently used first.
 pub fn over_limit(folders: &[&Path], limit_bytes: u64) -> Vec<Removable> {
     let mut files: Vec<CachedFile> = folders.iter().flat_map(|folder| files_below(folder)).collect();
@@ -86,6 +78,8 @@ pub fn over_limit(folders: &[&Path], limit_bytes: u64) -> Vec<Removable> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::cache::mark_used;
+    use std::fs::File;
     use std::time::Duration;
 
     #[test]

@@ -1,36 +1,37 @@
 //! Real networks on real images, in the smallest form that shows that they work.
 
 use candle_core::{DType, Device, Tensor};
-use metaaug::arch::ARCHS;
 use metaaug::assets::checkpoint::load_weights;
 use metaaug::assets::hub::Hub;
 use metaaug::assets::source::EMBEDDED;
 use metaaug::data::{self, Request, Split};
-use metaaug::experiment::{Bits, Setting};
-use metaaug::graph::Network;
-use metaaug::graph::fold_bn::fold_bn;
 use metaaug::launch::{predict, top1};
-use metaaug::meta::config::{Meta, Net, Terms, Transform};
-use metaaug::meta::nets::{NETS, TransformNet};
-use metaaug::meta::train::Trainable;
-use metaaug::meta::warm_up::warmed_up;
-use metaaug::methods::METHODS;
-use metaaug::quant::model::{Mode, QuantModel};
-use metaaug::recon::activations::Memory;
-use metaaug::recon::added::Added;
-use metaaug::recon::event::Control;
-use metaaug::recon::recipe::{Granularity, Loss, Recipe};
-use metaaug::recon::{Calibration, quantize};
-use metaaug::rng::Stream;
-use metaaug::store::record::UnitTrace;
+use ptq::arch::ARCHS;
+use ptq::graph::Network;
+use ptq::graph::fold_bn::fold_bn;
+use ptq::meta::config::{Meta, Terms};
+use ptq::meta::nets::{NETS, TransformNet};
+use ptq::meta::nets::{NetName, Transform};
+use ptq::meta::train::Trainable;
+use ptq::meta::warm_up::warmed_up;
+use ptq::methods::METHODS;
+use ptq::quant::model::{Mode, QuantModel};
+use ptq::quantize::added::Added;
+use ptq::quantize::{Calibration, quantize};
+use ptq::recipe::{Bits, Setting};
+use ptq::recipe::{Granularity, Loss, Recipe};
+use ptq::recon::activations::Memory;
+use ptq::recon::event::Control;
+use ptq::recon::trace::UnitTrace;
+use ptq::rng::Stream;
 use std::sync::atomic::AtomicBool;
 
 static RUNNING: AtomicBool = AtomicBool::new(false);
 static CONTROL: Control = Control { observe: &|_| (), cancelled: &RUNNING };
 
-fn network(arch: &'static metaaug::arch::ArchSpec) -> Network {
+fn network(arch: &'static ptq::arch::ArchSpec) -> Network {
     let checkpoint = load_weights(EMBEDDED, arch, "fashion-mnist", &Device::Cpu, &Hub::silent()).unwrap();
-    metaaug::arch::load(arch, checkpoint, &Device::Cpu).unwrap()
+    ptq::arch::load(arch, checkpoint.tensors, &checkpoint.source, &Device::Cpu).unwrap()
 }
 
 /// The first `n` test images.
@@ -97,7 +98,7 @@ fn every_method_keeps_four_bits_close_to_full_precision() {
 #[test]
 fn activations_in_a_file_train_every_method_as_those_in_memory() {
     let images = test_split(80).images;
-    let arch = metaaug::arch::find("resnet20").unwrap();
+    let arch = ptq::arch::find("resnet20").unwrap();
     let network = network(arch);
     let folder = tempfile::tempdir().unwrap();
     let losses = |memory: &Memory, recipe: &Recipe| {
@@ -129,13 +130,13 @@ fn reconstruction_repairs_two_bits() {
         .calibration(128, 0)
         .unwrap();
     let test = test_split(1000);
-    let arch = metaaug::arch::find("resnet20").unwrap();
+    let arch = ptq::arch::find("resnet20").unwrap();
     let network = network(arch);
     let top1 = |recipe: &Recipe| {
         let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
         accuracy(&quantized(&network, &calib.images, bits, recipe).0, &test)
     };
-    let genie = Recipe { iterations: 100, ..(metaaug::methods::find("genie-m").unwrap().recipe)(arch) };
+    let genie = Recipe { iterations: 100, ..(ptq::methods::find("genie-m").unwrap().recipe)(arch) };
     let start = top1(&Recipe { granularity: Granularity::None, ..genie.clone() });
     let trained = top1(&genie);
     assert!(start < 0.4 && trained > start + 0.3, "{start} -> {trained}");
@@ -153,15 +154,15 @@ fn thirty_two_bits_change_nothing() {
         .calibration(32, 0)
         .unwrap();
     let test = test_split(250);
-    let arch = metaaug::arch::find("mobilenetv2-tiny").unwrap();
-    let recipe = Recipe { iterations: 2, ..(metaaug::methods::find("qdrop").unwrap().recipe)(arch) };
+    let arch = ptq::arch::find("mobilenetv2-tiny").unwrap();
+    let recipe = Recipe { iterations: 2, ..(ptq::methods::find("qdrop").unwrap().recipe)(arch) };
     let network = network(arch);
     let bits = (Bits { w: Bits::FULL, a: Bits::FULL }, Setting::Qdrop);
     let (model, traces) = quantized(&network, &calib.images, bits, &recipe);
     assert!(traces.is_empty());
     let folded = fold_bn(&network, recipe.batch_norm).unwrap();
     let full = folded.units.iter().fold(test.images.clone(), |x, unit| {
-        metaaug::graph::forward::forward(unit, &x, &metaaug::graph::forward::FullPrecision).unwrap()
+        ptq::graph::forward::forward(unit, &x, &ptq::graph::forward::FullPrecision).unwrap()
     });
     let quantized = model.units.iter().fold(test.images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap());
     assert_eq!(full.to_vec2::<f32>().unwrap(), quantized.to_vec2::<f32>().unwrap());
@@ -175,18 +176,18 @@ fn the_identity_transform_is_genie_m_on_duplicated_images() {
         .unwrap()
         .calibration(32, 0)
         .unwrap();
-    let arch = metaaug::arch::find("resnet20").unwrap();
+    let arch = ptq::arch::find("resnet20").unwrap();
     let recipe = |method: &str, batch: usize| Recipe {
         iterations: 6,
         batch,
-        ..(metaaug::methods::find(method).unwrap().recipe)(arch)
+        ..(ptq::methods::find(method).unwrap().recipe)(arch)
     };
     let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
     let network = network(arch);
     let twice = Tensor::cat(&[&calib.images, &calib.images], 0).unwrap();
     let (plain, _) = quantized(&network, &twice, bits, &recipe("metaaug", 16));
 
-    let identity = NETS.iter().find(|net| net.name == "identity").map(Net).unwrap();
+    let identity = NETS.iter().find(|net| net.name == "identity").map(NetName).unwrap();
     let config = Transform { net: identity, ..Transform::published() };
     let net = TransformNet::new(&config, 1, Stream::new(0), DType::F32, &Device::Cpu).unwrap();
     // Stem and classifier see the copies too, as they do above.
@@ -213,8 +214,8 @@ fn a_trained_transform_leaves_its_losses_and_does_not_depend_on_threads_or_time(
         .unwrap()
         .calibration(32, 0)
         .unwrap();
-    let arch = metaaug::arch::find("resnet20").unwrap();
-    let recipe = Recipe { iterations: 4, ..(metaaug::methods::find("metaaug").unwrap().recipe)(arch) };
+    let arch = ptq::arch::find("resnet20").unwrap();
+    let recipe = Recipe { iterations: 4, ..(ptq::methods::find("metaaug").unwrap().recipe)(arch) };
     let network = network(arch);
     let folded = fold_bn(&network, recipe.batch_norm).unwrap();
     let config = Transform { base: 2, depth: 1, warmup_iterations: 5, ..Transform::published() };

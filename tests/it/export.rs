@@ -3,8 +3,9 @@
 use crate::cli::assert_contains;
 use crate::stored::{Results, first};
 use candle_core::{Device, Tensor};
-use metaaug::store::record::{Status, TermTrace, UnitTrace};
+use metaaug::store::record::Status;
 use metaaug::store::{Artefacts, Pictures, Store};
+use ptq::recon::trace::{TermTrace, UnitTrace};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

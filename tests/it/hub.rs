@@ -3,8 +3,9 @@
 mod server;
 
 use crate::cli::{Bench, Ended, assert_contains, ended};
-use metaaug::assets::embedded::{self, sha256};
 use metaaug::assets::hub::{Fetched, Hub, HubEvent, HubFile, HubSettings, Token};
+use metaaug::disk::sha256;
+use metaaug::embedded;
 use metaaug::error::Result;
 use server::{COMMIT, REPO, Request, TOKEN, TestHub};
 use std::path::{Path, PathBuf};

@@ -2,10 +2,12 @@
 
 use crate::cli::{Ended, ended};
 use assert_cmd::Command;
-use metaaug::experiment::{Bits, Cell, Experiment, Options, RunId};
-use metaaug::methods;
-use metaaug::store::record::{Cost, FORMAT, Hashes, Metrics, Provenance, Record, Status};
+use metaaug::experiment::Hashes;
+use metaaug::experiment::{Cell, Experiment, Options, RunId};
+use metaaug::store::record::{Cost, FORMAT, Metrics, Provenance, Record, Status};
 use metaaug::store::{Artefacts, Predictions, Store};
+use ptq::methods;
+use ptq::recipe::Bits;
 use std::path::PathBuf;
 
 /// A folder of results.

@@ -9,8 +9,8 @@
 //! ```
 
 use super::name::{HubFile, is_commit, is_sha256};
+use crate::disk::atomic;
 use crate::error::{Error, Result};
-use crate::store::atomic;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 

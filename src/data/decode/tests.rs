@@ -1,5 +1,5 @@
 use super::*;
-use crate::assets::embedded::sha256;
+use crate::disk::sha256;
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 

@@ -24,7 +24,7 @@ pub(crate) use vocabulary::known;
 pub use vocabulary::{Kind, RUN_PREDICATES, vocabulary};
 
 use super::cell::Cell;
-use super::diagnostic::{GridError, SourceText, suggest};
+use crate::diagnostic::{GridError, SourceText, suggest};
 use crate::error::{Error, Result};
 use matcher::Matcher;
 use std::collections::{BTreeMap, BTreeSet};

@@ -11,7 +11,7 @@
 use super::matcher::{Bound, Comparison, Matcher};
 use super::vocabulary::{known, vocabulary};
 use super::{Expr, Predicate};
-use crate::experiment::diagnostic::{GridError, SourceText};
+use crate::diagnostic::{GridError, SourceText};
 use std::ops::Range;
 
 type Parsed<T> = Result<T, Box<GridError>>;

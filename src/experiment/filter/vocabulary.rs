@@ -1,9 +1,14 @@
 //! The predicates that filters know.
 
-use crate::experiment::diagnostic::{SourceText, suggest};
-use crate::experiment::{Experiment, Options};
-use crate::meta::config::{Meta, Terms, Transform};
-use crate::recon::recipe::Recipe;
+use crate::assets::source::EMBEDDED;
+use crate::data::{CardSize, Corrupt};
+use crate::diagnostic::suggest;
+use crate::experiment::cell::Cell;
+use ptq::augment::Augmentation;
+use ptq::meta::config::{Meta, Terms};
+use ptq::meta::nets::Transform;
+use ptq::recipe::{Bits, Recipe, Setting};
+use ptq::{arch, methods};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
@@ -55,22 +60,34 @@ pub fn vocabulary() -> &'static BTreeMap<String, Kind> {
     &VOCABULARY
 }
 
-/// A grid whose one cell has every table that a cell can have.
-const EVERY_TABLE: &str = "\
-name = \"every-table\"
-[base]
-arch = \"resnet20\"
-bits = \"W4A4\"
-method = \"metaaug\"
-variant = \"named\"
-augment = [\"mixup\"]
-";
+/// A cell that has every table that a cell can have.
+fn with_every_table() -> Option<Cell> {
+    let (arch, method) = (arch::find("resnet20")?, methods::find("metaaug")?);
+    Some(Cell {
+        arch: arch.name.to_string(),
+        weights: EMBEDDED.to_string(),
+        dataset: "fashion-mnist".to_string(),
+        data: None,
+        corrupt: Corrupt::default(),
+        preprocess: CardSize::default(),
+        bits: Bits { w: 4, a: 4 },
+        method: method.name.to_string(),
+        variant: Some("named".to_string()),
+        setting: Setting::Qdrop,
+        calib_images: 1024,
+        seed: 0,
+        augment: vec![Augmentation::Mixup],
+        recipe: (method.recipe)(arch),
+        transform: Some(Transform::published()),
+        meta: Some(Meta::published(arch)),
+        terms: Some(Terms::published()),
+    })
+}
 
 fn of_cells() -> BTreeMap<String, Kind> {
-    let source = SourceText { name: "every-table.toml", text: EVERY_TABLE };
-    let cells = Experiment::parse(source, &Options::default()).map(|experiment| experiment.cells).unwrap_or_default();
     let kind = |text: &str| if text.parse::<f64>().is_ok() { Kind::Number } else { Kind::Text };
-    let met = cells.iter().flat_map(|cell| cell.fields()).map(|(key, text)| (key, kind(&text)));
+    let fields = with_every_table().into_iter().flat_map(|cell| cell.fields());
+    let met = fields.map(|(key, text)| (key, kind(&text)));
     // Numbers that are off are not written: the cell does not show them.
     let tables = [
         ("recipe", Recipe::keys()),

@@ -1,6 +1,6 @@
 //! A Hub on loopback: one repository on one port, its large files on another, as the real one has them elsewhere.
 
-use metaaug::assets::embedded::sha256;
+use metaaug::disk::sha256;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

@@ -1,0 +1,249 @@
+//! Architectures: each a list of units and the names of its weights.
+
+pub mod layout;
+pub mod made_up;
+mod mnasnet;
+mod mobilenet_v2;
+mod regnet;
+mod resnet;
+
+use crate::error::Result;
+use crate::graph::{Network, StateDict, Unit};
+use candle_core::{Device, Tensor};
+use layout::Layout;
+use std::collections::HashMap;
+
+/// Families that the published recipes tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    ResNet,
+    MobileNetV2,
+    RegNet,
+    MnasNet,
+}
+
+/// One architecture.
+pub struct ArchSpec {
+    /// As written in a grid.
+    pub name: &'static str,
+    /// As printed in tables.
+    pub title: &'static str,
+    pub family: Family,
+    /// Channels, height and width of the images it was trained on.
+    pub images: [usize; 3],
+    pub classes: usize,
+    /// Lists the units, taking their tensors; misfits are collected in the dictionary.
+    pub build: fn(&mut StateDict) -> Vec<Unit>,
+    /// Layouts of its checkpoints other than torchvision's.
+    pub layouts: &'static [Layout],
+    /// Where its usual weights are published.
+    pub published: Option<PublishedWeights>,
+}
+
+/// A file of weights in a repository of the Hugging Face Hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishedWeights {
+    /// `OWNER/NAME`.
+    pub repo: &'static str,
+    /// Path in it.
+    pub file: &'static str,
+}
+
+/// Images of Fashion-MNIST and of ImageNet.
+const GREY: [usize; 3] = [1, 28, 28];
+const COLOUR: [usize; 3] = [3, 224, 224];
+
+/// timm's weights of that name.
+const fn timm(repo: &'static str) -> Option<PublishedWeights> {
+    Some(PublishedWeights { repo, file: "model.safetensors" })
+}
+
+/// Every known architecture.
+pub const ARCHS: &[ArchSpec] = &[
+    ArchSpec {
+        name: "resnet20",
+        title: "ResNet-20",
+        family: Family::ResNet,
+        images: GREY,
+        classes: 10,
+        build: resnet::resnet20,
+        layouts: &[],
+        published: None,
+    },
+    ArchSpec {
+        name: "mobilenetv2-tiny",
+        title: "MobileNetV2-tiny",
+        family: Family::MobileNetV2,
+        images: GREY,
+        classes: 10,
+        build: mobilenet_v2::mobilenetv2_tiny,
+        layouts: &[],
+        published: None,
+    },
+    // In ResNets timm and BRECQ follow torchvision.
+    ArchSpec {
+        name: "resnet18",
+        title: "ResNet-18",
+        family: Family::ResNet,
+        images: COLOUR,
+        classes: 1000,
+        build: resnet::resnet18,
+        layouts: &[],
+        published: timm("timm/resnet18.tv_in1k"),
+    },
+    ArchSpec {
+        name: "resnet50",
+        title: "ResNet-50",
+        family: Family::ResNet,
+        images: COLOUR,
+        classes: 1000,
+        build: resnet::resnet50,
+        layouts: &[],
+        published: timm("timm/resnet50.tv_in1k"),
+    },
+    ArchSpec {
+        name: "mobilenetv2",
+        title: "MobileNetV2",
+        family: Family::MobileNetV2,
+        images: COLOUR,
+        classes: 1000,
+        build: mobilenet_v2::mobilenetv2,
+        layouts: &[
+            Layout { name: "timm", marker: "conv_stem.weight", rename: mobilenet_v2::timm },
+            Layout { name: "BRECQ", marker: "features.1.conv.0.weight", rename: mobilenet_v2::brecq },
+        ],
+        published: timm("timm/mobilenetv2_100.ra_in1k"),
+    },
+    ArchSpec {
+        name: "regnetx-600m",
+        title: "RegNetX-600M",
+        family: Family::RegNet,
+        images: COLOUR,
+        classes: 1000,
+        build: regnet::regnetx_600m,
+        layouts: REGNET_LAYOUTS,
+        published: timm("timm/regnetx_006.pycls_in1k"),
+    },
+    ArchSpec {
+        name: "regnetx-3200m",
+        title: "RegNetX-3.2G",
+        family: Family::RegNet,
+        images: COLOUR,
+        classes: 1000,
+        build: regnet::regnetx_3200m,
+        layouts: REGNET_LAYOUTS,
+        published: timm("timm/regnetx_032.pycls_in1k"),
+    },
+    // BRECQ's MNasNet follows torchvision; timm has none of width 2.
+    ArchSpec {
+        name: "mnasnet1-0",
+        title: "MNasNet 1.0",
+        family: Family::MnasNet,
+        images: COLOUR,
+        classes: 1000,
+        build: mnasnet::mnasnet_1,
+        layouts: &[Layout { name: "timm", marker: "conv_stem.weight", rename: mnasnet::timm }],
+        published: timm("timm/mnasnet_100.rmsp_in1k"),
+    },
+    ArchSpec {
+        name: "mnasnet2-0",
+        title: "MNasNet 2.0",
+        family: Family::MnasNet,
+        images: COLOUR,
+        classes: 1000,
+        build: mnasnet::mnasnet_2,
+        layouts: &[],
+        published: None,
+    },
+];
+
+const REGNET_LAYOUTS: &[Layout] = &[
+    Layout { name: "timm", marker: "s1.b1.conv1.conv.weight", rename: regnet::timm },
+    Layout { name: "BRECQ", marker: "s1.b1.f.a.weight", rename: regnet::brecq },
+];
+
+/// The architecture called `name`.
+pub fn find(name: &str) -> Option<&'static ArchSpec> {
+    ARCHS.iter().find(|arch| arch.name == name)
+}
+
+/// Names and shapes of the tensors of a checkpoint of `arch` in `layout`.
+pub fn tensors(arch: &ArchSpec, layout: &Layout) -> Result<Vec<(String, Vec<usize>)>> {
+    let mut weights = StateDict::new(HashMap::new(), layout.rename, &Device::Cpu)?;
+    (arch.build)(&mut weights);
+    Ok(weights.into_asked())
+}
+
+/// Builds `arch` from the `tensors` of a checkpoint, which messages say are of `origin`.
+///
+/// Errors: [`Error::Weights`](crate::error::Error::Weights), once, with all that is missing, misshapen, not finite or
+/// left over.
+pub fn load(
+    arch: &'static ArchSpec,
+    tensors: HashMap<String, Tensor>,
+    origin: &str,
+    device: &Device,
+) -> Result<Network> {
+    let layout = layout::detect(arch.layouts, &tensors);
+    let mut weights = StateDict::new(tensors, layout.rename, device)?;
+    let units = (arch.build)(&mut weights);
+    weights.finish(arch.name, origin)?;
+    Ok(Network { arch: arch.name, units })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{Op, Role, Source};
+
+    /// The units of `name` without weights: their structure does not depend on them.
+    pub(super) fn structure(name: &str) -> Vec<Unit> {
+        let mut weights = StateDict::new(HashMap::new(), str::to_string, &Device::Cpu).unwrap();
+        (find(name).unwrap().build)(&mut weights)
+    }
+
+    /// The kinds of a unit's nodes, in order.
+    pub(super) fn kinds(unit: &Unit) -> Vec<&'static str> {
+        unit.nodes.iter().map(|node| node.op.kind()).collect()
+    }
+
+    /// Stride, padding and groups of the convolution called `name`.
+    pub(super) fn convolution(units: &[Unit], name: &str) -> [usize; 3] {
+        match &units.iter().flat_map(|unit| &unit.nodes).find(|node| node.name == name).unwrap().op {
+            Op::Conv(conv) => [conv.geometry.stride, conv.geometry.padding, conv.geometry.groups],
+            op => panic!("{name} is a {}", op.kind()),
+        }
+    }
+
+    #[test]
+    fn units_are_well_formed_and_their_names_are_unique() {
+        for arch in ARCHS {
+            let units = structure(arch.name);
+            let roles: Vec<Role> = units.iter().map(|unit| unit.role).collect();
+            let (first, last) = (roles.first().copied(), roles.last().copied());
+            assert_eq!((first, last), (Some(Role::Stem), Some(Role::Classifier)), "{}", arch.name);
+            assert!(roles[1..roles.len() - 1].iter().all(|role| *role == Role::Block), "{}", arch.name);
+
+            let mut names: Vec<&str> =
+                units.iter().flat_map(|unit| unit.nodes.iter().map(|node| node.name.as_str())).collect();
+            let nodes = names.len();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), nodes, "{} uses a name twice", arch.name);
+
+            for unit in &units {
+                assert!(unit.consumers(Source::Input).next().is_some(), "{} ignores its input", unit.name);
+                for (index, node) in unit.nodes.iter().enumerate() {
+                    let inputs = if matches!(node.op, Op::Add) { 2 } else { 1 };
+                    assert_eq!(node.inputs.len(), inputs, "{}", node.name);
+                    let earlier = |input: &Source| {
+                        matches!(input, Source::Input) || matches!(input, Source::Node(i) if *i < index)
+                    };
+                    assert!(node.inputs.iter().all(earlier), "{} reads a later node", node.name);
+                    let read = unit.consumers(Source::Node(index)).next().is_some();
+                    assert_eq!(read, index + 1 < unit.nodes.len(), "{} is read by nobody", node.name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Layers that several transform networks share; initialised as PyTorch does, uniformly in `1 / sqrt(fan-in)`.
+
+use super::Parameters;
+use super::config::{Statistics, Up};
+use crate::error::Result;
+use crate::ops::batch_norm::{self, batch_norm_train};
+use crate::ops::channels::add_bias;
+use crate::ops::conv::{Geometry, conv2d};
+use crate::ops::layout::pixel_shuffle;
+use crate::ops::pool::Pool;
+use crate::ops::pool::max_pool2d;
+use crate::ops::relu::relu;
+use candle_core::{Tensor, Var};
+
+/// PyTorch's defaults.
+const EPS: f64 = 1e-5;
+const MOMENTUM: f64 = 0.1;
+
+/// Convolution with stride 1 that keeps the size.
+pub struct Conv {
+    weight: Var,
+    bias: Option<Var>,
+}
+
+impl Conv {
+    pub fn new(
+        name: &str,
+        (c_in, c_out): (usize, usize),
+        kernel: usize,
+        has_bias: bool,
+        parameters: &mut Parameters,
+    ) -> Result<Self> {
+        let bound = 1.0 / ((c_in * kernel * kernel) as f64).sqrt();
+        let weight = parameters.uniform(format!("{name}.weight"), &[c_out, c_in, kernel, kernel], bound)?;
+        let bias = has_bias.then(|| parameters.uniform(format!("{name}.bias"), &[c_out], bound)).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// All zero: its output starts as zero.
+    pub fn zero(name: &str, (c_in, c_out): (usize, usize), kernel: usize, parameters: &mut Parameters) -> Result<Self> {
+        let weight = parameters.constant(format!("{name}.weight"), &[c_out, c_in, kernel, kernel], 0.0)?;
+        let bias = Some(parameters.constant(format!("{name}.bias"), &[c_out], 0.0)?);
+        Ok(Self { weight, bias })
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let padding = self.weight.dim(2)? / 2;
+        let geometry = Geometry { stride: 1, padding, groups: 1 };
+        conv2d(x, self.weight.as_tensor(), self.bias.as_ref().map(Var::as_tensor), geometry)
+    }
+}
+
+/// BatchNorm that can use the statistics of the batch or running ones.
+pub struct BatchNorm {
+    weight: Var,
+    bias: Var,
+    mean: Var,
+    var: Var,
+}
+
+impl BatchNorm {
+    pub fn new(name: &str, channels: usize, parameters: &mut Parameters) -> Result<Self> {
+        Ok(Self {
+            weight: parameters.constant(format!("{name}.weight"), &[channels], 1.0)?,
+            bias: parameters.constant(format!("{name}.bias"), &[channels], 0.0)?,
+            mean: parameters.buffer(format!("{name}.running_mean"), &[channels], 0.0)?,
+            var: parameters.buffer(format!("{name}.running_var"), &[channels], 1.0)?,
+        })
+    }
+
+    pub fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+        let (weight, bias) = (self.weight.as_tensor(), self.bias.as_tensor());
+        match statistics {
+            Statistics::Batch => {
+                let (y, batch) = batch_norm_train(x, weight, bias, EPS)?;
+                batch_norm::track(&self.mean, &batch.mean, MOMENTUM)?;
+                batch_norm::track(&self.var, &batch.var, MOMENTUM)?;
+                Ok(y)
+            }
+            Statistics::Running => {
+                let gain = (weight / (self.var.as_detached_tensor() + EPS)?.sqrt()?)?;
+                let offset = (bias - (self.mean.as_detached_tensor() * &gain)?)?;
+                let shape = (1, gain.elem_count(), 1, 1);
+                Ok(x.broadcast_mul(&gain.reshape(shape)?)?.broadcast_add(&offset.reshape(shape)?)?)
+            }
+        }
+    }
+}
+
+/// Twice: 3x3 convolution without bias, BatchNorm, ReLU.
+pub struct DoubleConv {
+    layers: [(Conv, BatchNorm); 2],
+}
+
+impl DoubleConv {
+    pub fn new(name: &str, (c_in, c_out): (usize, usize), parameters: &mut Parameters) -> Result<Self> {
+        Self::through(name, (c_in, c_out, c_out), parameters)
+    }
+
+    /// With `c_mid` channels between the two convolutions.
+    pub fn through(
+        name: &str,
+        (c_in, c_mid, c_out): (usize, usize, usize),
+        parameters: &mut Parameters,
+    ) -> Result<Self> {
+        // Positions in the published code's sequence of layers: convolution, normalisation, activation.
+        let mut layer = |position: usize, (c_in, c_out): (usize, usize)| -> Result<(Conv, BatchNorm)> {
+            let conv = Conv::new(&format!("{name}.double_conv.{position}"), (c_in, c_out), 3, false, parameters)?;
+            Ok((conv, BatchNorm::new(&format!("{name}.double_conv.{}", position + 1), c_out, parameters)?))
+        };
+        Ok(Self { layers: [layer(0, (c_in, c_mid))?, layer(3, (c_mid, c_out))?] })
+    }
+
+    pub fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+        let layer =
+            |x: Tensor, (conv, norm): &(Conv, BatchNorm)| Ok(relu(&norm.forward(&conv.forward(&x)?, statistics)?)?);
+        self.layers.iter().try_fold(x.clone(), layer)
+    }
+}
+
+/// Maximum over 2x2 windows.
+pub fn halve(x: &Tensor) -> Result<Tensor> {
+    max_pool2d(x, Pool { kernel: 2, stride: 2, padding: 0 })
+}
+
+/// Doubles height and width.
+pub enum Doubling {
+    /// Transposed 2x2 convolution with stride 2: weight `(C_in, C_out, 2, 2)`, bias `(C_out)`.
+    Transposed(Var, Var),
+    /// Interpolates between pixel centres with the corners aligned.
+    Bilinear,
+}
+
+impl Doubling {
+    /// From `c_in` channels to `c_out`, or to `c_in` where nothing is learned.
+    pub fn new(name: &str, (c_in, c_out): (usize, usize), up: Up, parameters: &mut Parameters) -> Result<Self> {
+        match up {
+            Up::Bilinear => Ok(Self::Bilinear),
+            Up::Transposed => {
+                // PyTorch counts the second dimension of a transposed weight as its inputs.
+                let bound = 1.0 / ((c_out * 4) as f64).sqrt();
+                let weight = parameters.uniform(format!("{name}.weight"), &[c_in, c_out, 2, 2], bound)?;
+                Ok(Self::Transposed(weight, parameters.uniform(format!("{name}.bias"), &[c_out], bound)?))
+            }
+        }
+    }
+
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Transposed(weight, bias) => doubled_by_convolution(x, weight.as_tensor(), bias.as_tensor()),
+            Self::Bilinear => {
+                let (_, _, h, w) = x.dims4()?;
+                resized(x, (2 * h, 2 * w))
+            }
+        }
+    }
+}
+
+/// Windows of stride 2 do not overlap, so this is a 1x1 convolution to four times the channels, which are then spread.
+fn doubled_by_convolution(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (c_in, c_out, _, _) = weight.dims4()?;
+    let weight = weight.permute((1, 2, 3, 0))?.contiguous()?.reshape((c_out * 4, c_in, 1, 1))?;
+    let y = conv2d(x, &weight, None, Geometry { stride: 1, padding: 0, groups: 1 })?;
+    Ok(add_bias(&pixel_shuffle(&y)?, bias)?)
+}
+
+/// Bilinear interpolation to `height` by `width` with the corners aligned, as two products with constant matrices.
+pub fn resized(x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+    let (n, c, h, w) = x.dims4()?;
+    let matrix = |from: usize, to: usize| -> Result<Tensor> {
+        let mut values = vec![0f64; from * to];
+        for i in 0..to {
+            let at = if to > 1 { (i * (from - 1)) as f64 / (to - 1) as f64 } else { 0.0 };
+            let low = (at as usize).min(from - 1);
+            let high = (low + 1).min(from - 1);
+            let frac = at - low as f64;
+            values[low * to + i] += 1.0 - frac;
+            values[high * to + i] += frac;
+        }
+        Ok(Tensor::from_vec(values, (from, to), x.device())?.to_dtype(x.dtype())?)
+    };
+    let rows = x.reshape((n * c * h, w))?.matmul(&matrix(w, width)?)?.reshape((n * c, h, width))?;
+    let columns = rows.transpose(1, 2)?.contiguous()?.reshape((n * c * width, h))?.matmul(&matrix(h, height)?)?;
+    Ok(columns.reshape((n * c, width, height))?.transpose(1, 2)?.contiguous()?.reshape((n, c, height, width))?)
+}
+
+/// `x` with zeros around it up to `height` by `width`; of an odd number of rows or columns one more goes after it
+/// (the published padding rule).
+pub fn padded(x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+    let (_, _, h, w) = x.dims4()?;
+    let (rows, columns) = (height - h, width - w);
+    let x = x.pad_with_zeros(2, rows / 2, rows - rows / 2)?;
+    Ok(x.pad_with_zeros(3, columns / 2, columns - columns / 2)?)
+}

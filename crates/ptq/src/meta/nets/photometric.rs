@@ -1,0 +1,24 @@
+//! One affine map per channel, the same for all images: `T(x)_c = gain_c x_c + offset_c`; starts as the identity.
+
+use super::config::{Statistics, Transform};
+use super::{Net, Parameters};
+use crate::error::Result;
+use candle_core::{Tensor, Var};
+
+struct Photometric {
+    gain: Var,
+    offset: Var,
+}
+
+pub(super) fn build(_config: &Transform, channels: usize, parameters: &mut Parameters) -> Result<Box<dyn Net>> {
+    Ok(Box::new(Photometric {
+        gain: parameters.constant("gain".into(), &[1, channels, 1, 1], 1.0)?,
+        offset: parameters.constant("offset".into(), &[1, channels, 1, 1], 0.0)?,
+    }))
+}
+
+impl Net for Photometric {
+    fn forward(&self, x: &Tensor, _statistics: Statistics) -> Result<Tensor> {
+        Ok(x.broadcast_mul(self.gain.as_tensor())?.broadcast_add(self.offset.as_tensor())?)
+    }
+}

@@ -1,0 +1,25 @@
+//! A UNet that predicts a change of the image: `T(x) = x + UNet(x)`; its last layer starts at zero, so it starts as the
+//! identity.
+
+use super::config::{Statistics, Transform};
+use super::layers::Conv;
+use super::unet::Trunk;
+use super::{Net, Parameters};
+use crate::error::Result;
+use candle_core::Tensor;
+
+struct ResidualUNet {
+    trunk: Trunk,
+    last: Conv,
+}
+
+pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parameters) -> Result<Box<dyn Net>> {
+    let trunk = Trunk::new(config, channels, parameters)?;
+    Ok(Box::new(ResidualUNet { trunk, last: Conv::zero("outc.conv", (config.base, channels), 1, parameters)? }))
+}
+
+impl Net for ResidualUNet {
+    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+        Ok((x + self.last.forward(&self.trunk.forward(x, statistics)?)?)?)
+    }
+}

@@ -1,0 +1,142 @@
+//! 2-d convolution whose gradients can be differentiated again.
+//!
+//! A convolution is bilinear in input and weight, and so are its two gradients. The three are one family
+//! (`bilinear`): the derivative of each is made of the other two, so derivatives of every order are exact and as
+//! fast as the first. The arithmetic behind them: `dense` (matrix products), `gathered` (those of
+//! several small images), `direct` (few channels) and `depthwise` (one).
+//!
+//! Every result is the same, bit for bit, for any number of threads.
+
+mod bilinear;
+mod dense;
+mod depthwise;
+mod direct;
+mod finish;
+mod flat;
+mod gathered;
+mod im2col;
+mod matrix;
+mod parts;
+mod shifted;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod vector;
+
+use super::channels::add_bias;
+use super::composed::{self, Sliding};
+use super::dispatch::has_kernels;
+use super::relu::clipped_relu;
+pub use super::sizes::Geometry;
+use super::sizes::{Sizes, shape_error};
+use crate::error::Result;
+use bilinear::{Forward, InputGradient, WeightGradient};
+use candle_core::{DType, Tensor};
+
+/// Convolves: `y[n,o,i,j] = bias[o] + sum_{c,a,b} w[o,c,a,b] x[n, c + first channel of o's group, s i + a - p, s j + b - p]`.
+///
+/// Shapes: `x` `(N, C_in, H, W)`; `w` `(C_out, C_in / groups, K_h, K_w)`; `bias` `(C_out)`;
+/// result `(N, C_out, H', W')` with `H' = (H + 2p - K_h) / s + 1`. On the CPU `f32` or `f64`.
+/// Gradient: flows to `x`, `w` and `bias`, to any order; on the CPU only those that somebody needs are computed.
+/// Errors: [`Error::Shape`](crate::error::Error::Shape) when the shapes, element types or the geometry do not go together.
+///
+/// On GPUs cuDNN convolves (feature `cudnn`), cuBLAS where kernels are of one pixel, or for depthwise convolutions kernels of ours. Elsewhere this is Candle's own convolution, or for
+/// several groups one without a loop over them.
+pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Tensor> {
+    convolve(x, w, bias, geometry, None)
+}
+
+/// [`clipped_relu`] of [`conv2d`] in one pass over the output, bit for bit the same.
+pub fn conv2d_relu(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, upper: f32) -> Result<Tensor> {
+    convolve(x, w, bias, geometry, Some(upper))
+}
+
+fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, upper: Option<f32>) -> Result<Tensor> {
+    let sizes = Sizes::new(x.dims4()?, w.dims4()?, geometry)?;
+    if let Some(bias) = bias
+        && bias.dims() != [sizes.c_out]
+    {
+        return Err(shape_error(format!("bias {:?} for {} output channels", bias.dims(), sizes.c_out)));
+    }
+    if !computes(x, &sizes) {
+        let Geometry { stride, padding, groups } = geometry;
+        let sliding = Sliding { kernel: (sizes.k_h, sizes.k_w), stride, padding, out: (sizes.out_h, sizes.out_w) };
+        let y = match groups {
+            1 => x.conv2d(w, padding, stride, 1, 1)?,
+            _ if sizes.is_depthwise() => composed::depthwise_conv2d(x, w, sliding)?,
+            _ => composed::grouped_conv2d(x, w, groups, sliding)?,
+        };
+        let y = match bias {
+            Some(bias) => add_bias(&y, bias)?,
+            None => y,
+        };
+        return Ok(match upper {
+            Some(upper) => clipped_relu(&y, upper)?,
+            None => y,
+        });
+    }
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    match bias {
+        Some(bias) => {
+            check_dtypes(&[&x, &w, bias])?;
+            Ok(x.apply_op3(&w, &bias.contiguous()?, Forward { sizes, upper })?)
+        }
+        None => {
+            check_dtypes(&[&x, &w])?;
+            Ok(x.apply_op2(&w, Forward { sizes, upper })?)
+        }
+    }
+}
+
+/// Gradient of `sum(gy * conv2d(x, w))` to `x`, which has `height` and `width`: the transposed convolution of `gy`.
+///
+/// Shapes: `gy` `(N, C_out, H', W')`; `w` as in [`conv2d`]; result `(N, C_in, height, width)`. Where [`conv2d`] has kernels only.
+/// Gradient: flows to `gy` and `w`, to any order. Errors: [`Error::Shape`](crate::error::Error::Shape), as [`conv2d`].
+pub fn input_gradient(gy: &Tensor, w: &Tensor, (height, width): (usize, usize), geometry: Geometry) -> Result<Tensor> {
+    let (batch, c_out, out_h, out_w) = gy.dims4()?;
+    let c_in = w.dims4()?.1 * geometry.groups;
+    let sizes = Sizes::new((batch, c_in, height, width), w.dims4()?, geometry)?;
+    check_output(&sizes, (c_out, out_h, out_w))?;
+    check_dtypes(&[gy, w])?;
+    Ok(gy.contiguous()?.apply_op2(&w.contiguous()?, InputGradient(sizes))?)
+}
+
+/// Gradient of `sum(gy * conv2d(x, w))` to `w`, whose kernel is `k_h` by `k_w`.
+///
+/// Shapes: `x` and `gy` as in [`conv2d`] and [`input_gradient`]; result `(C_out, C_in / groups, k_h, k_w)`. Where [`conv2d`] has kernels only.
+/// Gradient: flows to `x` and `gy`, to any order. Errors: [`Error::Shape`](crate::error::Error::Shape), as [`conv2d`].
+pub fn weight_gradient(x: &Tensor, gy: &Tensor, (k_h, k_w): (usize, usize), geometry: Geometry) -> Result<Tensor> {
+    let (batch, c_out, out_h, out_w) = gy.dims4()?;
+    let c_in_of_group = x.dim(1)?.checked_div(geometry.groups).unwrap_or(0);
+    let sizes = Sizes::new(x.dims4()?, (c_out, c_in_of_group, k_h, k_w), geometry)?;
+    if batch != sizes.batch {
+        return Err(shape_error(format!("{} inputs with the gradients of {batch} outputs", sizes.batch)));
+    }
+    check_output(&sizes, (c_out, out_h, out_w))?;
+    check_dtypes(&[x, gy])?;
+    Ok(x.contiguous()?.apply_op2(&gy.contiguous()?, WeightGradient(sizes))?)
+}
+
+/// Whether convolutions of these sizes are operations of ours where `x` is.
+fn computes(x: &Tensor, sizes: &Sizes) -> bool {
+    let without_cudnn = sizes.is_depthwise();
+    #[cfg(feature = "cuda")]
+    let without_cudnn = without_cudnn || super::cuda::are_products(sizes);
+    has_kernels(x) && (x.device().is_cpu() || cfg!(feature = "cudnn") || without_cudnn)
+}
+
+fn check_output(sizes: &Sizes, gy: (usize, usize, usize)) -> Result<()> {
+    let y = (sizes.c_out, sizes.out_h, sizes.out_w);
+    if gy != y {
+        return Err(shape_error(format!("gradient of an output {gy:?}, but the output is {y:?}")));
+    }
+    Ok(())
+}
+
+fn check_dtypes(tensors: &[&Tensor]) -> Result<()> {
+    let dtypes: Vec<DType> = tensors.iter().map(|t| t.dtype()).collect();
+    if dtypes.iter().any(|dtype| *dtype != dtypes[0]) || !matches!(dtypes[0], DType::F32 | DType::F64) {
+        return Err(shape_error(format!("the arguments must all be f32 or all f64, not {dtypes:?}")));
+    }
+    Ok(())
+}

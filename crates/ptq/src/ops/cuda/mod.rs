@@ -1,0 +1,48 @@
+//! Our kernels on NVIDIA GPUs (`ops/kernels/*.cu`): how they are launched, and one safe function for each.
+//!
+//! All work of a device goes to one stream in the order in which it is asked for, so no function here waits for anything.
+//! Sums are taken in blocks of fixed size and in a fixed order, without atomic operations: repetitions give the same bits.
+#![allow(unsafe_code)]
+
+mod adam;
+mod batch_norm;
+mod channels;
+mod conv;
+#[cfg(feature = "cudnn")]
+mod cudnn;
+mod facts;
+mod fake_quant;
+mod launch;
+mod layout;
+mod mix;
+mod pointwise;
+mod pool;
+mod precision;
+mod recon_error;
+mod relu;
+mod rounding;
+mod squares;
+#[cfg(test)]
+mod tests;
+mod values;
+mod virtual_step;
+
+pub(super) use adam::{Moments, adam};
+pub(super) use batch_norm::{Batch, BatchStatistics, batch_norm, batch_norm_gradient, batch_statistics, blend};
+pub(super) use channels::{add_bias, add_bias_in_place, channel_sums, scale_rows};
+pub(super) use conv::{conv_forward, conv_input_gradient, conv_weight_gradient};
+pub(super) use fake_quant::{fake_quant, fake_quant_gradient, linearised};
+pub(super) use layout::{join, shuffle};
+pub(super) use mix::mix_rows;
+pub(super) use pointwise::are_products;
+pub(super) use pool::{max_pool_pick, max_pool_put, max_pool_winners};
+pub(super) use precision::set_precision;
+pub(super) use recon_error::{recon_error, recon_error_gradient};
+pub(super) use relu::{clipped_relu, clipped_relu_in_place, clipped_relu_of_sum, gate};
+pub(super) use rounding::{Weight, hard_weight, rounding_penalty, soft_weight, soft_weight_gradient};
+pub(super) use squares::sums_of_squares;
+pub(super) use values::{Values, storage, tensor, with_all, with_values};
+pub(super) use virtual_step::{normalised, virtual_step};
+
+pub use facts::{Facts, free_bytes, gpus, name, versions};
+pub use launch::open;

@@ -1,0 +1,7 @@
+//! Quantizers: where they sit, how their scales start, what they compute.
+
+pub(crate) mod act;
+pub mod model;
+pub mod placement;
+pub mod range_search;
+pub mod weight;

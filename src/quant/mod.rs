@@ -1,7 +1,0 @@
-//! Quantizers: where they sit, how their scales start, what they compute.
-
-pub mod act;
-pub mod model;
-pub mod placement;
-pub mod range_search;
-pub mod weight;

@@ -1,0 +1,107 @@
+//! What is to be done: cells against stored runs.
+
+use super::record::{Record, Status};
+use crate::error::Result;
+use crate::experiment::{Cell, Hashes, RunId, identity};
+use ptq::methods;
+use std::collections::{BTreeSet, HashMap};
+
+/// A cell with its identity and what is known of it.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    pub id: RunId,
+    pub cell: Cell,
+    pub hashes: Hashes,
+    pub method_revision: u32,
+    pub state: State,
+}
+
+/// What is stored of a cell.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    Done,
+    /// It ran and failed, with this error.
+    Failed(String),
+    /// Not run; `differs` from a stored run of the same slug in these points: name, stored, now.
+    Stale {
+        stored: String,
+        differs: Vec<(String, String, String)>,
+    },
+    /// Not run, and nothing like it.
+    Missing,
+}
+
+impl State {
+    /// As `harness plan` prints it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            State::Done => "done",
+            State::Failed(_) => "failed",
+            State::Stale { .. } => "stale",
+            State::Missing => "pending",
+        }
+    }
+}
+
+/// Compares `cells` with `stored` runs; `hashes` gives what identifies a cell's inputs.
+pub fn plan(
+    cells: Vec<Cell>,
+    stored: &[Record],
+    mut hashes: impl FnMut(&Cell) -> Result<Hashes>,
+) -> Result<Vec<Planned>> {
+    let planned = cells.into_iter().map(|cell| {
+        let hashes = hashes(&cell)?;
+        let method_revision = methods::find(&cell.method).map_or(0, |method| method.revision);
+        let id = RunId::new(&cell, &hashes, method_revision);
+        Ok(Planned { id, cell, hashes, method_revision, state: State::Missing })
+    });
+    let mut planned = planned.collect::<Result<Vec<_>>>()?;
+    // A stored run that is up to date for one cell is no outdated run of another.
+    let current: BTreeSet<String> = planned.iter().map(|planned| planned.id.to_string()).collect();
+    let (current, old): (Vec<&Record>, Vec<&Record>) =
+        stored.iter().partition(|record| current.contains(&record.run_id));
+    let current: HashMap<&str, &Record> = current.into_iter().map(|record| (record.run_id.as_str(), record)).collect();
+    let mut outdated: HashMap<String, Vec<&Record>> = HashMap::new();
+    for record in old {
+        outdated.entry(record.cell.slug()).or_default().push(record);
+    }
+    for planned in &mut planned {
+        planned.state = state(planned, &current, &outdated);
+    }
+    Ok(planned)
+}
+
+/// `current` by run id, `outdated` by slug.
+fn state(planned: &Planned, current: &HashMap<&str, &Record>, outdated: &HashMap<String, Vec<&Record>>) -> State {
+    let Planned { id, cell, hashes, method_revision, .. } = planned;
+    let name = id.to_string();
+    if let Some(record) = current.get(name.as_str()) {
+        return match record.status {
+            Status::Done => State::Done,
+            Status::Failed => State::Failed(record.error.clone().unwrap_or_default()),
+        };
+    }
+    let now = identity(cell, hashes, *method_revision);
+    let nearest = outdated
+        .get(&cell.slug())
+        .into_iter()
+        .flatten()
+        .map(|record| (record, differences(&identity(&record.cell, &record.hashes, record.method_revision), &now)))
+        .min_by_key(|(_, differs)| differs.len());
+    match nearest {
+        Some((record, differs)) => State::Stale { stored: record.run_id.clone(), differs },
+        None => State::Missing,
+    }
+}
+
+/// Name, old and new value of every part that differs.
+fn differences(old: &[(String, String)], new: &[(String, String)]) -> Vec<(String, String, String)> {
+    let value = |parts: &[(String, String)], name: &str| {
+        parts.iter().find(|(part, _)| part == name).map_or("(none)".to_string(), |(_, value)| value.clone())
+    };
+    let mut names: Vec<&String> = new.iter().chain(old).map(|(name, _)| name).collect();
+    names.sort();
+    names.dedup();
+    let pairs = names.into_iter().map(|name| (name.clone(), value(old, name), value(new, name)));
+    pairs.filter(|(_, old, new)| old != new).collect()
+}
