@@ -11,7 +11,7 @@ const MOST: usize = 64;
 /// `Parameters` of the source.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Parameters {
+pub struct Parameters {
     p: [*mut f32; MOST],
     m: [*mut f32; MOST],
     v: [*mut f32; MOST],

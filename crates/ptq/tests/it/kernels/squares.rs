@@ -10,7 +10,7 @@ const MOST: usize = 64;
 /// `Vectors` of the source.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Vectors {
+pub struct Vectors {
     x: [*const f32; MOST],
     end: [u32; MOST],
     len: [u32; MOST],
