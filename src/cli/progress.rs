@@ -78,6 +78,9 @@ impl Progress {
                 self.cell.set_prefix(format!("loss {loss:.4}"));
                 self.cell.set_position(iteration as u64);
             }
+            Event::Halved { images } => {
+                self.line(format!("out of memory: {images} images at a time from here on"));
+            }
             Event::Skipped { problem } => self.line(format!("skipped: {problem}")),
             Event::Evaluated { images, of } => {
                 self.cell.set_length(of as u64);

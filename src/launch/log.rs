@@ -43,6 +43,9 @@ impl CellLog {
                     line(lines, at, format_args!("  {phase} {iteration}/{iterations}, loss {loss:.6}"));
                 }
             }
+            Event::Halved { images } => {
+                line(lines, at, format_args!("out of memory: {images} images at a time from here on"));
+            }
             Event::Skipped { problem } => line(lines, at, format_args!("skipped: {problem}")),
             Event::Evaluated { of, .. } => {
                 if lines.evaluating != of {

@@ -149,7 +149,7 @@ impl Current {
                 }
             }
             Event::Evaluated { images, of } => self.evaluated = Some((images, of)),
-            Event::Skipped { .. } => {}
+            Event::Halved { .. } | Event::Skipped { .. } => {}
         }
     }
 

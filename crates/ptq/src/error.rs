@@ -63,6 +63,16 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Whether a GPU had no memory left for an operation, which may succeed on fewer images.
+    pub fn is_out_of_memory(&self) -> bool {
+        // Candle keeps the errors of the driver and its libraries as text.
+        let Error::Candle(error) = self else { return false };
+        let text = error.to_string();
+        ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"]
+            .iter()
+            .any(|code| text.contains(code))
+    }
+
     /// Returns a closure for `map_err` that names what was being done to which path.
     pub(crate) fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
         move |source| Error::Io { action, path: path.to_path_buf(), source }

@@ -12,6 +12,8 @@ pub enum Event<'a> {
     Step { phase: &'static str, iteration: usize, iterations: usize, loss: f64 },
     /// Evaluation has come this far.
     Evaluated { images: usize, of: usize },
+    /// The device has no memory for more than so many images at a time.
+    Halved { images: usize },
     /// An image cannot be decoded and is left out.
     Skipped { problem: &'a str },
 }
