@@ -3,6 +3,7 @@
 //! Texts are lower-case fragments that name the path and the key, one cause, and what to do next; `main` turns
 //! them into a report.
 
+use ptq::device_error::DeviceError;
 use std::path::{Path, PathBuf};
 
 /// What can go wrong, from reading a grid to writing a table.
@@ -44,8 +45,8 @@ pub enum Error {
     /// The numerical core refuses, diverged or was interrupted.
     #[error(transparent)]
     Ptq(#[from] ptq::Error),
-    /// Candle refused an operation.
-    #[error(transparent)]
+    /// Candle refused an operation, or a device failed.
+    #[error("{}", DeviceError::explained(&.0.to_string()))]
     Candle(#[from] candle_core::Error),
 }
 

@@ -1,7 +1,9 @@
 // A stand-in for libcuda.so.1 that counts what it is asked for: every call succeeds at once, memory is the host's, and kernels do
 // nothing. `launches.py` builds it, together with empty functions of the driver and of cuBLAS, cuDNN and cuRAND that count too.
 //
-// COUNTS names the file into which, at exit, goes a line `calls bytes name` for each kind of call.
+// COUNTS names the file into which, at exit, goes a line `calls bytes name` for each kind of call. FAIL=WHAT:CODE:CALLS (init, allocate,
+// launch or module) makes that kind of call give the error CODE once so many of them have succeeded; FAIL=allocate:2:64M from allocations of
+// more bytes than that.
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -40,7 +42,25 @@ __attribute__((constructor)) static void start(void) { atexit(report); }
 
 typedef uint64_t Address;
 
-int cuInit(unsigned flags) { return 0; }
+// The error that a call of this kind is to give, 0 for none.
+static int failure(const char *what, size_t bytes) {
+    static unsigned long calls[4];
+    static const char *kinds_that_fail[4] = {"init", "allocate", "launch", "module"};
+    const char *fail = getenv("FAIL");
+    size_t len = strlen(what);
+    if (!fail || strncmp(fail, what, len) || fail[len] != ':') return 0;
+    int code = 0;
+    unsigned long after = 0;
+    char unit = 0;
+    sscanf(fail + len + 1, "%d:%lu%c", &code, &after, &unit);
+    if (unit == 'M') return bytes > after << 20 ? code : 0;
+    for (int i = 0; i < 4; ++i) {
+        if (!strcmp(kinds_that_fail[i], what)) return calls[i]++ < after ? 0 : code;
+    }
+    return 0;
+}
+
+int cuInit(unsigned flags) { return failure("init", 0); }
 int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
 int cuDeviceGetCount(int *count) { return *count = 1, 0; }
 int cuDeviceGet(int *device, int index) { return *device = 0, index ? 101 : 0; }
@@ -62,6 +82,8 @@ int cuStreamIsCapturing(void *stream, int *status) { return *status = 0, 0; }
 int cuEventCreate(void **event, unsigned flags) { return count("event", 0), *event = (void *)3, 0; }
 
 static int allocate(Address *address, size_t bytes) {
+    int code = failure("allocate", bytes);
+    if (code) return code;
     count("allocate", bytes);
     *address = (Address)calloc(1, bytes + 256);
     return *address ? 0 : 2;
@@ -92,13 +114,19 @@ int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *stream)
     return count("fill", bytes), memset((void *)to, value, bytes), 0;
 }
 
-int cuModuleLoadData(void **module, const void *image) { return *module = (void *)4, 0; }
+int cuModuleLoadData(void **module, const void *image) { return *module = (void *)4, failure("module", 0); }
 int cuModuleGetFunction(void **function, void *module, const char *name) { return *function = strdup(name), 0; }
 int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                    void *stream, void **arguments, void **extra) {
     char name[NAME];
     snprintf(name, NAME, "kernel %s", (const char *)function);
-    return count(name, 0), 0;
+    return count(name, 0), failure("launch", 0);
 }
-int cuGetErrorName(int error, const char **text) { return *text = "error", 0; }
-int cuGetErrorString(int error, const char **text) { return *text = "an error", 0; }
+int cuGetErrorName(int error, const char **text) { return *text = "CUDA_ERROR", 0; }
+int cuGetErrorString(int error, const char **text) {
+    *text = error == 2 ? "out of memory" : error == 803 ? "system has unsupported display driver / cuda driver combination"
+            : error == 100 ? "no CUDA-capable device is detected" : error == 101 ? "invalid device ordinal"
+            : error == 222 ? "the provided PTX was compiled with an unsupported toolchain."
+            : error == 700 ? "an illegal memory access was encountered" : "an error";
+    return 0;
+}

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use ptq::arch::layout::TORCHVISION;
 use ptq::arch::{ArchSpec, made_up};
+use ptq::device_error::DeviceError;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::path::Path;
@@ -166,10 +167,14 @@ fn parse(path: &str, bytes: &[u8], chosen: Chosen, device: &Device) -> Result<Ha
         return Err(Error::content(path, format!("a safetensors file is one table: leave out #{table}")));
     }
     candle_core::safetensors::load_buffer(bytes, device).map_err(|error| {
-        Error::content(
-            path,
-            format!("not a complete safetensors file ({error}); compare its size and SHA-256 with its source"),
-        )
+        let text = error.to_string();
+        if DeviceError::of(&text).is_some() {
+            return error.into();
+        }
+        let first = text.lines().next().unwrap_or_default();
+        let problem =
+            format!("not a complete safetensors file ({first}); compare its size and SHA-256 with its source");
+        Error::content(path, problem)
     })
 }
 

@@ -44,8 +44,7 @@ pub fn device(name: &str) -> Result<Device> {
 /// The CUDA device `index`, or why there is none.
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device, String> {
-    let first_line = |error: candle_core::Error| error.to_string().lines().next().unwrap_or_default().to_string();
-    ptq::ops::cuda::open(index).map_err(first_line)
+    ptq::ops::cuda::open(index).map_err(|error| ptq::device_error::DeviceError::explained(&error.to_string()))
 }
 
 /// This binary has no CUDA.

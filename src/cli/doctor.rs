@@ -58,15 +58,15 @@ pub fn doctor() -> Result<Exit> {
 /// The GPUs, the versions of their libraries, and whether each computes what the CPU does.
 #[cfg(feature = "cuda")]
 fn say_gpus() {
+    use ptq::device_error::DeviceError;
     use ptq::ops::cuda;
     use ptq::ops::self_test::self_test;
-    let first_line = |problem: String| problem.lines().next().unwrap_or_default().to_string();
     let gpus = match cuda::gpus() {
         Ok(gpus) if gpus.is_empty() => {
             return say!("gpu            none (CUDA_VISIBLE_DEVICES chooses which are seen)");
         }
         Ok(gpus) => gpus,
-        Err(problem) => return say!("gpu            none: {}", first_line(problem.to_string())),
+        Err(problem) => return say!("gpu            none: {}", DeviceError::explained(&problem.to_string())),
     };
     let versions: Vec<String> = cuda::versions().into_iter().map(|(of, version)| format!("{of} {version}")).collect();
     for (index, gpu) in gpus.iter().enumerate() {
@@ -75,7 +75,7 @@ fn say_gpus() {
         let memory = format!("{:.1} of {:.1} GiB free", gib(gpu.free_bytes), gib(gpu.memory_bytes));
         say!("gpu            cuda:{index} {}, compute capability {major}.{minor}, {memory}", gpu.name);
         match self_test(index) {
-            Err(problem) => say!("  self-test    failed: {}", first_line(problem.to_string())),
+            Err(problem) => say!("  self-test    failed: {}", DeviceError::explained(&problem.to_string())),
             Ok(checks) => {
                 for check in checks {
                     let verdict = if check.is_passed() { "as on the CPU" } else { "NOT as on the CPU" };

@@ -3,6 +3,7 @@
 use crate::data::{ImageSet, Split};
 use crate::error::{Error, Result};
 use candle_core::{D, Tensor};
+use ptq::device_error::Left;
 use ptq::recon::event::{Control, Event};
 use std::cell::Cell;
 
@@ -100,7 +101,7 @@ impl Batches {
             let part = images.narrow(0, classes.len(), size)?;
             match network(&part).and_then(|logits| Ok(most_likely(&logits)?)) {
                 Ok(of_part) => classes.extend(of_part),
-                Err(error) if error.is_out_of_memory() && size > 1 => {
+                Err(error) if size > 1 && error.of_device().is_some_and(|error| error.left == Left::Memory) => {
                     self.size.set(size.div_ceil(2));
                     (control.observe)(Event::Halved { images: self.size.get() });
                 }

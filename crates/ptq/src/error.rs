@@ -2,6 +2,7 @@
 //!
 //! Texts are lower-case fragments that name what is wrong, one cause, and what to do next.
 
+use crate::device_error::DeviceError;
 use std::path::{Path, PathBuf};
 
 /// Why a network could not be built or quantized.
@@ -54,8 +55,8 @@ pub enum Error {
         /// What the system says.
         source: std::io::Error,
     },
-    /// Candle refused an operation.
-    #[error(transparent)]
+    /// Candle refused an operation, or a device failed.
+    #[error("{}", DeviceError::explained(&.0.to_string()))]
     Candle(#[from] candle_core::Error),
 }
 
@@ -63,14 +64,12 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// Whether a GPU had no memory left for an operation, which may succeed on fewer images.
-    pub fn is_out_of_memory(&self) -> bool {
-        // Candle keeps the errors of the driver and its libraries as text.
-        let Error::Candle(error) = self else { return false };
-        let text = error.to_string();
-        ["CUDA_ERROR_OUT_OF_MEMORY", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"]
-            .iter()
-            .any(|code| text.contains(code))
+    /// What an error of a GPU means; `None` for all others.
+    pub fn of_device(&self) -> Option<&'static DeviceError> {
+        match self {
+            Error::Candle(error) => DeviceError::of(&error.to_string()),
+            _ => None,
+        }
     }
 
     /// Returns a closure for `map_err` that names what was being done to which path.

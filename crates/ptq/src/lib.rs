@@ -22,9 +22,11 @@
 //! | [`ops`] | tensor operations whose gradients must be exact or fast |
 //! | [`rng`] | keyed random streams |
 //! | [`error`] | the error type |
+//! | [`device_error`] | what errors of a GPU mean |
 
 pub mod arch;
 pub mod augment;
+pub mod device_error;
 pub mod error;
 pub mod graph;
 pub mod meta;

@@ -1,5 +1,6 @@
 //! Named tensors on their way into a network: hands each out once and remembers every misfit.
 
+use crate::device_error::DeviceError;
 use crate::error::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +18,8 @@ pub struct StateDict {
     /// Stands in for a tensor that does not fit; [`StateDict::finish`] lets no network with one of them out.
     placeholder: Tensor,
     problems: Vec<String>,
+    /// Of the device, which says nothing about the tensors.
+    device_error: Option<candle_core::Error>,
 }
 
 impl StateDict {
@@ -24,7 +27,15 @@ impl StateDict {
     pub fn new(tensors: HashMap<String, Tensor>, rename: fn(&str) -> String, device: &Device) -> Result<Self> {
         let tensors = tensors.into_iter().filter(|(name, _)| !name.ends_with("num_batches_tracked")).collect();
         let placeholder = Tensor::new(0f32, &Device::Cpu)?;
-        Ok(Self { tensors, rename, device: device.clone(), asked: Vec::new(), placeholder, problems: Vec::new() })
+        Ok(Self {
+            tensors,
+            rename,
+            device: device.clone(),
+            asked: Vec::new(),
+            placeholder,
+            problems: Vec::new(),
+            device_error: None,
+        })
     }
 
     /// Removes and returns tensor `name` as f32; a placeholder (and a noted problem) if it is missing, has another shape
@@ -37,7 +48,13 @@ impl StateDict {
             Some(tensor) if tensor.dims() != shape => {
                 Err(format!("{name} has shape {:?}, not {shape:?}", tensor.dims()))
             }
-            Some(tensor) => finite_f32(&tensor, &self.device).map_err(|problem| format!("{name} {problem}")),
+            Some(tensor) => match finite_f32(&tensor, &self.device) {
+                Err(error) if DeviceError::of(&error.to_string()).is_some() => {
+                    self.device_error.get_or_insert(error);
+                    Ok(self.placeholder.clone())
+                }
+                converted => converted.map_err(|problem| format!("{name} {problem}")),
+            },
         };
         taken.unwrap_or_else(|problem| {
             self.problems.push(problem);
@@ -74,6 +91,9 @@ impl StateDict {
     /// Ends the building of `arch` from the weights in `origin`: an error that lists everything missing, misshapen,
     /// unusable or left over.
     pub fn finish(mut self, arch: &str, origin: &str) -> Result<()> {
+        if let Some(error) = self.device_error {
+            return Err(error.into());
+        }
         self.problems.extend(self.tensors.keys().map(|name| format!("unexpected {name}")));
         match self.problems.is_empty() {
             true => Ok(()),
@@ -91,20 +111,18 @@ fn without_root(variances: &Tensor, eps: f64) -> Result<Option<(usize, f32)>> {
     Ok(if variances.rank() == 1 { values.into_iter().enumerate().find(is_bad) } else { None })
 }
 
-fn finite_f32(tensor: &Tensor, device: &Device) -> Result<Tensor, String> {
+/// `tensor` as `f32` on `device`. Errors: of another kind, with a text that says which.
+fn finite_f32(tensor: &Tensor, device: &Device) -> candle_core::Result<Tensor> {
+    let refuse = |problem: String| Err(candle_core::Error::Msg(problem));
     if !matches!(tensor.dtype(), DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
-        return Err(format!("holds {}, not floating-point numbers", tensor.dtype().as_str()));
+        return refuse(format!("holds {}, not floating-point numbers", tensor.dtype().as_str()));
     }
-    let convert = || -> candle_core::Result<_> {
-        let values = tensor.to_dtype(DType::F32)?;
-        // An infinite or NaN element makes the sum of magnitudes so; f64 keeps large finite ones from overflowing.
-        let magnitude = values.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
-        Ok((values.to_device(device)?, magnitude.is_finite()))
-    };
-    match convert() {
-        Ok((values, true)) => Ok(values),
-        Ok((_, false)) => Err("holds NaN or infinite numbers".to_string()),
-        Err(error) => Err(format!("cannot be read: {error}")),
+    let values = tensor.to_dtype(DType::F32)?;
+    // An infinite or NaN element makes the sum of magnitudes so; f64 keeps large finite ones from overflowing.
+    let magnitude = values.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
+    match magnitude.is_finite() {
+        true => values.to_device(device),
+        false => refuse("holds NaN or infinite numbers".to_string()),
     }
 }
 
