@@ -43,7 +43,7 @@ CASES = [
     ("no memory at the start", "allocate:2:0", [], 96, ["the GPU has no memory left", "--memory"], {}),
     ("no memory for a large tensor", "allocate:2:8M", [], 0, [], {"rtn": None, "qdrop": None, "brecq": None}),
     ("no memory in the middle", "allocate:2:20000", [], 100, [], {"rtn": None, "brecq": "the GPU has no memory left"}),
-    ("a GPU that stops", "launch:700:9000", [], 100, [], {"rtn": None, "brecq": "the GPU has stopped"}),
+    ("a GPU that stops", "launch:700:20000", [], 100, [], {"rtn": None, "brecq": "the GPU has stopped"}),
 ]
 
 
