@@ -118,7 +118,7 @@ mod tests {
     fn weights_from_the_hub_are_the_default_where_none_are_compiled_in() {
         let published = Some(PublishedWeights { repo: "timm/resnet20", file: "model.safetensors" });
         let resnet20 = arch::find("resnet20").unwrap();
-        let with_hub = ArchSpec { hub, ..*resnet20 };
+        let with_hub = ArchSpec { published, ..*resnet20 };
         assert_eq!(default_weights(&with_hub, "fashion-mnist"), "embedded");
         assert_eq!(default_weights(&with_hub, "elsewhere"), "hub:timm/resnet20/model.safetensors");
         assert_eq!(default_weights(resnet20, "elsewhere"), "embedded");

@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(changed(&|cell| cell.bits = Bits { w: 4, a: 2 }), (true, false));
         assert_eq!(changed(&|cell| cell.seed = 1), (false, true));
         assert_eq!(changed(&|cell| cell.calib_images = 9), (false, true));
-        assert_eq!(changed(&|cell| cell.setting = crate::experiment::Setting::Brecq), (false, true));
+        assert_eq!(changed(&|cell| cell.setting = ptq::recipe::Setting::Brecq), (false, true));
         assert_eq!(changed(&|cell| cell.recipe.act_search_images = 3), (false, true));
         assert_eq!(changed(&|cell| cell.recipe.act_search_prefix = SearchPrefix::Quantized), (false, true));
         let folding = |cell: &mut Cell| cell.recipe.batch_norm = ptq::recipe::BatchNorm::Kept;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::experiment::{Metric, RunId};
+use crate::published::Kind;
 use crate::store::State;
 use parquet::record::Field;
 use polars::prelude::*;
@@ -63,7 +64,7 @@ fn several_or_modified_revisions_are_said() {
 fn variants_settings_and_networks_are_kept_apart() {
     let mut records = records();
     records[3].cell.variant = Some("no-drop".into());
-    records[4].cell.setting = crate::experiment::Setting::Brecq;
+    records[4].cell.setting = ptq::recipe::Setting::Brecq;
     let blocks = accuracy::blocks(&records);
     assert_eq!(blocks.len(), 2);
     assert_eq!(blocks[0].rows.iter().map(|row| row.title()).collect::<Vec<_>>(), ["RTN", "QDrop", "QDrop (no-drop)"]);
@@ -196,7 +197,7 @@ fn compare_prints_published_numbers_by_kind_and_what_has_none() {
         assert!(lines.iter().any(|known| known == line), "{line:?} is missing in:\n{}", lines.join("\n"));
     }
     let mut records = imagenet();
-    records.iter_mut().for_each(|record| record.cell.setting = crate::experiment::Setting::Brecq);
+    records.iter_mut().for_each(|record| record.cell.setting = ptq::recipe::Setting::Brecq);
     let lines = columns(&beside_text::text(&accuracy::blocks(&records)[0], &published, None));
     assert!(
         lines.contains(&"† not compared: 8-bit setting qdrop there, brecq here".to_string()),
@@ -216,7 +217,7 @@ fn what_does_not_match_has_a_dagger_and_a_reason() {
         render(&records, &SOURCE).unwrap().markdown
     };
     let other_weights = changed(|record| record.metrics.as_mut().unwrap().fp_test_top1 = 0.6976);
-    let other_setting = changed(|record| record.cell.setting = crate::experiment::Setting::Brecq);
+    let other_setting = changed(|record| record.cell.setting = ptq::recipe::Setting::Brecq);
     let fewer_images = changed(|record| record.metrics.as_mut().unwrap().test_images = 5000);
     let smaller_sample = changed(|record| record.cell.calib_images = 32);
     for (text, reason) in [
@@ -269,7 +270,7 @@ fn with_published(records: Vec<Record>, metric: Metric) -> String {
         metric,
         filter: None,
         significance: false,
-        published: vec![published::Kind::Official, published::Kind::Secondary],
+        published: vec![Kind::Official, Kind::Secondary],
         published_table: None,
     };
     let (mut plan, mut stored) = (Vec::new(), Vec::new());
