@@ -96,6 +96,7 @@ fn selected(args: &Args) -> Result<Vec<Stored>> {
             grid: PathBuf::from(grid),
             filter: None,
             set: Vec::new(),
+            tf32: false,
             smoke: false,
             results: args.results.clone(),
         };

@@ -33,6 +33,7 @@ pub fn why(args: &Args) -> Result<Exit> {
             grid: grid.clone(),
             filter: None,
             set: Vec::new(),
+            tf32: false,
             smoke: args.smoke,
             results: args.results.clone(),
         };

@@ -5,6 +5,7 @@ use crate::error::{Error, Result as LibraryResult};
 use ptq::augment::Augmentation;
 use ptq::meta::config::{Meta, Terms};
 use ptq::meta::nets::Transform;
+use ptq::ops::precision::Precision;
 use ptq::recipe::{Bits, Granularity, Recipe, Setting};
 use ptq::{arch, methods};
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub struct Cell {
     /// At which of the sizes of its checkpoint's `config.json` it is tested.
     #[serde(default, skip_serializing_if = "CardSize::is_test")]
     pub preprocess: CardSize,
+    /// How factors of products are rounded; anything but `f32` needs a GPU.
+    #[serde(default, skip_serializing_if = "Precision::is_f32")]
+    pub precision: Precision,
     pub bits: Bits,
     /// Name in [`ptq::methods::METHODS`].
     pub method: String,

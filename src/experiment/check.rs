@@ -216,6 +216,7 @@ mod tests {
             data: None,
             corrupt: data::Corrupt::Error,
             preprocess: data::CardSize::Test,
+            precision: Default::default(),
             bits: Bits { w: 2, a: 2 },
             method: method.name.into(),
             variant: None,

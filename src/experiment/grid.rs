@@ -326,6 +326,7 @@ impl<'a> Expansion<'a> {
             data: over.data,
             corrupt: over.corrupt.unwrap_or_default(),
             preprocess: over.preprocess.unwrap_or_default(),
+            precision: over.precision.unwrap_or_default(),
             bits,
             method: method_name,
             variant: variant.cloned().or(over.variant),

@@ -7,6 +7,7 @@ use crate::experiment::Hashes;
 use crate::store::record::Record;
 use crate::store::{State, plan};
 use proptest::prelude::*;
+use ptq::ops::precision::Precision;
 use ptq::recipe::{BatchNorm, Recipe, RecipeOverride};
 use ptq::recipe::{Bits, Setting};
 use ptq::{arch, methods};
@@ -278,7 +279,7 @@ proptest! {
         };
         over.apply(&mut recipe);
         let cell = Cell {
-            arch: arch.name.into(), weights: "embedded".into(), dataset: "fashion-mnist".into(), data: None, corrupt: Corrupt::Error, preprocess: CardSize::Train, bits: Bits { w, a: 32 },
+            arch: arch.name.into(), weights: "embedded".into(), dataset: "fashion-mnist".into(), data: None, corrupt: Corrupt::Error, preprocess: CardSize::Train, precision: Precision::Tf32, bits: Bits { w, a: 32 },
             method: method.name.into(), variant, setting: Setting::Brecq, calib_images: 64, seed, recipe,
             augment: Vec::new(), transform: None, meta: None, terms: None,
         };

@@ -11,6 +11,7 @@
 //! data = "binary:cifar-10"          # optional: where it lies, by default under $HARNESS_DATA; folder:, parquet:, binary:, idx:
 //! corrupt = "skip"                  # optional: leave out images that cannot be decoded; by default they are errors
 //! preprocess = "train"              # optional: the size of training that a timm checkpoint names; by default that of testing
+//! precision = "tf32"                # optional, on NVIDIA GPUs: products of factors rounded to TensorFloat-32; by default f32
 //! calib-images = 1024
 //! augment = ["mixup"]               # optional: images added to the calibration images (see [`ptq::augment`])
 //! [base.recipe]                     # any field of a recipe
@@ -65,6 +66,7 @@ use crate::data::{CardSize, Corrupt};
 use ptq::augment::Augmentation;
 use ptq::meta::config::{MetaOverride, TermsOverride};
 use ptq::meta::nets::TransformOverride;
+use ptq::ops::precision::Precision;
 use ptq::recipe::RecipeOverride;
 use ptq::recipe::{Bits, Setting};
 use ptq::{arch, methods};
@@ -121,6 +123,7 @@ pub struct CellOverride {
     pub data: Option<String>,
     pub corrupt: Option<Corrupt>,
     pub preprocess: Option<CardSize>,
+    pub precision: Option<Precision>,
     pub bits: Option<Bits>,
     #[serde(deserialize_with = "known_method")]
     pub method: Option<String>,
@@ -150,6 +153,7 @@ impl CellOverride {
         take(&mut self.data, &over.data);
         take(&mut self.corrupt, &over.corrupt);
         take(&mut self.preprocess, &over.preprocess);
+        take(&mut self.precision, &over.precision);
         take(&mut self.bits, &over.bits);
         take(&mut self.method, &over.method);
         take(&mut self.variant, &over.variant);

@@ -2,6 +2,7 @@
 
 use super::evaluate::evaluate;
 use super::inputs::Inputs;
+use super::ranges::precision_of;
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use candle_core::Tensor;
@@ -47,7 +48,8 @@ impl FullPrecisionCache {
     /// Top-1 on the test split in full precision; an error if the checkpoint's card says otherwise.
     pub fn accuracy(&self, inputs: &Inputs, control: &Control) -> Result<f64> {
         let hashes = &inputs.hashes;
-        let key = format!("accuracy {REVISION}\n{} {}\n{}", inputs.network.arch, hashes.weights, hashes.test);
+        let (arch, precision) = (inputs.network.arch, precision_of(&inputs.calib.images));
+        let key = format!("accuracy {REVISION}\n{arch} {}\n{}{precision}", hashes.weights, hashes.test);
         let _held = self.cache.hold(&key);
         // What cannot be parsed only costs a measurement.
         let remembered = self.cache.get(&key).and_then(|json| serde_json::from_slice::<Remembered>(&json).ok());

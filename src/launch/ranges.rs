@@ -7,6 +7,7 @@ use crate::experiment::Cell;
 use crate::store::processor;
 use candle_core::{Device, Tensor};
 use ptq::graph::Network;
+use ptq::ops::precision::Precision;
 use ptq::quant::model::QuantModel;
 use ptq::quant::range_search::Range;
 use ptq::recipe::SearchPrefix;
@@ -99,7 +100,13 @@ fn acts_key(cell: &Cell, inputs: &Inputs, weights_key: &str) -> String {
 
 /// Where the last bits come from: machines may share a folder, and what is remembered must be what is computed.
 fn computed_on(images: &Tensor) -> String {
-    format!("{:?}, {}", images.device().location(), processor::instructions())
+    format!("{:?}, {}{}", images.device().location(), processor::instructions(), precision_of(images))
+}
+
+/// What keys say of the precision of the device that `images` are on: nothing of the default.
+pub(super) fn precision_of(images: &Tensor) -> String {
+    let precision = Precision::of(images.device());
+    if precision.is_f32() { String::new() } else { format!(", {precision}") }
 }
 
 /// Tensor `i` `(2, n)` holds the scales and zero points of quantizer `i`; it has no columns if that was not searched.

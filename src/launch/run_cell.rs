@@ -80,6 +80,7 @@ pub fn run_cell(
     control: &Control,
     traces: &mut Vec<UnitTrace>,
 ) -> Result<CellResult> {
+    cell.precision.set_on(inputs.calib.images.device())?;
     inputs.sample.skipped.iter().for_each(|problem| (control.observe)(Event::Skipped { problem }));
     let measure = || caches.full_precision.accuracy(inputs, control);
     let fp_test_top1 = info_span!("full-precision accuracy").in_scope(measure)?;

@@ -1,6 +1,7 @@
 //! The transform network of a cell, warmed up once per configuration and remembered.
 
 use super::inputs::Inputs;
+use super::ranges::precision_of;
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
@@ -62,5 +63,6 @@ impl TransformCache {
 /// All that a warm-up depends on.
 fn key(config: &Transform, seed: u64, channels: usize, inputs: &Inputs) -> Result<String> {
     let config = toml::to_string(config).map_err(|error| Error::Usage(format!("transform: {error}")))?;
-    Ok(format!("{config}seed = {seed}\nchannels = {channels}\nrevision = {REVISION}\n{}", inputs.hashes.calib))
+    let (calib, precision) = (&inputs.hashes.calib, precision_of(&inputs.calib.images));
+    Ok(format!("{config}seed = {seed}\nchannels = {channels}\nrevision = {REVISION}\n{calib}{precision}"))
 }

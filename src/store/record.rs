@@ -115,6 +115,7 @@ impl Record {
                 data: None,
                 corrupt: crate::data::Corrupt::Error,
                 preprocess: crate::data::CardSize::Test,
+                precision: Default::default(),
                 bits: bits.parse().unwrap(),
                 method: method.into(),
                 variant: None,

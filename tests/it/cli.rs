@@ -1,6 +1,7 @@
 //! The binary, as a user runs it.
 
 use assert_cmd::Command;
+use metaaug::store::record::Record;
 use metaaug::store::{Predictions, Store};
 use std::path::{Path, PathBuf};
 
@@ -162,6 +163,27 @@ fn a_failed_cell_is_a_record_and_the_others_go_on() {
         &bench.harness(&["plan", "grid.toml"]).stdout,
         &["failed   resnet20-w4a4-genie-m-diverging", "pending  resnet20-w4a4-rtn"],
     );
+}
+
+#[test]
+fn tf32_is_part_of_what_a_run_is_and_an_error_without_a_gpu() {
+    let bench = Bench::new(GRID);
+    let ids = |more: &[&str]| {
+        let end = bench.harness(&[&["run", "grid.toml", "--dry-run", "--device", "cpu"], more].concat());
+        assert_eq!(end.code, 0, "{}", end.stderr);
+        end.stdout
+    };
+    let (plain, tf32) = (ids(&[]), ids(&["--tf32"]));
+    assert_ne!(plain, tf32);
+    assert_eq!(tf32, ids(&["--set", "precision=tf32"]));
+    assert_eq!(plain, ids(&["--set", "precision=f32"]));
+    let end = bench.harness(&["run", "grid.toml", "--tf32", "--device", "cpu", "--quiet"]);
+    assert_eq!(end.code, 100, "{}", end.stderr);
+    let records = bench.store().scan().unwrap().records;
+    let says = |record: &Record| {
+        record.error.as_deref().unwrap_or_default().contains("tf32 is a way to compute of NVIDIA GPUs")
+    };
+    assert!(!records.is_empty() && records.iter().all(says));
 }
 
 #[cfg(unix)]

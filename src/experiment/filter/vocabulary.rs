@@ -7,6 +7,7 @@ use crate::experiment::cell::Cell;
 use ptq::augment::Augmentation;
 use ptq::meta::config::{Meta, Terms};
 use ptq::meta::nets::Transform;
+use ptq::ops::precision::Precision;
 use ptq::recipe::{Bits, Recipe, Setting};
 use ptq::{arch, methods};
 use std::collections::BTreeMap;
@@ -70,6 +71,8 @@ fn with_every_table() -> Option<Cell> {
         data: None,
         corrupt: Corrupt::default(),
         preprocess: CardSize::default(),
+        // The default is left out of what is written.
+        precision: Precision::Tf32,
         bits: Bits { w: 4, a: 4 },
         method: method.name.to_string(),
         variant: Some("named".to_string()),

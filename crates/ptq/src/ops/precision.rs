@@ -21,6 +21,15 @@ impl Precision {
         *self == Precision::F32
     }
 
+    /// How `device` computes.
+    pub fn of(device: &Device) -> Self {
+        match device {
+            #[cfg(feature = "cuda")]
+            Device::Cuda(device) => super::cuda::precision_of(device),
+            _ => Precision::F32,
+        }
+    }
+
     /// From here on all of this process computes on `device` in this way.
     ///
     /// Errors: anything but `f32` on a device that is no NVIDIA GPU.
@@ -50,6 +59,7 @@ mod tests {
     #[test]
     fn a_cpu_computes_in_f32_alone() {
         Precision::F32.set_on(&Device::Cpu).unwrap();
+        assert!(Precision::of(&Device::Cpu).is_f32());
         let problem = Precision::Tf32.set_on(&Device::Cpu).unwrap_err().to_string();
         assert!(problem.contains("tf32 is a way to compute of NVIDIA GPUs"), "{problem}");
     }

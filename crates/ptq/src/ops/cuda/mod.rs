@@ -36,7 +36,7 @@ pub(super) use layout::{join, shuffle};
 pub(super) use mix::mix_rows;
 pub(super) use pointwise::are_products;
 pub(super) use pool::{max_pool_pick, max_pool_put, max_pool_winners};
-pub(super) use precision::set_precision;
+pub(super) use precision::{precision_of, set_precision};
 pub(super) use recon_error::{recon_error, recon_error_gradient};
 pub(super) use relu::{clipped_relu, clipped_relu_in_place, clipped_relu_of_sum, gate};
 pub(super) use rounding::{Weight, hard_weight, rounding_penalty, soft_weight, soft_weight_gradient};

@@ -29,7 +29,6 @@ pub fn set_precision(device: &CudaDevice, precision: Precision) -> Result<()> {
 }
 
 /// What was chosen for a device.
-#[cfg(feature = "cudnn")]
 pub fn precision_of(device: &CudaDevice) -> Precision {
     CHOSEN.lock().unwrap_or_else(PoisonError::into_inner).get(&device.id()).copied().unwrap_or_default()
 }
