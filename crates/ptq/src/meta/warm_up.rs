@@ -10,9 +10,6 @@ use crate::recon::schedule::LearningRate;
 use crate::rng::{Purpose, Stream};
 use candle_core::{DType, Tensor};
 
-/// Raised when the result of a warm-up changes, so that remembered ones are made again.
-pub const REVISION: u32 = 2;
-
 /// What the event of a warm-up step calls its phase.
 const PHASE: &str = "warm-up";
 
