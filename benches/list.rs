@@ -6,6 +6,7 @@ use divan::Bencher;
 use metaaug::experiment::Hashes;
 use metaaug::experiment::{Experiment, Options};
 use metaaug::store::record::{Cost, FORMAT, Metrics, Provenance, Record, Status};
+use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use tempfile::TempDir;
@@ -32,6 +33,7 @@ static RESULTS: LazyLock<TempDir> = LazyLock::new(|| {
             experiment: experiment.clone(),
             cell: metaaug::experiment::Cell { seed, ..cell.clone() },
             method_revision: 1,
+            revisions: BTreeMap::new(),
             hashes: Hashes { weights: "aa".repeat(32), calib: "bb".repeat(32), test: "cc".repeat(32) },
             status: Status::Done,
             error: None,

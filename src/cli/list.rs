@@ -70,7 +70,7 @@ struct Output<Run> {
 #[derive(Serialize)]
 struct Listed<'a> {
     folder: &'a Path,
-    /// Whether the run is done by another revision of the method than this harness has.
+    /// Whether the run is done by another revision of the method, or of a module that it uses, than this harness has.
     stale: bool,
     tags: &'a BTreeSet<String>,
     notes: &'a [Note],
@@ -139,7 +139,7 @@ fn print_json(collection: Collection, columns: &[String]) -> Result<()> {
     let json = if columns.is_empty() {
         let listed = |run| {
             let Stored { folder, record, annotations, .. }: &Stored = run;
-            let stale = record.status == Status::Done && run.is_outdated();
+            let stale = record.status == Status::Done && !run.outdated().is_empty();
             Listed { folder, stale, tags: &annotations.tags, notes: &annotations.notes, record }
         };
         serde_json::to_string_pretty(&Output { runs: runs.iter().map(listed).collect(), damaged })

@@ -98,9 +98,10 @@ Examples:
   harness gc experiments/fashion/methods.toml --yes   # also what that grid does not make any more
   harness gc --cache-limit 500MB --yes
 
-What goes: failed runs; runs done by another revision of their method; what interrupted runs left half-written; files of
-the cache, the least recently used first, until the rest fits. Runs with a tag or a note stay (`harness rm` takes them), as
-do folders that cannot be read and experiments that another harness is running; for the last the exit code is 100.")]
+What goes: failed runs; runs done by another revision of their method, or of a module that it uses; what interrupted runs
+left half-written; files of the cache, the least recently used first, until the rest fits. Runs with a tag or a note stay
+(`harness rm` takes them), as do folders that cannot be read and experiments that another harness is running; for the last
+the exit code is 100.")]
 pub struct GcArgs {
     /// Grid files: runs of their experiments that none of their cells make any more go too (those of --set are such).
     #[arg(value_name = "GRID")]
@@ -159,7 +160,10 @@ fn made_by(grid: &Path, results: &ResultsArgs) -> Result<(String, BTreeSet<Strin
 fn obsolete(run: &Stored, made: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
     match run.status() {
         "failed" => return Some("failed".to_string()),
-        "stale" => return Some(format!("done by revision {} of the method", run.record.method_revision)),
+        "stale" => {
+            let outdated = run.outdated().into_iter().map(|old| format!("revision {} of {}", old.then, old.of));
+            return Some(format!("done by {}", outdated.collect::<Vec<_>>().join(", ")));
+        }
         _ => (),
     }
     let is_made = made.get(&run.experiment).is_none_or(|ids| ids.contains(&run.record.run_id));

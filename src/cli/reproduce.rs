@@ -3,8 +3,7 @@
 use super::Exit;
 use super::session::{ResultsArgs, loader};
 use crate::error::{Error, Result};
-use crate::experiment::Hashes;
-use crate::experiment::RunId;
+use crate::experiment::{Hashes, Revisions, RunId};
 use crate::store::record::Record;
 use crate::store::{Stored, select_one};
 use candle_core::Device;
@@ -40,10 +39,13 @@ pub fn reproduce(args: &Args) -> Result<Exit> {
 /// In what this harness, which sees inputs with `hashes`, would make another run than `record`.
 pub(super) fn departures(record: &Record, hashes: Option<&Hashes>) -> Vec<String> {
     let mut departures = Vec::new();
-    match methods::find(&record.cell.method).map(|method| method.revision) {
-        Some(revision) if revision == record.method_revision => (),
-        Some(revision) => {
-            departures.push(format!("revision of the method: {} then, {revision} here", record.method_revision));
+    match methods::find(&record.cell.method) {
+        Some(_) => {
+            let differences = record.made_with().differences(&Revisions::of(&record.cell)).into_iter();
+            departures.extend(
+                differences
+                    .map(|differs| format!("revision of {}: {} then, {} here", differs.of, differs.then, differs.now)),
+            );
         }
         None => departures.push(format!("there is no method {}", record.cell.method)),
     }
@@ -57,7 +59,7 @@ pub(super) fn departures(record: &Record, hashes: Option<&Hashes>) -> Vec<String
             departures.push(format!("SHA-256 of {what}: {then:.16} then, {here:.16} here"));
         }
     }
-    let id = RunId::new(&record.cell, then, record.method_revision).to_string();
+    let id = RunId::new(&record.cell, then, &record.made_with()).to_string();
     if id != record.run_id {
         departures.push(format!("its record does not make its id, but {id}: it was edited, or its format is another"));
     }

@@ -78,8 +78,8 @@ fn print(run: &Stored) -> Result<()> {
     );
     say!("processor          {}", provenance.processor.as_deref().unwrap_or("not recorded"));
     say!("started            {}, grid {}", run.started(), provenance.grid);
-    let outdated = if run.is_outdated() { ", which this harness does not have" } else { "" };
-    say!("method revision    {}{outdated}", record.method_revision);
+    let outdated = if run.outdated().is_empty() { "" } else { ", which this harness does not have" };
+    say!("method revision    {}{outdated}", record.made_with());
     if let Some(preprocess) = &record.preprocess {
         say!("preprocessing      {}", preprocess.identity());
     }

@@ -159,7 +159,7 @@ fn again(
     }
     let store = Store::new(folder, &run.experiment);
     let _lock = store.lock()?;
-    let id = RunId::new(cell, &hashes, run.record.method_revision);
+    let id = RunId::new(cell, &hashes, &run.record.made_with());
     let progress = Progress::new(1, 0, quiet);
     let outcome = run_grid(
         &[(id.clone(), cell.clone(), hashes)],

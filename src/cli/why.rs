@@ -64,7 +64,7 @@ fn explain(planned: &Planned, grid: &Path) {
     say!("{}  of {}", planned.id, grid.display());
     match &planned.state {
         State::Done => {
-            say!("  done: a run of exactly this configuration, weights, data and method revision is stored")
+            say!("  done: a run of exactly this configuration, weights, data and revisions is stored")
         }
         State::Failed(error) => say!("  failed, and will be tried again: {error}"),
         State::Missing => say!("  missing: nothing is stored under this name"),

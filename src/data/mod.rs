@@ -36,10 +36,15 @@ use candle_core::Device;
 use item::Stored;
 use location::{Location, locate};
 use preprocess::Preprocess;
+use ptq::revisions::Module;
 use ptq::rng::{Purpose, Stream};
 use shards::{Labels, Shards};
 use source::Source;
 use std::path::Path;
+
+/// Preprocessing of images, and how calibration samples are drawn. What changes for files alone, as decoding does, raises
+/// `FILES_REVISION` in `images.rs` instead, by which images of files have another hash.
+pub const MODULE: Module = Module { name: "data", revision: 1 };
 
 /// A data set ready for use.
 #[derive(Clone, Debug)]

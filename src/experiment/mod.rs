@@ -10,6 +10,7 @@ pub mod filter;
 mod grid;
 mod layer;
 mod names;
+pub mod revisions;
 mod run_id;
 pub mod table;
 pub mod wire;
@@ -19,6 +20,7 @@ pub use figure::{FigureKind, FigureSpec};
 pub use filter::Filter;
 pub use grid::{Experiment, Options, SMOKE_SUFFIX};
 pub use names::is_kebab_case;
+pub use revisions::Revisions;
 pub use run_id::{Hashes, RunId, identity};
 pub use table::{Metric, TableSpec};
 

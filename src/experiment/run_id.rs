@@ -1,6 +1,7 @@
 //! Run ids: what determines a result, hashed.
 
 use super::cell::Cell;
+use super::revisions::Revisions;
 use crate::disk::sha256;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -19,11 +20,11 @@ pub struct Hashes {
 pub struct RunId(String);
 
 impl RunId {
-    /// Hash of every field of the cell but its variant's name and where its data lie, of weights, calibration sample and test set, and of the
-    /// method's revision. Devices, threads, paths and git revisions are recorded instead.
-    pub fn new(cell: &Cell, hashes: &Hashes, method_revision: u32) -> Self {
+    /// Hash of every field of the cell but its variant's name and where its data lie, of weights, calibration sample and test set, and of
+    /// revisions: the method's, and those of modules that are raised. Devices, threads, paths and git revisions are recorded instead.
+    pub fn new(cell: &Cell, hashes: &Hashes, revisions: &Revisions) -> Self {
         let mut text = String::new();
-        for (key, value) in identity(cell, hashes, method_revision) {
+        for (key, value) in identity(cell, hashes, revisions) {
             text.push_str(&format!("{key} = {value}\n"));
         }
         Self(format!("{}-{:.10}", cell.slug(), sha256(&[text.as_bytes()])))
@@ -31,7 +32,7 @@ impl RunId {
 }
 
 /// Everything that is hashed, by name, in a fixed order.
-pub fn identity(cell: &Cell, hashes: &Hashes, method_revision: u32) -> Vec<(String, String)> {
+pub fn identity(cell: &Cell, hashes: &Hashes, revisions: &Revisions) -> Vec<(String, String)> {
     let mut fields = cell.fields();
     fields.remove("variant");
     // Of a file the content counts, which is hashed below, not where it lies.
@@ -43,7 +44,8 @@ pub fn identity(cell: &Cell, hashes: &Hashes, method_revision: u32) -> Vec<(Stri
     parts.push(("hash of weights".to_string(), hashes.weights.clone()));
     parts.push(("hash of calibration images".to_string(), hashes.calib.clone()));
     parts.push(("hash of test images".to_string(), hashes.test.clone()));
-    parts.push(("revision of the method".to_string(), method_revision.to_string()));
+    parts.push(("revision of the method".to_string(), revisions.method.to_string()));
+    parts.extend(revisions.raised().map(|(name, revision)| (format!("revision of {name}"), revision.to_string())));
     parts
 }
 

@@ -1,6 +1,6 @@
 use super::grid::{Experiment, Options};
 use super::wire::CellOverride;
-use super::{Cell, Filter, RunId};
+use super::{Cell, Filter, Revisions, RunId};
 use crate::data::{CardSize, Corrupt};
 use crate::error::Error;
 use crate::experiment::Hashes;
@@ -186,21 +186,39 @@ fn hashes() -> Hashes {
     Hashes { weights: "aa".into(), calib: "bb".into(), test: "cc".into() }
 }
 
+/// This revision of the method, and the first of all modules.
+fn method(revision: u32) -> Revisions {
+    Revisions { method: revision, ..Revisions::default() }
+}
+
+/// These and the module `name` at `revision`.
+fn with_module(revisions: &Revisions, name: &str, revision: u32) -> Revisions {
+    let mut revisions = revisions.clone();
+    revisions.modules.insert(name.to_string(), revision);
+    revisions
+}
+
 #[test]
 fn run_ids_are_the_same_in_every_build() {
     let cell = &cells(GRID)[0];
-    assert_eq!(RunId::new(cell, &hashes(), 1).to_string(), "resnet20-w4a4-qdrop-s0-82c2e6d6f2");
+    assert_eq!(RunId::new(cell, &hashes(), &method(1)).to_string(), "resnet20-w4a4-qdrop-s0-82c2e6d6f2");
 }
 
 #[test]
 fn run_ids_depend_on_what_determines_the_result_and_nothing_else() {
     let cell = cells(GRID).remove(0);
     let hash = |id: RunId| id.to_string().rsplit('-').next().unwrap().to_string();
-    let id = |cell: &Cell, hashes: &Hashes, revision: u32| hash(RunId::new(cell, hashes, revision));
+    let id = |cell: &Cell, hashes: &Hashes, revision: u32| hash(RunId::new(cell, hashes, &method(revision)));
     let original = id(&cell, &hashes(), 1);
     assert_eq!(id(&Cell { variant: Some("named".into()), ..cell.clone() }, &hashes(), 1), original);
+    let of_module =
+        |name: &str, revision: u32| hash(RunId::new(&cell, &hashes(), &with_module(&method(1), name, revision)));
+    // As before modules had revisions.
+    assert_eq!(of_module("ops", 1), original);
     let mut others = vec![
         id(&cell, &hashes(), 2),
+        of_module("ops", 2),
+        of_module("recon", 2),
         id(&cell, &Hashes { weights: "x".into(), ..hashes() }, 1),
         id(&cell, &Hashes { calib: "x".into(), ..hashes() }, 1),
         id(&cell, &Hashes { test: "x".into(), ..hashes() }, 1),
@@ -222,7 +240,7 @@ fn where_a_weights_file_lies_is_not_part_of_a_run_id() {
     let cell = cells(GRID).remove(0);
     let id = |weights: &str, sha256: &str| {
         let hashes = Hashes { weights: sha256.into(), ..hashes() };
-        RunId::new(&Cell { weights: weights.into(), ..cell.clone() }, &hashes, 1)
+        RunId::new(&Cell { weights: weights.into(), ..cell.clone() }, &hashes, &method(1))
     };
     assert_eq!(id("file:/a/x.safetensors", "aa"), id("file:/b/y.safetensors", "aa"));
     assert_ne!(id("file:/a/x.safetensors", "aa"), id("file:/a/x.safetensors", "ab"));
@@ -230,9 +248,15 @@ fn where_a_weights_file_lies_is_not_part_of_a_run_id() {
 
 /// The record of a finished run of `cell`.
 fn stored(cell: &Cell) -> Record {
-    let method_revision = methods::find(&cell.method).unwrap().revision;
-    let id = RunId::new(cell, &hashes(), method_revision).to_string();
-    Record { cell: cell.clone(), hashes: hashes(), method_revision, ..Record::sample(&id, "qdrop", "W4A4", 0) }
+    let Revisions { method: method_revision, modules: revisions } = Revisions::of(cell);
+    let id = RunId::new(cell, &hashes(), &Revisions::of(cell)).to_string();
+    Record {
+        cell: cell.clone(),
+        hashes: hashes(),
+        method_revision,
+        revisions,
+        ..Record::sample(&id, "qdrop", "W4A4", 0)
+    }
 }
 
 #[test]
@@ -246,6 +270,20 @@ fn plans_tell_done_failed_stale_and_missing_apart() {
     let State::Stale { differs, .. } = &planned[2].state else { panic!("{:?}", planned[2].state) };
     assert_eq!(*differs, [("recipe.iterations".to_string(), "50".to_string(), "100".to_string())]);
     assert_eq!(planned[3].state, State::Missing);
+}
+
+#[test]
+fn a_run_of_another_revision_of_a_module_is_stale_and_the_plan_names_it() {
+    let cell = cells(GRID).remove(0);
+    let now = Revisions::of(&cell);
+    let of = |module: &str| {
+        let made_with = with_module(&now, module, 7);
+        let run_id = RunId::new(&cell, &hashes(), &made_with).to_string();
+        let record = Record { run_id, revisions: made_with.modules, ..stored(&cell) };
+        plan(vec![cell.clone()], &[record], |_| Ok(hashes())).unwrap().remove(0).state
+    };
+    let State::Stale { differs, .. } = of("recon") else { panic!("the run is of another revision") };
+    assert_eq!(differs, [("revision of recon".to_string(), "7".to_string(), now.modules["recon"].to_string())]);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use super::evaluate::evaluate;
 use super::inputs::Inputs;
 use super::ranges::precision_of;
+use crate::data;
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
+use crate::experiment::revisions::in_key;
 use candle_core::Tensor;
 use ptq::graph::Network;
 use ptq::graph::finite::check_finite;
@@ -12,11 +14,10 @@ use ptq::graph::forward::{FullPrecision, forward, through};
 use ptq::ops::finite::is_finite;
 use ptq::recon::event::Control;
 use ptq::recon::propagate::in_batches;
+use ptq::revisions::OPS;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-/// Raised when the full-precision pass changes, so that remembered accuracies are measured again.
-const REVISION: u32 = 2;
 /// Largest difference between the measured accuracy and the card's, as a fraction.
 const ACCURACY_TOLERANCE: f64 = 0.0002;
 /// Largest change of a logit by folding BatchNorm, relative to the spread of the logits: a classifier that is scaled, and its
@@ -48,8 +49,9 @@ impl FullPrecisionCache {
     /// Top-1 on the test split in full precision; an error if the checkpoint's card says otherwise.
     pub fn accuracy(&self, inputs: &Inputs, control: &Control) -> Result<f64> {
         let hashes = &inputs.hashes;
+        let revisions = in_key(&[OPS, data::MODULE]);
         let (arch, precision) = (inputs.network.arch, precision_of(&inputs.calib.images));
-        let key = format!("accuracy {REVISION}\n{arch} {}\n{}{precision}", hashes.weights, hashes.test);
+        let key = format!("accuracy\n{revisions}{arch} {}\n{}{precision}", hashes.weights, hashes.test);
         let _held = self.cache.hold(&key);
         // What cannot be parsed only costs a measurement.
         let remembered = self.cache.get(&key).and_then(|json| serde_json::from_slice::<Remembered>(&json).ok());

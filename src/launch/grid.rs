@@ -6,10 +6,9 @@ use super::run_cell::{Caches, CellResult, run_cell};
 use super::usage::Stopwatch;
 use crate::error::{Error, Result};
 use crate::experiment::Hashes;
-use crate::experiment::{Cell, RunId};
+use crate::experiment::{Cell, Revisions, RunId};
 use crate::store::record::{FORMAT, Provenance, Record, Status};
 use crate::store::{Artefacts, Store};
-use ptq::methods;
 use ptq::recon::event::{Control, Event};
 use ptq::recon::trace::UnitTrace;
 use rayon::ThreadPool;
@@ -144,12 +143,14 @@ fn run_one(
         Ok(result) => (Some(result), None),
         Err(error) => (None, Some(error.to_string())),
     };
+    let revisions = Revisions::of(cell);
     let record = Record {
         format: FORMAT,
         run_id: id.to_string(),
         experiment: launch.experiment.to_string(),
         cell: cell.clone(),
-        method_revision: methods::find(&cell.method).map_or(0, |method| method.revision),
+        method_revision: revisions.method,
+        revisions: revisions.modules,
         hashes: hashes.clone(),
         weights_source: loader.weights_source(cell),
         status: if error.is_none() { Status::Done } else { Status::Failed },

@@ -209,7 +209,7 @@ pub(super) fn arch_of(cell: &Cell) -> Result<&'static ArchSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::RunId;
+    use crate::experiment::{Revisions, RunId};
     use crate::store::record::Record;
     use ptq::recipe::{ClassifierMix, ConvTarget};
 
@@ -223,7 +223,7 @@ mod tests {
             cell.recipe.conv_target = ConvTarget::default();
             cell.recipe.classifier_mix = ClassifierMix::default();
             let hashes = loader.hashes(&cell).unwrap();
-            assert_eq!(RunId::new(&cell, &hashes, 1).to_string(), id);
+            assert_eq!(RunId::new(&cell, &hashes, &Revisions { method: 1, ..Revisions::default() }).to_string(), id);
         }
     }
 

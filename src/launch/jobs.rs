@@ -45,34 +45,37 @@ pub fn thread_pools(jobs: usize) -> Result<Vec<ThreadPool>> {
 /// The fastest of one cell at a time, two with half of the threads each, four, and so on up to `most`; measured on training steps
 /// of QDrop for the first and the last block of the network of `cell`, on its images, a second or two in all.
 pub fn fastest(cell: &Cell, inputs: &Inputs, most: usize, control: &Control) -> Result<Jobs> {
-    let mut best = Jobs { count: 1, speed: 1.0 };
-    let threads = rayon::current_num_threads();
-    if threads.min(most) <= 1 {
-        return Ok(best);
+    let counts = counts(rayon::current_num_threads(), most);
+    if counts.len() <= 1 {
+        return Ok(best_of(&[]));
     }
-    let halves = std::iter::successors(Some(threads), |threads| Some(threads / 2)).take_while(|&threads| threads > 0);
-    let counts = halves.map(|of_job| (threads / of_job).min(most));
     let steps = Steps::new(cell, inputs)?;
     // The first step of all touches memory that is new.
     steps.time(1, 1, control)?;
     let single = steps.time(1, 1, control)?;
     let steps_in_time = (MEASUREMENT.as_secs_f64() / single.as_secs_f64()).clamp(1.0, 200.0) as usize;
-    let mut one_at_a_time = 0.0;
-    let mut measured = 0;
-    for count in counts {
-        if count <= measured {
-            break;
-        }
-        measured = count;
+    let measured = counts.into_iter().map(|count| {
         let iterations = (steps_in_time / count).max(1);
-        let per_second = (count * iterations) as f64 / steps.time(count, iterations, control)?.as_secs_f64();
-        if count == 1 {
-            one_at_a_time = per_second;
-        } else if per_second / one_at_a_time > best.speed * WORTH_IT {
-            best = Jobs { count, speed: per_second / one_at_a_time };
-        }
-    }
-    Ok(best)
+        Ok((count, (count * iterations) as f64 / steps.time(count, iterations, control)?.as_secs_f64()))
+    });
+    Ok(best_of(&measured.collect::<Result<Vec<_>>>()?))
+}
+
+/// The numbers of cells at the same time that are tried: one with all threads, two with half of them each, and so on.
+fn counts(threads: usize, most: usize) -> Vec<usize> {
+    let halves = std::iter::successors(Some(threads), |threads| Some(threads / 2)).take_while(|&threads| threads > 0);
+    let mut counts: Vec<usize> = halves.map(|of_job| (threads / of_job).min(most.max(1))).collect();
+    counts.dedup();
+    counts
+}
+
+/// The best of `measured`, numbers of cells at the same time with what these get done per second, that of one first.
+fn best_of(measured: &[(usize, f64)]) -> Jobs {
+    let one_at_a_time = measured.first().map_or(1.0, |(_, per_second)| *per_second);
+    measured.iter().fold(Jobs { count: 1, speed: 1.0 }, |best, (count, per_second)| {
+        let speed = per_second / one_at_a_time;
+        if speed > best.speed * WORTH_IT { Jobs { count: *count, speed } } else { best }
+    })
 }
 
 /// Training steps as a cell makes them.
@@ -164,8 +167,24 @@ mod tests {
         let pool = ThreadPoolBuilder::new().num_threads(4).build().unwrap();
         pool.install(|| {
             assert_eq!(fastest(&cell, &inputs, 1, &CONTROL).unwrap(), Jobs { count: 1, speed: 1.0 });
+            // Which is faster is for the machine to say.
             let jobs = fastest(&cell, &inputs, 2, &CONTROL).unwrap();
-            assert!(jobs.count == 1 || (jobs.count == 2 && jobs.speed > WORTH_IT), "{jobs:?}");
+            assert!([1, 2].contains(&jobs.count) && jobs.speed.is_finite(), "{jobs:?}");
         });
+    }
+
+    #[test]
+    fn threads_are_halved_until_none_is_left_or_there_are_enough_jobs() {
+        assert_eq!(counts(8, 100), [1, 2, 4, 8]);
+        assert_eq!(counts(6, 100), [1, 2, 6]);
+        assert_eq!(counts(8, 3), [1, 2, 3]);
+        assert_eq!([counts(8, 1), counts(1, 8), counts(8, 0)], [[1], [1], [1]]);
+    }
+
+    #[test]
+    fn more_cells_at_once_must_be_worth_their_memory() {
+        assert_eq!(best_of(&[(1, 10.0), (2, 10.4)]), Jobs { count: 1, speed: 1.0 });
+        assert_eq!(best_of(&[(1, 10.0), (2, 15.0), (4, 15.5)]), Jobs { count: 2, speed: 1.5 });
+        assert_eq!(best_of(&[(1, 10.0), (2, 8.0), (4, 20.0)]), Jobs { count: 4, speed: 2.0 });
     }
 }

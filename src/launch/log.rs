@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn phases_leave_their_ends_and_evaluations_their_beginning() {
         let record = Record::sample("id", "qdrop", "W2A4", 0).failed("diverged");
-        let id = RunId::new(&record.cell, &record.hashes, 1);
+        let id = RunId::new(&record.cell, &record.hashes, &record.made_with());
         let log = CellLog::start(&id);
         log.note(&Event::Unit { index: 0, count: 2, name: "stem" });
         (1..=10).for_each(|iteration| {

@@ -181,7 +181,7 @@ mod tests {
         let store = Store::new(results.path(), "x");
         let _lock = store.lock().unwrap();
         let record = Record::sample("a", "qdrop", "W2A4", 0).failed("why");
-        let id = RunId::new(&record.cell, &record.hashes, 1);
+        let id = RunId::new(&record.cell, &record.hashes, &record.made_with());
         let publisher = Publisher::new(3, 4);
         let ((), written) = publisher.during(&store, || {
             publisher.note(&GridEvent::Started { position: 0, count: 3, id: &id });

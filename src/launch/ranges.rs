@@ -1,9 +1,11 @@
 //! Starting ranges of quantizers, searched once for all cells that start from the same ones, and remembered.
 
 use super::inputs::Inputs;
+use crate::data;
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
+use crate::experiment::revisions::in_key;
 use crate::store::processor;
 use candle_core::{Device, Tensor};
 use ptq::graph::Network;
@@ -12,12 +14,10 @@ use ptq::quant::model::QuantModel;
 use ptq::quant::range_search::Range;
 use ptq::recipe::SearchPrefix;
 use ptq::recon::start::{search_ranges, searches_first};
+use ptq::revisions::{OPS, QUANT};
 use safetensors::SafeTensors;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-
-/// Raised when a search, the passes before it or the placement of quantizers change.
-const REVISION: u32 = 2;
 
 /// Ranges in a folder, by everything that determines them.
 pub struct RangeCache {
@@ -67,7 +67,8 @@ impl RangeCache {
 fn weights_key(cell: &Cell, inputs: &Inputs) -> String {
     let (recipe, hashes) = (&cell.recipe, &inputs.hashes);
     format!(
-        "weights {REVISION}\n{} {}\n{:?} {:?} {}\n{}",
+        "weights\n{}{} {}\n{:?} {:?} {}\n{}",
+        in_key(&[OPS, QUANT]),
         cell.arch,
         hashes.weights,
         recipe.batch_norm,
@@ -87,7 +88,8 @@ fn acts_key(cell: &Cell, inputs: &Inputs, weights_key: &str) -> String {
         _ => weights_key.to_string(),
     };
     format!(
-        "activations {REVISION}\n{network}\n{} {}\n{:?} {:?} {:?} {} {}",
+        "activations\n{}{network}\n{} {}\n{:?} {:?} {:?} {} {}",
+        in_key(&[OPS, QUANT, data::MODULE]),
         hashes.calib,
         recipe.act_search_images,
         recipe.act_search,
@@ -99,7 +101,7 @@ fn acts_key(cell: &Cell, inputs: &Inputs, weights_key: &str) -> String {
 }
 
 /// Where the last bits come from: machines may share a folder, and what is remembered must be what is computed.
-fn computed_on(images: &Tensor) -> String {
+pub(super) fn computed_on(images: &Tensor) -> String {
     format!("{:?}, {}{}", images.device().location(), processor::instructions(), precision_of(images))
 }
 

@@ -1,14 +1,17 @@
 //! The transform network of a cell, warmed up once per configuration and remembered.
 
 use super::inputs::Inputs;
-use super::ranges::precision_of;
+use super::ranges::computed_on;
+use crate::data;
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
+use crate::experiment::revisions::in_key;
 use ptq::meta::nets::Transform;
 use ptq::meta::nets::{TransformNet, too_small};
-use ptq::meta::warm_up::{REVISION, untrained, warmed_up};
+use ptq::meta::warm_up::{untrained, warmed_up};
 use ptq::recon::event::Control;
+use ptq::revisions::{META, OPS};
 use ptq::rng::Stream;
 use std::path::{Path, PathBuf};
 use tracing::info_span;
@@ -63,6 +66,7 @@ impl TransformCache {
 /// All that a warm-up depends on.
 fn key(config: &Transform, seed: u64, channels: usize, inputs: &Inputs) -> Result<String> {
     let config = toml::to_string(config).map_err(|error| Error::Usage(format!("transform: {error}")))?;
-    let (calib, precision) = (&inputs.hashes.calib, precision_of(&inputs.calib.images));
-    Ok(format!("{config}seed = {seed}\nchannels = {channels}\nrevision = {REVISION}\n{calib}{precision}"))
+    let revisions = in_key(&[OPS, META, data::MODULE]);
+    let device = computed_on(&inputs.calib.images);
+    Ok(format!("{config}seed = {seed}\nchannels = {channels}\n{revisions}{device}\n{}", inputs.hashes.calib))
 }

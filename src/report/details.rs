@@ -102,7 +102,9 @@ fn facts(run: &Stored) -> Vec<(&'static str, String)> {
             "made by",
             format!(
                 "harness {} ({}), method revision {}",
-                provenance.crate_version, provenance.git_revision, record.method_revision
+                provenance.crate_version,
+                provenance.git_revision,
+                record.made_with()
             ),
         ),
         ("made on", format!("{} with {} threads", provenance.device, provenance.threads)),

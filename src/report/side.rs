@@ -65,6 +65,8 @@ fn configuration(record: &Record) -> BTreeMap<String, String> {
         weights.truncate(weights.find(':').unwrap_or(weights.len()));
     }
     fields.insert("revision".to_string(), record.method_revision.to_string());
+    let raised = record.made_with();
+    fields.extend(raised.raised().map(|(name, revision)| (format!("revision of {name}"), revision.to_string())));
     fields.insert("SHA-256 of weights".to_string(), format!("{:.10}", record.hashes.weights));
     fields.insert("SHA-256 of test images".to_string(), format!("{:.10}", record.hashes.test));
     fields

@@ -275,10 +275,10 @@ fn with_published(records: Vec<Record>, metric: Metric) -> String {
     };
     let (mut plan, mut stored) = (Vec::new(), Vec::new());
     for mut record in records {
-        let id = RunId::new(&record.cell, &record.hashes, 1);
+        let id = RunId::new(&record.cell, &record.hashes, &record.made_with());
         record.run_id = id.to_string();
-        let (cell, hashes) = (record.cell.clone(), record.hashes.clone());
-        plan.push(Planned { id, cell, hashes, method_revision: 1, state: State::Done });
+        let (cell, hashes, revisions) = (record.cell.clone(), record.hashes.clone(), record.made_with());
+        plan.push(Planned { id, cell, hashes, revisions, state: State::Done });
         stored.push(Stored::read("test", "nowhere".into(), record));
     }
     render_declared(&[spec], &plan, &stored, &SOURCE).unwrap().remove(0).markdown

@@ -7,7 +7,7 @@ use crate::data;
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::experiment::filter::{Kind, Subject, known, vocabulary};
-use ptq::methods;
+use crate::experiment::revisions::{Difference, Revisions};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
@@ -36,16 +36,16 @@ impl Stored {
         self.record.preprocess.clone().or_else(of_data_set)
     }
 
-    /// Whether this harness has another revision of the method than the run, or does not know the method.
-    pub fn is_outdated(&self) -> bool {
-        methods::find(&self.record.cell.method).is_none_or(|method| method.revision != self.record.method_revision)
+    /// The revisions of the method and of modules that this harness has others of; a method that it does not know is at 0.
+    pub fn outdated(&self) -> Vec<Difference> {
+        self.record.made_with().differences(&Revisions::of(&self.record.cell))
     }
 
-    /// `done`, `failed`, or `stale`: done by another revision of the method.
+    /// `done`, `failed`, or `stale`: done by another revision of the method, or of a module that it uses.
     pub fn status(&self) -> &'static str {
         match self.record.status {
             Status::Failed => "failed",
-            Status::Done if self.is_outdated() => "stale",
+            Status::Done if !self.outdated().is_empty() => "stale",
             Status::Done => "done",
         }
     }
@@ -214,10 +214,12 @@ mod tests {
     fn a_run_of_another_revision_is_stale_unless_it_failed() {
         let status = |record: Record| Stored::read("a", PathBuf::new(), record).status();
         let record = Record::sample("x", "qdrop", "W2A2", 3);
-        let now = methods::find("qdrop").unwrap().revision;
+        let now = ptq::methods::find("qdrop").unwrap().revision;
         let of = |revision: u32| Record { method_revision: revision, ..record.clone() };
         assert_eq!((status(of(now)), status(of(now + 1))), ("done", "stale"));
         assert_eq!(status(of(now + 1).failed("why")), "failed");
+        let of_module = |name: &str| Record { revisions: [(name.to_string(), 9)].into(), ..of(now) };
+        assert_eq!(status(of_module("ops")), "stale");
         let mut unknown = of(now);
         unknown.cell.method = "gone".into();
         assert_eq!(status(unknown), "stale");

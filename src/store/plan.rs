@@ -2,8 +2,7 @@
 
 use super::record::{Record, Status};
 use crate::error::Result;
-use crate::experiment::{Cell, Hashes, RunId, identity};
-use ptq::methods;
+use crate::experiment::{Cell, Hashes, Revisions, RunId, identity};
 use std::collections::{BTreeSet, HashMap};
 
 /// A cell with its identity and what is known of it.
@@ -12,7 +11,7 @@ pub struct Planned {
     pub id: RunId,
     pub cell: Cell,
     pub hashes: Hashes,
-    pub method_revision: u32,
+    pub revisions: Revisions,
     pub state: State,
 }
 
@@ -51,9 +50,9 @@ pub fn plan(
 ) -> Result<Vec<Planned>> {
     let planned = cells.into_iter().map(|cell| {
         let hashes = hashes(&cell)?;
-        let method_revision = methods::find(&cell.method).map_or(0, |method| method.revision);
-        let id = RunId::new(&cell, &hashes, method_revision);
-        Ok(Planned { id, cell, hashes, method_revision, state: State::Missing })
+        let revisions = Revisions::of(&cell);
+        let id = RunId::new(&cell, &hashes, &revisions);
+        Ok(Planned { id, cell, hashes, revisions, state: State::Missing })
     });
     let mut planned = planned.collect::<Result<Vec<_>>>()?;
     // A stored run that is up to date for one cell is no outdated run of another.
@@ -73,7 +72,7 @@ pub fn plan(
 
 /// `current` by run id, `outdated` by slug.
 fn state(planned: &Planned, current: &HashMap<&str, &Record>, outdated: &HashMap<String, Vec<&Record>>) -> State {
-    let Planned { id, cell, hashes, method_revision, .. } = planned;
+    let Planned { id, cell, hashes, revisions, .. } = planned;
     let name = id.to_string();
     if let Some(record) = current.get(name.as_str()) {
         return match record.status {
@@ -81,12 +80,12 @@ fn state(planned: &Planned, current: &HashMap<&str, &Record>, outdated: &HashMap
             Status::Failed => State::Failed(record.error.clone().unwrap_or_default()),
         };
     }
-    let now = identity(cell, hashes, *method_revision);
+    let now = identity(cell, hashes, revisions);
     let nearest = outdated
         .get(&cell.slug())
         .into_iter()
         .flatten()
-        .map(|record| (record, differences(&identity(&record.cell, &record.hashes, record.method_revision), &now)))
+        .map(|record| (record, differences(&identity(&record.cell, &record.hashes, &record.made_with()), &now)))
         .min_by_key(|(_, differs)| differs.len());
     match nearest {
         Some((record, differs)) => State::Stale { stored: record.run_id.clone(), differs },
@@ -97,7 +96,9 @@ fn state(planned: &Planned, current: &HashMap<&str, &Record>, outdated: &HashMap
 /// Name, old and new value of every part that differs.
 fn differences(old: &[(String, String)], new: &[(String, String)]) -> Vec<(String, String, String)> {
     let value = |parts: &[(String, String)], name: &str| {
-        parts.iter().find(|(part, _)| part == name).map_or("(none)".to_string(), |(_, value)| value.clone())
+        // A revision that does not identify a run is the first.
+        let absent = if name.starts_with("revision of ") { "1" } else { "(none)" };
+        parts.iter().find(|(part, _)| part == name).map_or(absent.to_string(), |(_, value)| value.clone())
     };
     let mut names: Vec<&String> = new.iter().chain(old).map(|(name, _)| name).collect();
     names.sort();

@@ -1,8 +1,9 @@
 //! What is kept of one run.
 
 use crate::data::preprocess::Preprocess;
-use crate::experiment::{Cell, Hashes};
+use crate::experiment::{Cell, Hashes, Revisions};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Version of [`Record`]'s JSON; a new one comes with a step in `migrate.rs`. 1: first. 2: `provenance.processor`.
@@ -83,6 +84,9 @@ pub struct Record {
     pub experiment: String,
     pub cell: Cell,
     pub method_revision: u32,
+    /// Of the modules that computed it, by name; one that is not named was at revision 1, as in records from before this was kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub revisions: BTreeMap<String, u32>,
     pub hashes: Hashes,
     /// The file that the weights were loaded from, see [`Checkpoint`](crate::assets::checkpoint::Checkpoint).
     #[serde(default)]
@@ -97,6 +101,13 @@ pub struct Record {
     /// How the images were preprocessed; `None` in records from before this was kept, and if none were loaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocess: Option<Preprocess>,
+}
+
+impl Record {
+    /// The revisions of all that computed it.
+    pub fn made_with(&self) -> Revisions {
+        Revisions { method: self.method_revision, modules: self.revisions.clone() }
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +140,7 @@ impl Record {
                 recipe: recipe(ptq::arch::find("resnet20").unwrap()),
             },
             method_revision: 1,
+            revisions: BTreeMap::new(),
             weights_source: None,
             hashes: Hashes { weights: "aa".into(), calib: "bb".into(), test: "cc".into() },
             status: Status::Done,

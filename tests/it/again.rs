@@ -91,6 +91,7 @@ fn a_run_is_verified_and_an_edited_one_is_not() {
     for (from, to, part) in [
         ("\"seed\": 0", "\"seed\": 1", "its record does not make its id"),
         ("\"method_revision\": 1", "\"method_revision\": 9", "revision of the method: 9 then, 1 here"),
+        ("\"ops\": 1", "\"ops\": 9", "revision of ops: 9 then, 1 here"),
         ("\"weights\": \"c3dc", "\"weights\": \"dddd", "SHA-256 of weights: dddd"),
     ] {
         assert!(text.contains(from), "{from}");

@@ -3,10 +3,9 @@
 use crate::cli::{Ended, ended};
 use assert_cmd::Command;
 use metaaug::experiment::Hashes;
-use metaaug::experiment::{Cell, Experiment, Options, RunId};
+use metaaug::experiment::{Cell, Experiment, Options, Revisions, RunId};
 use metaaug::store::record::{Cost, FORMAT, Metrics, Provenance, Record, Status};
 use metaaug::store::{Artefacts, Predictions, Store};
-use ptq::methods;
 use ptq::recipe::Bits;
 use std::path::PathBuf;
 
@@ -53,14 +52,15 @@ impl Results {
     /// A record of `cell` that predicted rightly what `right` says.
     pub fn record(&self, experiment: &str, cell: &Cell, right: &[bool]) -> Record {
         let hashes = Hashes { weights: "aa".repeat(32), calib: "bb".repeat(32), test: "cc".repeat(32) };
-        let method_revision = methods::find(&cell.method).unwrap().revision;
+        let revisions = Revisions::of(cell);
         let top1 = right.iter().filter(|right| **right).count() as f64 / right.len() as f64;
         Record {
             format: FORMAT,
-            run_id: RunId::new(cell, &hashes, method_revision).to_string(),
+            run_id: RunId::new(cell, &hashes, &revisions).to_string(),
             experiment: experiment.into(),
             cell: cell.clone(),
-            method_revision,
+            method_revision: revisions.method,
+            revisions: revisions.modules,
             weights_source: None,
             hashes,
             status: Status::Done,

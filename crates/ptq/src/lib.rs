@@ -12,6 +12,7 @@
 //! |---|---|
 //! | [`quantize`] | quantizes a network, one unit after the other |
 //! | [`methods`] | the published recipes |
+//! | [`revisions`] | revisions of the arithmetic that methods share |
 //! | [`meta`] | MetaAug: transform networks and how they are trained |
 //! | [`recon`] | reconstruction of one unit |
 //! | [`quant`] | quantizers, range searches, where they sit |
@@ -36,6 +37,7 @@ pub mod quant;
 pub mod quantize;
 pub mod recipe;
 pub mod recon;
+pub mod revisions;
 pub mod rng;
 
 pub use error::{Error, Result};

@@ -184,10 +184,8 @@ mod tests {
 
     #[test]
     fn many_stars_take_no_longer_than_few() {
-        let (pattern, text) = ("*a".repeat(40) + "b", "a".repeat(4000));
-        let started = std::time::Instant::now();
-        assert!(!glob(&pattern, &text));
-        assert!(started.elapsed().as_secs() < 5);
+        // Whoever tries all places of all stars does not come to an end here.
+        assert!(!glob(&("*a".repeat(40) + "b"), &"a".repeat(4000)));
     }
 
     #[test]

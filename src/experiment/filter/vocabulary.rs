@@ -28,7 +28,7 @@ pub enum Kind {
 pub const RUN_PREDICATES: &[(&str, Kind, &str)] = &[
     ("run", Kind::Text, "its id"),
     ("experiment", Kind::Text, "folder of results that it is in"),
-    ("status", Kind::Text, "done, failed, pending (a cell), stale (done by another revision)"),
+    ("status", Kind::Text, "done, failed, pending (a cell), stale (done by other revisions)"),
     ("revision", Kind::Number, "of the method, when it ran"),
     ("tag", Kind::Text, "tags that `harness tag` gave it"),
     ("note", Kind::Text, "texts that `harness note` gave it"),

@@ -12,8 +12,9 @@ use crate::ops::mix::mix_rows;
 use crate::ops::squares::sums_of_squares;
 use crate::quant::act::ActQuantizer;
 use crate::quant::model::{Masks, QuantModel};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Sampling};
 use crate::recon::activations::Activations;
+use crate::recon::batches;
 use crate::recon::event::{Control, Event};
 use crate::recon::propagate::in_batches;
 use crate::recon::schedule::Plateau;
@@ -171,18 +172,16 @@ struct Draw {
 impl Draw {
     fn new(images: usize, meta: &Meta, stream: Stream, t: usize) -> Self {
         let batch = meta.batch.min(images);
-        let per_epoch = images / batch;
-        let (epoch, within) = ((t - 1) / per_epoch, (t - 1) % per_epoch);
-        let order = stream.purpose(Purpose::MetaBatch).at(epoch as u64).permutation(images);
-        let mut outer_rows = stream.purpose(Purpose::MetaOuter).at(t as u64).permutation(images);
-        outer_rows.truncate(meta.outer_batch);
+        let rows = batches::rows(Sampling::Epochs, images, batch, stream.purpose(Purpose::MetaBatch), t);
+        let outer = stream.purpose(Purpose::MetaOuter);
+        let outer_rows = batches::rows(Sampling::Permutation, images, meta.outer_batch, outer, t);
         let mix = |side: u64| {
             let stream = stream.purpose(Purpose::MetaMixup).at(t as u64).at(side);
             let share = beta_4_4(stream.at(0));
             // The larger share stays with the image itself, as published.
             Mix { share: share.max(1.0 - share), partners: stream.at(1).permutation(batch) }
         };
-        Self { rows: order[within * batch..(within + 1) * batch].to_vec(), outer_rows, mixes: [mix(0), mix(1)] }
+        Self { rows, outer_rows, mixes: [mix(0), mix(1)] }
     }
 }
 

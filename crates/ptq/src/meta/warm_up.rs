@@ -5,13 +5,12 @@ use crate::error::{Error, Result};
 use crate::ops::adam::{self, AdamState};
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
+use crate::recipe::Sampling;
+use crate::recon::batches;
 use crate::recon::event::{Control, Event};
 use crate::recon::schedule::LearningRate;
 use crate::rng::{Purpose, Stream};
 use candle_core::{DType, Tensor};
-
-/// Raised when the result of a warm-up changes, so that remembered ones are made again.
-pub const REVISION: u32 = 2;
 
 /// What the event of a warm-up step calls its phase.
 const PHASE: &str = "warm-up";
@@ -22,7 +21,7 @@ const PHASE: &str = "warm-up";
 pub fn warmed_up(config: &Transform, images: &Tensor, stream: Stream, control: &Control) -> Result<TransformNet> {
     let net = untrained(config, images, stream)?;
     let n = images.dim(0)?;
-    let (steps, batch) = (config.warmup_iterations, config.warmup_batch.min(n));
+    let steps = config.warmup_iterations;
     if !config.net.0.needs_warm_up || steps == 0 {
         return Ok(net);
     }
@@ -30,8 +29,7 @@ pub fn warmed_up(config: &Transform, images: &Tensor, stream: Stream, control: &
     let states = net.parameters.vars().map(AdamState::new).collect::<candle_core::Result<Vec<_>>>()?;
     for t in 1..=steps {
         control.check()?;
-        let mut rows = stream.purpose(Purpose::WarmUp).at(t as u64).permutation(n);
-        rows.truncate(batch);
+        let rows = batches::rows(Sampling::Permutation, n, config.warmup_batch, stream.purpose(Purpose::WarmUp), t);
         let x = mix_rows(images, images, &rows, &Mask::All)?;
         let loss = (net.forward(&x, Statistics::Batch)? - &x)?.sqr()?.mean_all()?;
         let value = f64::from(loss.to_scalar::<f32>()?);

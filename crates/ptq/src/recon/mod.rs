@@ -3,6 +3,7 @@
 //! [`crate::quantize`] goes from unit to unit.
 
 pub mod activations;
+pub(crate) mod batches;
 pub mod correction;
 pub mod event;
 pub(crate) mod fisher;

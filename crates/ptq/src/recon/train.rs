@@ -1,6 +1,7 @@
 //! Optimises the quantizers of one unit.
 
 use super::activations::Activations;
+use super::batches;
 use super::event::{Control, Event};
 use super::prediction::Prediction;
 use super::schedule::{BetaSchedule, LearningRate};
@@ -273,11 +274,12 @@ pub fn train(
 /// The steps of a phase.
 fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, trace: &mut UnitTrace) -> Result<()> {
     let phase = trainer.phase;
-    let sampler = Sampler { sampling: phase.sampling, images: problem.x_fp.images()?, batch: phase.batch, stream };
+    let (images, draws) = (problem.x_fp.images()?, stream.purpose(Purpose::Batch));
     for t in 1..=phase.iterations {
         control.check()?;
         let drops = stream.purpose(Purpose::DropInput).at(t as u64);
-        let batch = trace_span!("mini-batch").in_scope(|| problem.batch(&sampler.rows(t), phase.drop_input, drops))?;
+        let rows = || batches::rows(phase.sampling, images, phase.batch, draws, t);
+        let batch = trace_span!("mini-batch").in_scope(|| problem.batch(&rows(), phase.drop_input, drops))?;
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
         let losses = trainer.step(t, &batch, &masks)?;
         // Whoever reads a loss waits for a GPU, which then waits for the next step. What is not finite stays so.
@@ -337,38 +339,5 @@ fn keyed(stream: Stream, drop: f64) -> Mask {
     match drop > 0.0 {
         true => Mask::Keyed { key: stream.element_key(), threshold: threshold(1.0 - drop) },
         false => Mask::All,
-    }
-}
-
-/// Draws mini-batches.
-struct Sampler {
-    sampling: Sampling,
-    images: usize,
-    batch: usize,
-    stream: Stream,
-}
-
-impl Sampler {
-    /// Rows of step `t` (from 1).
-    fn rows(&self, t: usize) -> Vec<u32> {
-        let batch = self.batch.min(self.images);
-        let stream = self.stream.purpose(Purpose::Batch);
-        match self.sampling {
-            Sampling::Epochs => {
-                let per_epoch = self.images / batch;
-                let (epoch, within) = ((t - 1) / per_epoch, (t - 1) % per_epoch);
-                let order = stream.at(epoch as u64).permutation(self.images);
-                order[within * batch..(within + 1) * batch].to_vec()
-            }
-            Sampling::Permutation => {
-                let mut order = stream.at(t as u64).permutation(self.images);
-                order.truncate(batch);
-                order
-            }
-            Sampling::Replacement => {
-                let draws = stream.at(t as u64);
-                (0..batch).map(|i| draws.below(i as u64, self.images) as u32).collect()
-            }
-        }
     }
 }
