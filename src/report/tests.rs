@@ -277,7 +277,7 @@ fn with_published(records: Vec<Record>, metric: Metric) -> String {
     for mut record in records {
         let id = RunId::new(&record.cell, &record.hashes, 1);
         record.run_id = id.to_string();
-        let (cell, hashes) = (record.cell.clone(), record.hashes.clone());
+        let (cell, hashes) = (record.cell.clone(), Some(record.hashes.clone()));
         plan.push(Planned { id, cell, hashes, method_revision: 1, state: State::Done });
         stored.push(Stored::read("test", "nowhere".into(), record));
     }

@@ -10,6 +10,7 @@ mod end_to_end;
 mod export;
 mod hub;
 mod images;
+mod isolate;
 mod layers;
 mod list;
 mod metaaug;
