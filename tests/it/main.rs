@@ -6,6 +6,7 @@ mod again;
 mod cli;
 mod compare;
 mod composed;
+mod elsewhere;
 mod end_to_end;
 mod export;
 mod hub;
