@@ -192,7 +192,7 @@ fn cell(request: &Request, device: &Device) -> Value {
     caches.full_precision.accuracy(&inputs, &CONTROL).unwrap();
     let mut test_top1 = 0.0;
     let (ms, peak_bytes) = measured(device, || {
-        test_top1 = run_cell(&cell, &inputs, &caches, &CONTROL, &mut Vec::new()).unwrap().metrics.test_top1;
+        test_top1 = run_cell(&cell, &inputs, &caches, &CONTROL).unwrap().metrics.test_top1;
     });
     json!({ "ms": ms, "peak_bytes": peak_bytes, "test_top1": test_top1 })
 }
@@ -229,7 +229,7 @@ fn meta(request: &Request, network: &Network) -> Value {
         let meta = Meta { iterations, ..Meta::published(spec(network.arch)) };
         let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
         let context = (Stream::new(0), &CONTROL);
-        meta_train::train(&transform, &model, index, (&originals, &x_q), &recipe, context, &mut Vec::new()).unwrap();
+        meta_train::train(&transform, &model, index, (&originals, &x_q), &recipe, context).unwrap();
     };
     run(1);
     let (ms, peak_bytes) = measured(device(network), || run(request.n));

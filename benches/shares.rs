@@ -17,7 +17,9 @@ use ptq::quantize::added::Added;
 use ptq::quantize::{Calibration, quantize};
 use ptq::recipe::{Prefix, Recipe};
 use ptq::recon::activations::{Activations, Memory};
+use ptq::recon::event::Control;
 use ptq::recon::propagate::{full_precision, in_batches};
+use ptq::recon::trace::Traces;
 use std::time::Instant;
 use steps::{CONTROL, cell};
 
@@ -97,9 +99,10 @@ fn reconstruction(inputs: &Inputs, network: &ptq::graph::Network, cell: &Cell, r
         trained: &inputs.network,
         added: Added::default(),
     };
-    let mut traces = Vec::new();
-    quantize(network, &calib, (cell.bits, cell.setting), recipe, 0, &CONTROL, &mut traces).unwrap();
-    traces.iter().map(|trace| trace.wall_s).sum::<f64>() * ITERATIONS / recipe.iterations as f64
+    let traces = Traces::default();
+    let control = Control { observe: &|event| traces.note(&event), cancelled: CONTROL.cancelled };
+    quantize(network, &calib, (cell.bits, cell.setting), recipe, 0, &control).unwrap();
+    traces.finish().iter().map(|trace| trace.wall_s).sum::<f64>() * ITERATIONS / recipe.iterations as f64
 }
 
 /// Seconds of the fastest of three runs, and its result.

@@ -4,6 +4,7 @@
 //! experiments/x.toml -> Experiment -> Vec<Cell> -> Plan (filtered, minus what is stored)
 //! per cell: Cell -> Assets{network, calib, test} -> QuantModel (starting scales)
 //!           -> QuantModel (reconstructed) + Trace -> Metrics -> Record -> results/<x>/runs/
+//! cells travel: Job -> launcher -> Event*, Run{Record, artefacts}
 //! results/<x>/runs/* -> DataFrame -> tables, figures
 //! ```
 //!
@@ -12,7 +13,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cli`] | the command line, one file per verb |
-//! | [`launch`] | running one cell, and the cells of a plan |
+//! | [`launch`] | running jobs, in this process or each in one of its own |
 //! | [`serve`] | the pages of all experiments, live, on loopback |
 //! | [`export`] | runs in the formats of MLflow and TensorBoard |
 //! | [`report`] | tables, figures, pages and comparisons from records |

@@ -115,7 +115,7 @@ impl QdropSteps {
         let unit = &self.model.units[self.index];
         let problem = Problem { unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
         let phase = Phase { iterations, ..Phase::weights(&self.recipe) };
-        train(&problem, &phase, Stream::new(0), &CONTROL, &mut Vec::new()).unwrap();
+        train(&problem, &phase, Stream::new(0), &CONTROL).unwrap();
     }
 }
 

@@ -10,7 +10,6 @@ use crate::export::{Run, tensorboard};
 use crate::report::frame::{frame, to_csv};
 use crate::store::record::Record;
 use crate::store::{Query, Stored, scan_all};
-use candle_core::Device;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -100,7 +99,7 @@ fn selected(args: &Args) -> Result<Vec<Stored>> {
             smoke: false,
             results: args.results.clone(),
         };
-        let session = Session::open(&grid, &Device::Cpu)?;
+        let session = Session::of_stored(&grid)?;
         let runs = scan(&session)?
             .records
             .into_iter()

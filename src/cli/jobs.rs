@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
-use crate::launch::{Jobs, Loader, fastest_jobs, sensible_memory_bytes};
+use crate::launch::{Jobs, Loader, fastest_jobs, guarded, sensible_memory_bytes};
 use ptq::recon::event::Control;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicBool;
@@ -41,7 +41,7 @@ impl Wanted {
             ))),
             (Wanted::Count(count), _) => Ok(count.get().min(pending).max(1)),
             (Wanted::Auto, Some(cell)) if is_cpu && pending > 1 && rayon::current_num_threads() > 1 => {
-                match measured(cell, loader, pending, cancelled) {
+                match guarded(|| measured(cell, loader, pending, cancelled)) {
                     Ok(jobs) if jobs.count > 1 && !quiet => {
                         eprintln!(
                             "{} of {pending} cells at a time, {:.2} times as fast as one",

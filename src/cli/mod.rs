@@ -9,6 +9,7 @@ macro_rules! say {
 
 mod annotate;
 mod bytes;
+mod cell;
 mod check_gradient;
 mod columns;
 mod compare;
@@ -97,6 +98,9 @@ enum Verb {
     Serve(serve::Args),
     /// Compare the gradient of a transform network's training with central differences.
     CheckGradient(check_gradient::Args),
+    /// Run one job in a process of its own, as launchers do.
+    #[command(hide = true)]
+    Cell(cell::Args),
     /// Print a hash of the levels of each image file as they are read.
     #[command(hide = true)]
     Pixels(pixels::Args),
@@ -152,6 +156,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Export(args) => export::export(&args),
         Verb::Serve(args) => serve::serve(&args),
         Verb::CheckGradient(args) => check_gradient::check(&args),
+        Verb::Cell(args) => cell::cell(&args),
         Verb::Pixels(args) => pixels::pixels(&args),
         Verb::Doctor => doctor::doctor(),
         Verb::Completions { shell } => {

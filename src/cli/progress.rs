@@ -1,28 +1,40 @@
-//! Progress on the terminal: a bar for the grid and one for the cell; plain lines where there is no terminal.
+//! Progress on the terminal: a bar for the grid and one for each cell that runs; plain lines where there is no terminal.
 
-use crate::launch::GridEvent;
+use crate::launch::{Event, What};
 use crate::store::record::Record;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
-use ptq::recon::event::Event;
+use ptq::recon::event::Event as Step;
+use std::collections::HashMap;
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Shows events of a grid.
 pub struct Progress {
     bars: MultiProgress,
     grid: ProgressBar,
-    cell: ProgressBar,
+    /// Cells to run.
+    pending: usize,
     /// Whether finished cells are lines of their own instead of bars.
     plain: bool,
     quiet: bool,
-    current: Mutex<Current>,
+    cells: Mutex<Cells>,
 }
 
 #[derive(Default)]
-struct Current {
+struct Cells {
+    begun: usize,
+    /// Those that run, by run id.
+    running: HashMap<String, CellBar>,
+}
+
+/// The bar of a cell.
+struct CellBar {
+    bar: ProgressBar,
+    /// What its texts begin with: nothing, or the cell's id where several run at the same time.
+    label: String,
     unit: String,
-    phase: &'static str,
+    phase: String,
     phase_start: bool,
 }
 
@@ -36,59 +48,53 @@ impl Progress {
         let grid = bars.add(ProgressBar::new(pending as u64).with_style(grid));
         // The clock of a grid goes on between the events of its cells.
         grid.enable_steady_tick(Duration::from_millis(500));
-        let cell =
-            bars.add(ProgressBar::new(0).with_style(style("  {msg:44} {bar:30} {pos}/{len} {eta} left  {prefix}")));
         if !quiet && stored > 0 {
             eprintln!("{stored} cells are stored already, {pending} to run");
         }
-        Self { bars, grid, cell, plain, quiet, current: Mutex::default() }
+        Self { bars, grid, pending, plain, quiet, cells: Mutex::default() }
     }
 
-    pub fn show(&self, event: &GridEvent) {
-        match event {
-            GridEvent::Started { position, count, id } => {
-                self.grid.set_message(id.to_string());
-                if self.plain {
-                    self.line(format!("[{}/{count}] {id}", position + 1));
+    pub fn show(&self, Event { run_id, what }: &Event) {
+        match what {
+            What::Started => self.begin(run_id),
+            What::Progress(Step::Skipped { problem }) => self.line(format!("skipped: {problem}")),
+            What::Progress(Step::Halved { images }) => {
+                self.line(format!("{run_id}: out of memory, {images} images at a time from here on"));
+            }
+            What::Progress(step) => {
+                if let Some(cell) = self.cells().running.get_mut(run_id) {
+                    cell.show(step);
                 }
             }
-            GridEvent::Cell(event) => self.show_cell(event),
-            GridEvent::Finished { record } => {
+            What::Finished(record) => {
+                if let Some(cell) = self.cells().running.remove(run_id) {
+                    self.bars.remove(&cell.bar);
+                }
                 self.grid.inc(1);
                 self.line(finished(record));
             }
         }
     }
 
-    fn show_cell(&self, event: &Event) {
-        let Ok(mut current) = self.current.lock() else { return };
-        match *event {
-            Event::Unit { index, count, name } => {
-                current.unit = format!("unit {}/{count} {name}", index + 1);
-                current.phase_start = true;
-                self.cell.set_message(current.unit.clone());
-            }
-            Event::Step { phase, iteration, iterations, loss } => {
-                if current.phase_start || current.phase != phase || iteration == 1 {
-                    (current.phase, current.phase_start) = (phase, false);
-                    self.cell.reset();
-                    self.cell.set_length(iterations as u64);
-                    self.cell.set_message(format!("{}, {phase}", current.unit));
-                }
-                self.cell.set_prefix(format!("loss {loss:.4}"));
-                self.cell.set_position(iteration as u64);
-            }
-            Event::Halved { images } => {
-                self.line(format!("out of memory: {images} images at a time from here on"));
-            }
-            Event::Skipped { problem } => self.line(format!("skipped: {problem}")),
-            Event::Evaluated { images, of } => {
-                self.cell.set_length(of as u64);
-                self.cell.set_position(images as u64);
-                self.cell.set_message("evaluation");
-                self.cell.set_prefix("");
-            }
+    fn begin(&self, run_id: &str) {
+        let mut cells = self.cells();
+        cells.begun += 1;
+        self.grid.set_message(run_id.to_string());
+        if self.plain {
+            self.line(format!("[{}/{}] {run_id}", cells.begun, self.pending));
         }
+        let bar = self.bars.add(ProgressBar::new(0).with_style(style(CELL)));
+        let unit = String::new();
+        let cell = CellBar { bar, label: String::new(), unit, phase: String::new(), phase_start: true };
+        cells.running.insert(run_id.to_string(), cell);
+        if cells.running.len() > 1 {
+            cells.running.iter_mut().for_each(|(run_id, cell)| cell.label = format!("{run_id}, "));
+        }
+    }
+
+    /// What a panicking thread left in it is still a state.
+    fn cells(&self) -> MutexGuard<'_, Cells> {
+        self.cells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self, text: String) {
@@ -104,8 +110,46 @@ impl Progress {
     }
 
     pub fn finish(&self) {
-        self.cell.finish_and_clear();
+        self.cells().running.drain().for_each(|(_, cell)| cell.bar.finish_and_clear());
         self.grid.finish_and_clear();
+    }
+}
+
+/// The bar of a cell.
+const CELL: &str = "  {msg:44} {bar:30} {pos}/{len} {eta} left  {prefix}";
+
+impl CellBar {
+    fn show(&mut self, step: &Step) {
+        let (bar, label) = (&self.bar, &self.label);
+        match step {
+            Step::Unit { index, count, name } => {
+                self.unit = format!("unit {}/{count} {name}", index + 1);
+                self.phase_start = true;
+                bar.set_message(format!("{label}{}", self.unit));
+            }
+            Step::Step { phase, iteration, iterations, loss } => {
+                if self.phase_start || self.phase != *phase || *iteration == 1 {
+                    self.phase.clone_from(phase);
+                    self.phase_start = false;
+                    bar.reset();
+                    bar.set_length(*iterations as u64);
+                    bar.set_message(format!("{label}{}, {phase}", self.unit));
+                }
+                bar.set_prefix(format!("loss {loss:.4}"));
+                bar.set_position(*iteration as u64);
+            }
+            Step::Evaluated { images, of } => {
+                bar.set_length(*of as u64);
+                bar.set_position(*images as u64);
+                bar.set_message(format!("{label}evaluation"));
+                bar.set_prefix("");
+            }
+            Step::PhaseBegun { .. }
+            | Step::Point(_)
+            | Step::PhaseEnded { .. }
+            | Step::Halved { .. }
+            | Step::Skipped { .. } => {}
+        }
     }
 }
 
@@ -133,5 +177,35 @@ fn finished(record: &Record) -> String {
             record.cost.wall_s
         ),
         (None, error) => format!("{}: failed: {}", record.run_id, error.as_deref().unwrap_or("no reason stored")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_that_run_at_the_same_time_have_a_bar_each() {
+        let progress = Progress::new(3, 0, true);
+        let tell = |run_id: &str, what| progress.show(&Event { run_id: run_id.into(), what });
+        let step = |phase: &str, iteration| {
+            What::Progress(Step::Step { phase: phase.into(), iteration, iterations: 9, loss: 0.5 })
+        };
+        let shown = |run_id: &str| {
+            let cells = progress.cells();
+            cells.running.get(run_id).map(|cell| (cell.bar.message(), cell.bar.position()))
+        };
+        tell("a", What::Started);
+        tell("a", step("weights", 1));
+        assert_eq!(shown("a"), Some((", weights".into(), 1)));
+        tell("b", What::Started);
+        let unit = Step::Unit { index: 1, count: 7, name: "layer1.0".into() };
+        tell("b", What::Progress(unit));
+        tell("b", step("meta", 4));
+        tell("a", step("activations", 7));
+        assert_eq!(shown("a"), Some(("a, , activations".into(), 7)));
+        assert_eq!(shown("b"), Some(("b, unit 2/7 layer1.0, meta".into(), 4)));
+        tell("a", What::Finished(Box::new(Record::sample("a", "rtn", "W2A2", 0))));
+        assert_eq!((shown("a"), shown("b").is_some(), progress.grid.position()), (None, true, 1));
     }
 }

@@ -8,7 +8,6 @@ use crate::published::{DATASET, Published, arch_key};
 use crate::report::accuracy::blocks;
 use crate::report::beside::{Beside, beside, noise_note, unpublished};
 use crate::report::beside_text::text;
-use candle_core::Device;
 use comfy_table::Table;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -31,7 +30,7 @@ pub fn compare(grid: &Path, json: bool, results: &ResultsArgs) -> Result<Exit> {
         smoke: false,
         results: results.clone(),
     };
-    let session = Session::open(&args, &Device::Cpu)?;
+    let session = Session::of_stored(&args)?;
     let published = Published::embedded()?;
     let cells = session.plan.iter().map(|planned| &planned.cell);
     let known = cells.clone().filter(|cell| cell.dataset == DATASET && arch_key(&cell.arch).is_some());

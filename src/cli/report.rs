@@ -8,7 +8,6 @@ use crate::report::figures::render_figures;
 use crate::report::html::{self, Illustration, Image, Page};
 use crate::report::{Source, render, render_declared, transform};
 use crate::store::{Scan, Stored};
-use candle_core::Device;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -23,7 +22,7 @@ pub struct Args {
 
 /// Writes tables and plots from the stored runs of the grid's cells.
 pub fn report(args: &Args) -> Result<Exit> {
-    let session = Session::open(&args.grid, &Device::Cpu)?;
+    let session = Session::of_stored(&args.grid)?;
     session.refuse_namesake()?;
     write(&session, args.quiet)?;
     Ok(Exit::Done)

@@ -7,14 +7,13 @@ use super::jobs;
 use super::progress::Progress;
 use super::session::{GridArgs, Session, cache_folder, loader};
 use crate::error::{Error, Result};
-use crate::experiment::Hashes;
-use crate::experiment::{Cell, RunId};
 use crate::launch::{
-    Caches, EVAL_BATCH, GridEvent, Launch, Loader, Publisher, Worker, run_grid, sensible_bytes_on, thread_pools,
+    Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Outcome, Place, Publisher, Worker, device_name,
+    run_grid, sensible_bytes_on, thread_counts, thread_pools,
 };
 use crate::profile::Profile;
-use crate::store::State;
-use crate::store::record::Provenance;
+use crate::store::{Planned, State};
+use candle_core::Device;
 use ptq::methods;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -35,6 +34,9 @@ pub struct Args {
     /// folder, with the same results [default: half of the free memory, on a GPU of its own].
     #[arg(long, value_name = "SIZE", env = "HARNESS_MEMORY", value_parser = bytes::parse)]
     memory: Option<u64>,
+    /// Give each cell a process of its own, with the same results: one that dies, of whatever, is a failed cell, and the others go on.
+    #[arg(long, conflicts_with = "profile")]
+    isolate: bool,
     /// Print what would run, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -55,75 +57,102 @@ pub fn run(args: &Args) -> Result<Exit> {
     let devices = args.devices.open()?;
     let mut session = Session::open_quietly(&args.grid, &devices[0], args.quiet)?;
     session.refuse_namesake()?;
-    let to_run: Vec<(RunId, Cell, Hashes)> = session
-        .plan
-        .iter()
-        .filter(|planned| args.fresh || planned.state != State::Done)
-        .map(|planned| (planned.id.clone(), planned.cell.clone(), planned.hashes.clone()))
-        .collect();
+    let jobs = pending(&session, args.fresh);
     if args.dry_run {
-        to_run.iter().for_each(|(id, ..)| say!("{id}"));
-        say!("{} of {} cells would run", to_run.len(), session.plan.len());
+        jobs.iter().for_each(|job| say!("{}", job.run_id));
+        say!("{} of {} cells would run", jobs.len(), session.plan.len());
         return Ok(Exit::Done);
     }
     if !args.quiet {
         warn_of_departures(&session);
     }
-    let caches = Caches::new(
-        &cache_folder()?,
-        args.memory.unwrap_or_else(|| devices.iter().map(sensible_bytes_on).min().unwrap_or(u64::MAX)),
-    );
-    let lock = session.store.lock()?;
-    let cancelled = interruptible()?;
-    let progress = Progress::new(to_run.len(), session.plan.len() - to_run.len(), args.quiet);
-    let publisher = Publisher::new(to_run.len(), session.plan.len() - to_run.len());
-    let grid = args.grid.grid.display().to_string();
-    let first = to_run.first().map(|(_, cell, _)| cell);
-    let count =
-        devices.len().max(args.jobs.count(first, &mut session.loader, to_run.len(), (&cancelled, args.quiet))?);
-    let others = devices.iter().cycle().take(count).skip(1);
-    let mut others: Vec<Loader> = others.map(|device| loader(device, args.quiet)).collect();
-    let workers = workers(&mut session.loader, &mut others)?;
-    let launch = Launch {
-        store: &session.store,
-        caches: &caches,
-        experiment: &session.experiment.name,
-        provenance: &|device| Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &grid),
-        observe: &|event: GridEvent| {
-            // The steps of several cells at once would only hide each other.
-            if count == 1 || !matches!(event, GridEvent::Cell(_)) {
-                publisher.note(&event);
-                progress.show(&event);
-            }
-        },
-        cancelled: &cancelled,
-    };
     let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
-    let (outcome, published) = publisher.during(&session.store, || run_grid(&to_run, workers, &launch));
-    progress.finish();
-    drop(lock);
-    if let Err(error) = published {
-        eprintln!("warning: `harness serve` could not follow this grid: {error}");
-    }
-    let outcome = outcome?;
+    let outcome = launch(args, &mut session, &devices, &jobs)?;
     super::report::write(&session, args.quiet)?;
     if let (Some(profile), Some(path)) = (profile, &args.profile) {
         let path = path.clone().unwrap_or_else(|| session.store.folder().join("trace.json"));
         profile.write_trace(&path)?;
         say!("{}\n{}", profile.summary(), path.display());
     }
+    Ok(ended(&outcome, jobs.len(), &args.grid.grid.display().to_string()))
+}
+
+/// What is to run of the plan.
+fn pending(session: &Session, is_fresh: bool) -> Vec<Job> {
+    let to_run = session.plan.iter().filter(|planned| is_fresh || planned.state != State::Done);
+    let job = |planned: &Planned| {
+        Some(Job {
+            run_id: planned.id.to_string(),
+            experiment: session.experiment.name.clone(),
+            grid: session.experiment.path.display().to_string(),
+            cell: planned.cell.clone(),
+            hashes: planned.hashes.clone()?,
+            revisions: planned.revisions.clone(),
+        })
+    };
+    to_run.filter_map(job).collect()
+}
+
+/// Has the jobs run, shows and publishes how far they are, and stores what comes.
+fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) -> Result<Outcome> {
+    let _lock = session.store.lock()?;
+    let cancelled = interruptible()?;
+    let stored = session.plan.len() - jobs.len();
+    let (progress, publisher) = (Progress::new(jobs.len(), stored, args.quiet), Publisher::new(jobs.len(), stored));
+    let observe = |event: &Event| {
+        publisher.note(event);
+        progress.show(event);
+    };
+    let first = jobs.first().map(|job| &job.cell);
+    let count = devices.len().max(args.jobs.count(first, &mut session.loader, jobs.len(), (&cancelled, args.quiet))?);
+    let places = devices.iter().cycle().take(count);
+    let run = |launcher: &mut dyn Launcher| {
+        publisher.during(&session.store, || run_grid(jobs, launcher, &session.store, &observe, &cancelled))
+    };
+    let (outcome, published) = match args.isolate {
+        true => run(&mut isolated(places, args.memory)?),
+        false => {
+            let mut others: Vec<Loader> = places.skip(1).map(|device| loader(device, args.quiet)).collect();
+            let caches = Caches::new(&cache_folder()?, args.memory.unwrap_or_else(|| sensible_bytes(devices)));
+            run(&mut InProcess { workers: workers(&mut session.loader, &mut others)?, caches: &caches })
+        }
+    };
+    progress.finish();
+    if let Err(error) = published {
+        eprintln!("warning: `harness serve` could not follow this grid: {error}");
+    }
+    outcome
+}
+
+/// Says what is left or failed.
+fn ended(outcome: &Outcome, jobs: usize, grid: &str) -> Exit {
     if outcome.left > 0 {
-        eprintln!("interrupted: {} of {} cells left; the same command goes on from here", outcome.left, to_run.len());
-        return Ok(Exit::Interrupted);
+        eprintln!("interrupted: {} of {jobs} cells left; the same command goes on from here", outcome.left);
+        return Exit::Interrupted;
     }
     if outcome.failed > 0 {
         eprintln!(
             "{} cells failed; `harness plan {grid}` names them, `harness run {grid}` tries them again",
             outcome.failed
         );
-        return Ok(Exit::SomeFailed);
+        return Exit::SomeFailed;
     }
-    Ok(Exit::Done)
+    Exit::Done
+}
+
+/// How many bytes of activations may lie on any of `devices`.
+fn sensible_bytes(devices: &[Device]) -> u64 {
+    devices.iter().map(sensible_bytes_on).min().unwrap_or(u64::MAX)
+}
+
+/// A child per place, which share the threads of this process.
+fn isolated<'a>(places: impl Iterator<Item = &'a Device>, memory_bytes: Option<u64>) -> Result<Isolated> {
+    let program = std::env::current_exe()
+        .map_err(|error| Error::Usage(format!("--isolate: this program's own file is not known: {error}")))?;
+    let devices: Vec<String> = places.map(device_name).collect();
+    let threads = thread_counts(devices.len());
+    let places = devices.into_iter().zip(threads).map(|(device, threads)| Place { device, threads }).collect();
+    Ok(Isolated { program, places, memory_bytes })
 }
 
 /// One worker per loader; several share the threads of the process.

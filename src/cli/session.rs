@@ -1,17 +1,19 @@
 //! What several verbs share: a grid with its store and plan.
 
 use super::download::hub;
+use crate::assets::hub::{Hub, HubSettings};
 use crate::error::{Error, Result};
 use crate::experiment::filter::Subject;
-use crate::experiment::{Experiment, Filter, Options, SMOKE_SUFFIX};
+use crate::experiment::{Cell, Experiment, Filter, Hashes, Options, SMOKE_SUFFIX};
 use crate::launch::Loader;
 use crate::store::{Planned, plan};
 use crate::store::{Scan, Store, Stored};
 use candle_core::Device;
 use clap::Args;
 use ptq::ops::precision::Precision;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A grid and what the command line changes in it.
 #[derive(Args, Clone)]
@@ -53,15 +55,39 @@ pub struct Session {
 impl Session {
     /// Reads the grid and the stored runs, and compares them. Runs that cannot be read are named on stderr.
     pub fn open(args: &GridArgs, device: &Device) -> Result<Self> {
-        Self::with_loader(args, loader(device, false))
+        Self::open_quietly(args, device, false)
     }
 
     /// The same, downloading in silence if `quiet`.
     pub fn open_quietly(args: &GridArgs, device: &Device, quiet: bool) -> Result<Self> {
-        Self::with_loader(args, loader(device, quiet))
+        Self::with_hashes(args, loader(device, quiet), |loader, cell| loader.hashes(cell).map(Some))
     }
 
-    fn with_loader(args: &GridArgs, mut loader: Loader) -> Result<Self> {
+    /// The same without a look at weights and data: they count as those of the stored runs.
+    pub fn of_stored(args: &GridArgs) -> Result<Self> {
+        Self::with_hashes(args, loader(&Device::Cpu, true), |_, _| Ok(None))
+    }
+
+    /// The same with a look at weights and data where they are on this machine; what is missing is named on stderr.
+    pub fn of_what_is_here(args: &GridArgs) -> Result<Self> {
+        let hub = Hub::new(HubSettings { offline: true, ..HubSettings::from_env() }, Arc::new(|_| ()));
+        let mut missing = BTreeSet::new();
+        Self::with_hashes(args, remembering(Loader::new(&Device::Cpu, hub)), |loader, cell| {
+            let hashes = loader.hashes(cell);
+            if let Err(error) = &hashes
+                && missing.insert(error.to_string())
+            {
+                eprintln!("note: compared without weights and data, which are not here: {error}");
+            }
+            Ok(hashes.ok())
+        })
+    }
+
+    fn with_hashes(
+        args: &GridArgs,
+        mut loader: Loader,
+        mut hashes: impl FnMut(&mut Loader, &Cell) -> Result<Option<Hashes>>,
+    ) -> Result<Self> {
         let mut set = args.set.clone();
         set.extend(args.tf32.then(|| format!("precision={}", Precision::Tf32)));
         let mut experiment = Experiment::read(&args.grid, &Options { smoke: args.smoke, set })?;
@@ -75,7 +101,7 @@ impl Session {
         for (path, why) in &scan.broken {
             eprintln!("warning: skipping {}: {why}", path.display());
         }
-        let mut plan = plan(experiment.cells.clone(), &scan.records, |cell| loader.hashes(cell))?;
+        let mut plan = plan(experiment.cells.clone(), &scan.records, |cell| hashes(&mut loader, cell))?;
         if let Some(filter) = &filter {
             plan = selected(filter, plan, &store, scan)?;
             experiment.cells = plan.iter().map(|planned| planned.cell.clone()).collect();
@@ -148,7 +174,11 @@ fn selected(filter: &Filter, plan: Vec<Planned>, store: &Store, scan: Scan) -> R
 /// Loads on `device`, remembering in the cache folder, if there is one, what takes long to read; downloads in silence if
 /// `quiet`.
 pub fn loader(device: &Device, quiet: bool) -> Loader {
-    let loader = Loader::new(device, hub(quiet));
+    remembering(Loader::new(device, hub(quiet)))
+}
+
+/// `loader` with the cache folder, if there is one.
+fn remembering(loader: Loader) -> Loader {
     match cache_folder() {
         Ok(folder) => loader.remembering(&folder),
         Err(_) => loader,

@@ -8,7 +8,7 @@ use super::run::interruptible;
 use super::session::{ResultsArgs, loader};
 use crate::error::{Error, Result};
 use crate::experiment::RunId;
-use crate::launch::{Caches, EVAL_BATCH, Launch, Loader, Worker, run_grid, sensible_memory_bytes};
+use crate::launch::{Caches, Event, InProcess, Job, Loader, Worker, run_grid, sensible_memory_bytes};
 use crate::store::record::{Provenance, Record, Status};
 use crate::store::{Predictions, Query, Store, Stored, scan_all, select_one};
 use std::path::Path;
@@ -159,22 +159,20 @@ fn again(
     }
     let store = Store::new(folder, &run.experiment);
     let _lock = store.lock()?;
-    let id = RunId::new(cell, &hashes, &run.record.made_with());
+    let revisions = run.record.made_with();
+    let job = Job {
+        run_id: RunId::new(cell, &hashes, &revisions).to_string(),
+        experiment: run.experiment.clone(),
+        grid: run.record.provenance.grid.clone(),
+        cell: cell.clone(),
+        hashes,
+        revisions,
+    };
     let progress = Progress::new(1, 0, quiet);
-    let outcome = run_grid(
-        &[(id.clone(), cell.clone(), hashes)],
-        vec![Worker::with_all_threads(loader)],
-        &Launch {
-            store: &store,
-            caches: &Caches::new(&folder.join(".cache"), sensible_memory_bytes()),
-            experiment: &run.experiment,
-            provenance: &|device| {
-                Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &run.record.provenance.grid)
-            },
-            observe: &|event| progress.show(&event),
-            cancelled,
-        },
-    );
+    let caches = Caches::new(&folder.join(".cache"), sensible_memory_bytes());
+    let mut launcher = InProcess { workers: vec![Worker::with_all_threads(loader)], caches: &caches };
+    let observe = |event: &Event| progress.show(event);
+    let outcome = run_grid(std::slice::from_ref(&job), &mut launcher, &store, &observe, cancelled);
     progress.finish();
     if outcome?.left > 0 {
         return Err(Error::Ptq(ptq::Error::Interrupted));
@@ -186,7 +184,7 @@ fn again(
     if let Some(error) = &now.error {
         return Err(Error::Sanity(format!("it fails now: {error}")));
     }
-    let predictions = Predictions::read(&store.run_folder(&id.to_string()))?;
+    let predictions = Predictions::read(&store.run_folder(&job.run_id))?;
     let top1 = |record: &Record| record.metrics.as_ref().map_or(f64::NAN, |metrics| metrics.test_top1);
     Ok((now.provenance.clone(), Verdict::between(&stored, &predictions, (top1(&run.record), top1(&now)))))
 }

@@ -4,7 +4,6 @@ use super::Exit;
 use super::session::{GridArgs, ResultsArgs, Session};
 use crate::error::{Error, Result};
 use crate::store::{Planned, State};
-use candle_core::Device;
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -37,7 +36,7 @@ pub fn why(args: &Args) -> Result<Exit> {
             smoke: args.smoke,
             results: args.results.clone(),
         };
-        let session = match Session::open(&session, &Device::Cpu) {
+        let session = match Session::of_what_is_here(&session) {
             Ok(session) => session,
             // A grid that was not asked for may be broken, or have no smoke section.
             Err(Error::Grid(error)) if args.grid.is_none() => {

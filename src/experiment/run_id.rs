@@ -29,6 +29,11 @@ impl RunId {
         }
         Self(format!("{}-{:.10}", cell.slug(), sha256(&[text.as_bytes()])))
     }
+
+    /// An id as it was given to a run, or the readable part alone where the rest is not known.
+    pub fn given(id: String) -> Self {
+        Self(id)
+    }
 }
 
 /// Everything that is hashed, by name, in a fixed order.

@@ -264,7 +264,7 @@ fn plans_tell_done_failed_stale_and_missing_apart() {
     let grid = cells(GRID);
     let older = Cell { recipe: Recipe { iterations: 50, ..grid[2].recipe.clone() }, ..grid[2].clone() };
     let stored = [stored(&grid[0]), stored(&grid[1]).failed("out of luck"), stored(&older)];
-    let planned = plan(grid, &stored, |_| Ok(hashes())).unwrap();
+    let planned = plan(grid, &stored, |_| Ok(Some(hashes()))).unwrap();
     assert_eq!(planned[0].state, State::Done);
     assert_eq!(planned[1].state, State::Failed("out of luck".into()));
     let State::Stale { differs, .. } = &planned[2].state else { panic!("{:?}", planned[2].state) };
@@ -291,7 +291,7 @@ fn a_stored_sibling_does_not_make_a_missing_cell_stale() {
     let siblings = cells(&GRID.replace("seed = [0, 1]", "\"recipe.drop-input\" = [0.0, 0.5]"));
     assert_eq!(siblings[0].slug(), siblings[1].slug());
     let state_of_second = |stored: &[Record]| {
-        let planned = plan(siblings.clone(), stored, |_| Ok(hashes())).unwrap();
+        let planned = plan(siblings.clone(), stored, |_| Ok(Some(hashes()))).unwrap();
         assert_eq!(planned[0].state, State::Done);
         planned[1].state.clone()
     };

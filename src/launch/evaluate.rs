@@ -49,7 +49,7 @@ pub fn evaluate(
         }
         evaluation.labels.extend(batch.labels);
         evaluation.skipped += batch.skipped.len();
-        batch.skipped.iter().for_each(|problem| (control.observe)(Event::Skipped { problem }));
+        batch.skipped.into_iter().for_each(|problem| (control.observe)(Event::Skipped { problem }));
         let images = evaluation.labels.len() + evaluation.skipped;
         (control.observe)(Event::Evaluated { images, of: set.len() });
     }

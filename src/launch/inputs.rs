@@ -77,13 +77,9 @@ impl Loader {
         Self { contents: Some(Cache::new(cache.join("contents"))), ..self }
     }
 
-    /// `cpu` or `cuda:N`.
+    /// That of its device.
     pub fn device_name(&self) -> String {
-        match self.device.location() {
-            DeviceLocation::Cpu => "cpu".to_string(),
-            DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-            DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-        }
+        device_name(&self.device)
     }
 
     /// Everything that determines the result of `cell` beside itself.
@@ -180,6 +176,15 @@ impl Loader {
         let split = self.data(cell)?.materialise(&sample)?;
         self.calib = Some((key, split.clone()));
         Ok(split)
+    }
+}
+
+/// `cpu` or `cuda:N`.
+pub fn device_name(device: &Device) -> String {
+    match device.location() {
+        DeviceLocation::Cpu => "cpu".to_string(),
+        DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
     }
 }
 

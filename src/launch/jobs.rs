@@ -33,12 +33,16 @@ pub struct Jobs {
     pub speed: f64,
 }
 
-/// The threads of this process, in `jobs` pools as equal as can be, each of one thread at least.
-pub fn thread_pools(jobs: usize) -> Result<Vec<ThreadPool>> {
+/// How many of this process's threads each of `jobs` gets: as equal as can be, one at least.
+pub fn thread_counts(jobs: usize) -> Vec<usize> {
     let threads = rayon::current_num_threads();
-    let of_job = |job: usize| (threads / jobs + usize::from(job < threads % jobs)).max(1);
-    let pool = |job| ThreadPoolBuilder::new().num_threads(of_job(job)).build();
-    let pools = (0..jobs).map(pool).collect::<Result<_, _>>();
+    (0..jobs).map(|job| (threads / jobs + usize::from(job < threads % jobs)).max(1)).collect()
+}
+
+/// The threads of this process, in `jobs` pools ([`thread_counts`]).
+pub fn thread_pools(jobs: usize) -> Result<Vec<ThreadPool>> {
+    let pool = |threads| ThreadPoolBuilder::new().num_threads(threads).build();
+    let pools = thread_counts(jobs).into_iter().map(pool).collect::<Result<_, _>>();
     pools.map_err(|error| Error::Usage(format!("cannot start threads: {error}")))
 }
 
@@ -122,7 +126,7 @@ impl Steps {
             let phase = Phase { iterations, ..Phase::weights(&self.recipe) };
             units?.iter().try_for_each(|(unit, x, y_fp)| {
                 let problem = Problem { unit, x_fp: x, x_q: x, y_fp, loss_weight: None, prediction: None };
-                Ok(pool.install(|| train(&problem, &phase, Stream::new(0), &silent, &mut Vec::new()))?)
+                Ok(pool.install(|| train(&problem, &phase, Stream::new(0), &silent))?)
             })
         };
         std::thread::scope(|scope| {

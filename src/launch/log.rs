@@ -1,6 +1,5 @@
 //! The log of one cell: what happened when, kept beside its record.
 
-use crate::experiment::RunId;
 use crate::store::record::Record;
 use ptq::recon::event::Event;
 use std::fmt::Write;
@@ -17,13 +16,13 @@ pub struct CellLog {
 struct Lines {
     text: String,
     /// Phase of the step before; empty where a unit or the evaluation has just begun.
-    phase: &'static str,
+    phase: String,
     /// Number of images of the evaluation that is going on; 0 where there is none.
     evaluating: usize,
 }
 
 impl CellLog {
-    pub fn start(id: &RunId) -> Self {
+    pub fn start(id: &str) -> Self {
         let log = Self { start: Instant::now(), lines: Mutex::default() };
         log.with(|lines, at| line(lines, at, format_args!("{id}")));
         log
@@ -31,15 +30,15 @@ impl CellLog {
 
     /// Units, the first and last step of their phases, and evaluations each leave a line.
     pub fn note(&self, event: &Event) {
-        self.with(|lines, at| match *event {
+        self.with(|lines, at| match event {
             Event::Unit { index, count, name } => {
-                (lines.phase, lines.evaluating) = ("", 0);
+                (lines.phase, lines.evaluating) = (String::new(), 0);
                 line(lines, at, format_args!("unit {}/{count} {name}", index + 1));
             }
             Event::Step { phase, iteration, iterations, loss } => {
                 lines.evaluating = 0;
-                if lines.phase != phase || iteration == 1 || iteration == iterations {
-                    lines.phase = phase;
+                if lines.phase != *phase || *iteration == 1 || iteration == iterations {
+                    lines.phase.clone_from(phase);
                     line(lines, at, format_args!("  {phase} {iteration}/{iterations}, loss {loss:.6}"));
                 }
             }
@@ -48,11 +47,12 @@ impl CellLog {
             }
             Event::Skipped { problem } => line(lines, at, format_args!("skipped: {problem}")),
             Event::Evaluated { of, .. } => {
-                if lines.evaluating != of {
-                    (lines.phase, lines.evaluating) = ("", of);
+                if lines.evaluating != *of {
+                    (lines.phase, lines.evaluating) = (String::new(), *of);
                     line(lines, at, format_args!("evaluation of {of} images"));
                 }
             }
+            Event::PhaseBegun { .. } | Event::Point(_) | Event::PhaseEnded { .. } => {}
         });
     }
 
@@ -94,18 +94,17 @@ mod tests {
     #[test]
     fn phases_leave_their_ends_and_evaluations_their_beginning() {
         let record = Record::sample("id", "qdrop", "W2A4", 0).failed("diverged");
-        let id = RunId::new(&record.cell, &record.hashes, &record.made_with());
-        let log = CellLog::start(&id);
-        log.note(&Event::Unit { index: 0, count: 2, name: "stem" });
+        let log = CellLog::start("id");
+        log.note(&Event::Unit { index: 0, count: 2, name: "stem".into() });
         (1..=10).for_each(|iteration| {
-            log.note(&Event::Step { phase: "weights", iteration, iterations: 10, loss: iteration as f64 });
+            log.note(&Event::Step { phase: "weights".into(), iteration, iterations: 10, loss: iteration as f64 });
         });
         [10, 20].iter().for_each(|images| log.note(&Event::Evaluated { images: *images, of: 20 }));
         log.note(&Event::Evaluated { images: 10, of: 40 });
         let text = log.finish(&record);
         let said: Vec<&str> = text.lines().map(|line| line.split_once("s  ").unwrap().1).collect();
         let expected = [
-            &id.to_string(),
+            "id",
             "unit 1/2 stem",
             "  weights 1/10, loss 1.000000",
             "  weights 10/10, loss 10.000000",

@@ -1,11 +1,11 @@
 //! Tells other processes how far the grid is, about once per second.
 
-use super::GridEvent;
+use super::message::{Event, What};
 use crate::error::Result;
 use crate::store::Store;
 use crate::store::live::{Current, LIVE_FORMAT, Live, LiveUnit};
 use crate::store::record::Status;
-use ptq::recon::event::Event;
+use ptq::recon::event::Event as Progress;
 use ptq::recon::trace::UnitTrace;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -21,7 +21,10 @@ pub struct Publisher {
 }
 
 struct State {
+    /// All but the running cells.
     live: Live,
+    /// In the order in which they began.
+    running: Vec<Current>,
     changed: bool,
     ended: bool,
 }
@@ -40,8 +43,10 @@ impl Publisher {
             done: 0,
             failed: 0,
             current: None,
+            beside: Vec::new(),
         };
-        Self { state: Mutex::new(State { live, changed: true, ended: false }), ended: Condvar::new() }
+        let state = State { live, running: Vec::new(), changed: true, ended: false };
+        Self { state: Mutex::new(state), ended: Condvar::new() }
     }
 
     /// Runs `grid` while a thread publishes to `store` what [`Publisher::note`] is told, and takes it back at the end.
@@ -58,22 +63,22 @@ impl Publisher {
     }
 
     /// Takes notice of an event.
-    pub fn note(&self, event: &GridEvent) {
+    pub fn note(&self, event: &Event) {
         let mut state = self.lock();
         state.changed = true;
-        let live = &mut state.live;
-        match event {
-            GridEvent::Started { id, .. } => {
-                live.current =
-                    Some(Current { run_id: id.to_string(), started_unix_s: now_unix_s(), ..Current::default() });
+        let State { live, running, .. } = &mut *state;
+        match &event.what {
+            What::Started => {
+                let run_id = event.run_id.clone();
+                running.push(Current { run_id, started_unix_s: now_unix_s(), ..Current::default() });
             }
-            GridEvent::Cell(event) => {
-                if let Some(current) = &mut live.current {
-                    current.note(event);
+            What::Progress(progress) => {
+                if let Some(current) = running.iter_mut().find(|current| current.run_id == event.run_id) {
+                    current.note(progress);
                 }
             }
-            GridEvent::Finished { record } => {
-                live.current = None;
+            What::Finished(record) => {
+                running.retain(|current| current.run_id != event.run_id);
                 match record.status {
                     Status::Done => live.done += 1,
                     Status::Failed => live.failed += 1,
@@ -87,8 +92,9 @@ impl Publisher {
         let mut state = self.lock();
         while !state.ended {
             let changed = std::mem::take(&mut state.changed).then(|| {
-                state.live.updated_unix_s = now_unix_s();
-                state.live.clone()
+                let mut running = state.running.iter().cloned();
+                let (current, beside) = (running.next(), running.collect());
+                Live { updated_unix_s: now_unix_s(), current, beside, ..state.live.clone() }
             });
             drop(state);
             if let Some(live) = changed {
@@ -118,38 +124,42 @@ impl Drop for End<'_> {
 }
 
 impl Current {
-    fn note(&mut self, event: &Event) {
-        match *event {
-            Event::Unit { index, count, name } => {
-                self.unit_count = count;
+    fn note(&mut self, event: &Progress) {
+        match event {
+            Progress::Unit { index, count, name } => {
+                self.unit_count = *count;
                 self.evaluated = None;
                 self.forget_curve();
-                self.units.push(LiveUnit { index, name: name.to_string(), ..LiveUnit::default() });
+                self.units.push(LiveUnit { index: *index, name: name.clone(), ..LiveUnit::default() });
             }
-            Event::Step { phase, iteration, iterations, loss } => {
+            Progress::Step { phase, iteration, iterations, loss } => {
                 self.evaluated = None;
-                let is_new = self.units.last().is_none_or(|unit| !unit.phase.is_empty() && unit.phase != phase);
+                let is_new = self.units.last().is_none_or(|unit| !unit.phase.is_empty() && unit.phase != *phase);
                 if is_new {
                     self.forget_curve();
                     let (index, name) =
                         self.units.last().map(|unit| (unit.index, unit.name.clone())).unwrap_or_default();
                     self.units.push(LiveUnit { index, name, ..LiveUnit::default() });
                 }
-                let loss = Some(loss).filter(|loss| loss.is_finite());
+                let loss = Some(*loss).filter(|loss| loss.is_finite());
                 let Some(unit) = self.units.last_mut() else { return };
-                if iteration == 1 {
+                if *iteration == 1 {
                     (unit.first_loss, unit.curve) = (loss, Vec::new());
                 }
                 if unit.phase.is_empty() {
-                    unit.phase = phase.to_string();
+                    unit.phase.clone_from(phase);
                 }
-                (unit.iteration, unit.iterations, unit.loss) = (iteration, iterations, loss);
-                if UnitTrace::is_due(iteration, iterations) {
-                    unit.curve.push((iteration, loss));
+                (unit.iteration, unit.iterations, unit.loss) = (*iteration, *iterations, loss);
+                if UnitTrace::is_due(*iteration, *iterations) {
+                    unit.curve.push((*iteration, loss));
                 }
             }
-            Event::Evaluated { images, of } => self.evaluated = Some((images, of)),
-            Event::Halved { .. } | Event::Skipped { .. } => {}
+            Progress::Evaluated { images, of } => self.evaluated = Some((*images, *of)),
+            Progress::PhaseBegun { .. }
+            | Progress::Point(_)
+            | Progress::PhaseEnded { .. }
+            | Progress::Halved { .. }
+            | Progress::Skipped { .. } => {}
         }
     }
 
@@ -168,11 +178,14 @@ fn now_unix_s() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::RunId;
     use crate::store::record::Record;
 
-    fn step(iteration: usize, phase: &'static str, loss: f64) -> GridEvent<'static> {
-        GridEvent::Cell(Event::Step { phase, iteration, iterations: 2, loss })
+    fn event(run_id: &str, what: What) -> Event {
+        Event { run_id: run_id.into(), what }
+    }
+
+    fn step(run_id: &str, iteration: usize, phase: &str, loss: f64) -> Event {
+        event(run_id, What::Progress(Progress::Step { phase: phase.into(), iteration, iterations: 2, loss }))
     }
 
     #[test]
@@ -181,17 +194,21 @@ mod tests {
         let store = Store::new(results.path(), "x");
         let _lock = store.lock().unwrap();
         let record = Record::sample("a", "qdrop", "W2A4", 0).failed("why");
-        let id = RunId::new(&record.cell, &record.hashes, &record.made_with());
         let publisher = Publisher::new(3, 4);
         let ((), written) = publisher.during(&store, || {
-            publisher.note(&GridEvent::Started { position: 0, count: 3, id: &id });
-            publisher.note(&GridEvent::Finished { record: &record });
-            publisher.note(&GridEvent::Started { position: 1, count: 3, id: &id });
-            publisher.note(&GridEvent::Cell(Event::Unit { index: 0, count: 9, name: "stem" }));
-            [step(1, "meta", 4.0), step(2, "meta", 3.0), step(1, "weights", 2.0)]
-                .iter()
-                .for_each(|e| publisher.note(e));
-            publisher.note(&step(2, "weights", f64::NAN));
+            publisher.note(&event("a", What::Started));
+            publisher.note(&event("b", What::Started));
+            publisher.note(&event("a", What::Finished(Box::new(record))));
+            publisher.note(&event("c", What::Started));
+            let unit = Progress::Unit { index: 0, count: 9, name: "stem".into() };
+            publisher.note(&event("b", What::Progress(unit)));
+            // Steps of cells at the same time come in any order.
+            let steps =
+                [("b", 1, "meta", 4.0), ("c", 1, "warm-up", 7.0), ("b", 2, "meta", 3.0), ("b", 1, "weights", 2.0)];
+            for (id, iteration, phase, loss) in steps {
+                publisher.note(&step(id, iteration, phase, loss));
+            }
+            publisher.note(&step("b", 2, "weights", f64::NAN));
             let deadline = std::time::Instant::now() + Duration::from_secs(20);
             let seen = loop {
                 let live = store.live().filter(|live| live.current.as_ref().is_some_and(|c| c.units.len() == 2));
@@ -202,8 +219,10 @@ mod tests {
                 }
             };
             assert_eq!((seen.pending, seen.stored, seen.done, seen.failed), (3, 4, 0, 1));
+            assert_eq!(seen.running().map(|current| current.run_id.as_str()).collect::<Vec<_>>(), ["b", "c"]);
+            assert_eq!((seen.beside[0].units[0].phase.as_str(), seen.beside[0].units[0].loss), ("warm-up", Some(7.0)));
             let current = seen.current.unwrap();
-            assert_eq!((current.run_id, current.unit_count), (id.to_string(), 9));
+            assert_eq!(current.unit_count, 9);
             assert_eq!((current.units[0].phase.as_str(), current.units[0].first_loss), ("meta", Some(4.0)));
             assert!(current.units[0].curve.is_empty());
             assert_eq!(current.units[1].curve, [(1, Some(2.0)), (2, None)]);

@@ -22,7 +22,6 @@ use ptq::quantize::added::{Added, transformed};
 use ptq::quantize::{Calibration, reconstruct};
 use ptq::recon::activations::Memory;
 use ptq::recon::event::{Control, Event};
-use ptq::recon::trace::UnitTrace;
 use std::path::{Path, PathBuf};
 use tracing::info_span;
 
@@ -71,17 +70,11 @@ pub struct CellResult {
     pub pictures: Option<Pictures>,
 }
 
-/// Checks the inputs, quantizes the network as the cell says, and measures it; `traces` also keeps what was done before
-/// an error.
-pub fn run_cell(
-    cell: &Cell,
-    inputs: &Inputs,
-    caches: &Caches,
-    control: &Control,
-    traces: &mut Vec<UnitTrace>,
-) -> Result<CellResult> {
+/// Checks the inputs, quantizes the network as the cell says, and measures it.
+pub fn run_cell(cell: &Cell, inputs: &Inputs, caches: &Caches, control: &Control) -> Result<CellResult> {
     cell.precision.set_on(inputs.calib.images.device())?;
-    inputs.sample.skipped.iter().for_each(|problem| (control.observe)(Event::Skipped { problem }));
+    let skipped = inputs.sample.skipped.iter().cloned();
+    skipped.for_each(|problem| (control.observe)(Event::Skipped { problem }));
     let measure = || caches.full_precision.accuracy(inputs, control);
     let fp_test_top1 = info_span!("full-precision accuracy").in_scope(measure)?;
     let network = fold_bn(&inputs.network, cell.recipe.batch_norm)?;
@@ -102,7 +95,7 @@ pub fn run_cell(
     };
     let model = info_span!("starting ranges").in_scope(|| caches.ranges.prepared(cell, &network, inputs))?;
     caches.trim();
-    let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, control, traces);
+    let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, control);
     let model = info_span!("reconstruction").in_scope(train)?;
     let quantized = |x: &Tensor| model.logits(x, Mode::HARD);
     let span = info_span!("evaluation").entered();

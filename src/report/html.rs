@@ -230,7 +230,8 @@ mod tests {
         records
             .into_iter()
             .map(|record| {
-                let artefacts = Artefacts { traces: &[trace.clone()], log: Some(EVIL), ..Artefacts::default() };
+                let artefacts =
+                    Artefacts { traces: vec![trace.clone()], log: Some(EVIL.into()), ..Artefacts::default() };
                 store.write_run(&record, "", &artefacts).unwrap();
                 Stored::read("x", store.run_folder(&record.run_id), record)
             })

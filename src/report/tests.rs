@@ -277,7 +277,7 @@ fn with_published(records: Vec<Record>, metric: Metric) -> String {
     for mut record in records {
         let id = RunId::new(&record.cell, &record.hashes, &record.made_with());
         record.run_id = id.to_string();
-        let (cell, hashes, revisions) = (record.cell.clone(), record.hashes.clone(), record.made_with());
+        let (cell, hashes, revisions) = (record.cell.clone(), Some(record.hashes.clone()), record.made_with());
         plan.push(Planned { id, cell, hashes, revisions, state: State::Done });
         stored.push(Stored::read("test", "nowhere".into(), record));
     }

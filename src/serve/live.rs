@@ -16,8 +16,14 @@ pub struct Shown {
     elapsed: String,
     /// Unknown before the first cell is finished.
     left: Option<String>,
-    run_id: Option<String>,
-    run_elapsed: String,
+    running: Vec<Run>,
+}
+
+/// A cell that is running.
+#[derive(Serialize)]
+struct Run {
+    id: String,
+    elapsed: String,
     doing: String,
     units: Vec<Unit>,
 }
@@ -41,13 +47,15 @@ impl Shown {
     fn at(live: &Live, now_unix_s: u64) -> Self {
         let since = |unix_s: u64| now_unix_s.saturating_sub(unix_s);
         let finished = live.done + live.failed;
-        let current = live.current.as_ref();
-        let running_s = current.map_or(0, |current| since(current.started_unix_s));
+        // Of all that are running together, whose time passes at once.
+        let running_s: u64 = live.running().map(|current| since(current.started_unix_s)).sum();
+        let at_once = live.running().count().max(1) as u64;
         let elapsed_s = since(live.started_unix_s);
         let left = (finished > 0).then(|| {
             // Cells take about as long as those before them.
-            let per_cell = elapsed_s.saturating_sub(running_s) as f64 / finished as f64;
-            (per_cell * live.pending.saturating_sub(finished) as f64) as u64
+            let per_cell = (at_once * elapsed_s).saturating_sub(running_s) as f64 / finished as f64;
+            let left = (per_cell * live.pending.saturating_sub(finished) as f64) as u64;
+            left.saturating_sub(running_s) / at_once
         });
         Self {
             pending: live.pending,
@@ -56,11 +64,16 @@ impl Shown {
             stored: live.stored,
             process: live.process,
             elapsed: duration(elapsed_s),
-            left: left.map(|left| duration(left.saturating_sub(running_s))),
-            run_id: current.map(|current| current.run_id.clone()),
-            run_elapsed: duration(running_s),
-            doing: current.map_or(String::new(), doing),
-            units: current.map_or(Vec::new(), |current| current.units.iter().map(unit).collect()),
+            left: left.map(duration),
+            running: live
+                .running()
+                .map(|current| Run {
+                    id: current.run_id.clone(),
+                    elapsed: duration(since(current.started_unix_s)),
+                    doing: doing(current),
+                    units: current.units.iter().map(unit).collect(),
+                })
+                .collect(),
         }
     }
 }
@@ -135,12 +148,18 @@ mod tests {
             pending: 6,
             done: 1,
             failed: 1,
-            current: Some(current),
+            current: Some(current.clone()),
+            beside: Vec::new(),
         };
         let shown = Shown::at(&live, 1250);
         // Two cells in 200 s: four more take 400 s, of which 50 s are over.
         assert_eq!((shown.elapsed.as_str(), shown.left.as_deref()), ("4 min", Some("5 min")));
-        assert_eq!(shown.doing, "unit 3 of 7, layer1.0, weights 3 of 9, loss –");
+        assert_eq!(shown.running[0].doing, "unit 3 of 7, layer1.0, weights 3 of 9, loss –");
+        // Two at a time did 430 s of work for two cells: four more take 860 s, of which 70 s are over, at two a time.
+        live.beside = vec![Current { run_id: "b".into(), started_unix_s: 1230, ..current }];
+        let shown = Shown::at(&live, 1250);
+        assert_eq!((shown.left.as_deref(), shown.running[1].elapsed.as_str()), (Some("6 min"), "20 s"));
+        live.beside.clear();
         (live.done, live.failed) = (0, 0);
         assert_eq!(Shown::at(&live, 900).left, None);
         assert_eq!([119, 120, 11_100].map(duration), ["119 s", "2 min", "3 h 5 min"]);

@@ -262,7 +262,8 @@ mod tests {
         assert!(empty.contains("x&lt;b&gt;") && !empty.contains("x<b>"), "{empty}");
         let mut record = Record::sample("run-1", "qdrop", "W2A4", 1).failed("<script>alert(1)</script>");
         record.cell.variant = Some("<img src=x onerror=alert(1)>".into());
-        store.write_run(&record, "", &Artefacts { log: Some("<script>log</script>"), ..Artefacts::default() }).unwrap();
+        let artefacts = Artefacts { log: Some("<script>log</script>".into()), ..Artefacts::default() };
+        store.write_run(&record, "", &artefacts).unwrap();
         let pages = [site.experiment("x<b>"), site.run("x<b>", "run-1")].map(|page| page.unwrap().unwrap());
         for page in &pages {
             assert!(page.contains("run-1") && page.contains("&lt;script&gt;") && page.contains("&lt;img"), "{page}");

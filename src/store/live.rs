@@ -26,10 +26,14 @@ pub struct Live {
     pub pending: usize,
     pub done: usize,
     pub failed: usize,
+    /// The cell that is running, or of several the one that began first.
     pub current: Option<Current>,
+    /// The others that are running, in the order in which they began; readers from before there were any show one.
+    #[serde(default)]
+    pub beside: Vec<Current>,
 }
 
-/// The cell that is running.
+/// A cell that is running.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Current {
     pub run_id: String,
@@ -56,6 +60,13 @@ pub struct LiveUnit {
     pub loss: Option<f64>,
     /// Some iterations and their losses; of the current phase alone.
     pub curve: Vec<(usize, Option<f64>)>,
+}
+
+impl Live {
+    /// The cells that are running.
+    pub fn running(&self) -> impl Iterator<Item = &Current> {
+        self.current.iter().chain(&self.beside)
+    }
 }
 
 impl Store {
@@ -104,6 +115,7 @@ mod tests {
             done: 6,
             failed: 7,
             current: Some(Current { run_id: "a".into(), evaluated: Some((1, 2)), ..Current::default() }),
+            beside: vec![Current { run_id: "b".into(), ..Current::default() }],
         };
         let lock = store.lock().unwrap();
         assert_eq!(store.live(), None);
@@ -111,6 +123,11 @@ mod tests {
         assert_eq!(store.live(), Some(live.clone()));
         store.write_live(&Live { format: LIVE_FORMAT + 1, ..live.clone() }).unwrap();
         assert_eq!(store.live(), None);
+        // What another version of the harness wrote, which knew one running cell.
+        let mut older = serde_json::to_value(&live).unwrap();
+        older.as_object_mut().unwrap().remove("beside").unwrap();
+        std::fs::write(store.live_path(), older.to_string()).unwrap();
+        assert_eq!(store.live(), Some(Live { beside: Vec::new(), ..live.clone() }));
         store.write_live(&live).unwrap();
         assert!(store.scan().unwrap().broken.is_empty());
         drop(lock);

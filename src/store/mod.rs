@@ -11,6 +11,7 @@ mod provenance;
 mod query;
 pub mod record;
 pub mod removal;
+mod run;
 mod strip;
 
 pub use annotations::Annotations;
@@ -18,6 +19,7 @@ pub use collection::{Collection, Stored, check_name, scan_all, utc};
 pub use pixels::Pixels;
 pub use plan::{Planned, State, plan};
 pub use query::{Query, select_one};
+pub use run::{Artefacts, Run};
 pub use strip::{Colour, Strip};
 
 use crate::disk::atomic;
@@ -26,7 +28,7 @@ use candle_core::{Device, Tensor};
 use ptq::recon::trace::UnitTrace;
 use rayon::prelude::*;
 use record::Record;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -48,7 +50,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(25);
 const TEMPORARY: &str = ".writing-";
 
 /// Predicted class of each image, and its label, in the order of the splits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Predictions {
     pub test: Vec<u32>,
     pub calib: Vec<u32>,
@@ -59,9 +61,11 @@ pub struct Predictions {
 }
 
 /// Some calibration images beside what a transform network made of them, `(N, C, H, W)`, normalised.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Pictures {
+    #[serde(with = "run::values")]
     pub x: Tensor,
+    #[serde(with = "run::values")]
     pub t_x: Tensor,
 }
 
@@ -87,18 +91,6 @@ impl Pictures {
     }
 }
 
-/// What a run leaves beside its record.
-#[derive(Default)]
-pub struct Artefacts<'a> {
-    pub traces: &'a [UnitTrace],
-    /// `None` if it failed.
-    pub predictions: Option<&'a Predictions>,
-    /// `None` without a transform network.
-    pub pictures: Option<&'a Pictures>,
-    /// What happened when, as text.
-    pub log: Option<&'a str>,
-}
-
 /// The runs of one experiment.
 pub struct Store {
     runs: PathBuf,
@@ -119,6 +111,12 @@ impl Store {
     pub fn new(results: &Path, experiment: &str) -> Self {
         let folder = results.join(experiment);
         Self { runs: folder.join("runs"), folder }
+    }
+
+    /// A store whose runs lie in `folder` itself, of no experiment; the folder is made.
+    pub fn of_runs(folder: &Path) -> Result<Self> {
+        std::fs::create_dir_all(folder).map_err(Error::io("cannot make folder", folder))?;
+        Ok(Self { runs: folder.to_path_buf(), folder: folder.to_path_buf() })
     }
 
     /// `results/<experiment>`, where tables and figures go.
@@ -158,7 +156,6 @@ impl Store {
     }
 
     /// Stores a run, replacing one of the same id but for its notes and tags: all its files appear at once, or none.
-    /// Stores a run, replacing one of the same id: all its files appear at once, or none.
     pub fn write_run(&self, record: &Record, cell: &str, artefacts: &Artefacts) -> Result<()> {
         let target = self.runs.join(&record.run_id);
         let folder = tempfile::Builder::new()
@@ -168,13 +165,13 @@ impl Store {
         let write = |name: &str, content: &[u8]| atomic::write(&folder.path().join(name), content);
         write(CELL, cell.as_bytes())?;
         write(TRACE, &json(&target, &artefacts.traces)?)?;
-        if let Some(predictions) = artefacts.predictions {
+        if let Some(predictions) = &artefacts.predictions {
             write(PREDICTIONS, &predictions.to_safetensors(&target)?)?;
         }
-        if let Some(pictures) = artefacts.pictures {
+        if let Some(pictures) = &artefacts.pictures {
             write(PICTURES, &pictures.to_safetensors(&target)?)?;
         }
-        if let Some(log) = artefacts.log {
+        if let Some(log) = &artefacts.log {
             write(LOG, log.as_bytes())?;
         }
         write(RECORD, &json(&target, record)?)?;

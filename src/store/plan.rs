@@ -10,7 +10,8 @@ use std::collections::{BTreeSet, HashMap};
 pub struct Planned {
     pub id: RunId,
     pub cell: Cell,
-    pub hashes: Hashes,
+    /// Of weights and data; `None` where these were not looked at and no run is stored, so that its id has no hash either.
+    pub hashes: Option<Hashes>,
     pub revisions: Revisions,
     pub state: State,
 }
@@ -43,15 +44,31 @@ impl State {
 }
 
 /// Compares `cells` with `stored` runs; `hashes` gives what identifies a cell's inputs.
+///
+/// Where it gives `None`, the inputs count as those of the cell's stored run, the newest of several.
 pub fn plan(
     cells: Vec<Cell>,
     stored: &[Record],
-    mut hashes: impl FnMut(&Cell) -> Result<Hashes>,
+    mut hashes: impl FnMut(&Cell) -> Result<Option<Hashes>>,
 ) -> Result<Vec<Planned>> {
+    let mut of_slug: HashMap<String, Vec<&Record>> = HashMap::new();
+    for record in stored {
+        of_slug.entry(record.cell.slug()).or_default().push(record);
+    }
     let planned = cells.into_iter().map(|cell| {
-        let hashes = hashes(&cell)?;
         let revisions = Revisions::of(&cell);
-        let id = RunId::new(&cell, &hashes, &revisions);
+        if let Some(hashes) = hashes(&cell)? {
+            let id = RunId::new(&cell, &hashes, &revisions);
+            return Ok(Planned { id, cell, hashes: Some(hashes), revisions, state: State::Missing });
+        }
+        let is_own = |record: &&&Record| {
+            let hashes = &record.hashes;
+            identity(&cell, hashes, &revisions) == identity(&record.cell, hashes, &record.made_with())
+        };
+        let own = of_slug.get(&cell.slug()).into_iter().flatten().filter(is_own);
+        let newest = own.max_by_key(|record| record.provenance.started_unix_s);
+        let id = RunId::given(newest.map_or_else(|| cell.slug(), |record| record.run_id.clone()));
+        let hashes = newest.map(|record| record.hashes.clone());
         Ok(Planned { id, cell, hashes, revisions, state: State::Missing })
     });
     let mut planned = planned.collect::<Result<Vec<_>>>()?;
@@ -80,12 +97,16 @@ fn state(planned: &Planned, current: &HashMap<&str, &Record>, outdated: &HashMap
             Status::Failed => State::Failed(record.error.clone().unwrap_or_default()),
         };
     }
-    let now = identity(cell, hashes, revisions);
+    // What is not known does not differ.
+    let now = |record: &Record| identity(cell, hashes.as_ref().unwrap_or(&record.hashes), revisions);
     let nearest = outdated
         .get(&cell.slug())
         .into_iter()
         .flatten()
-        .map(|record| (record, differences(&identity(&record.cell, &record.hashes, &record.made_with()), &now)))
+        .map(|record| {
+            let then = identity(&record.cell, &record.hashes, &record.made_with());
+            (*record, differences(&then, &now(record)))
+        })
         .min_by_key(|(_, differs)| differs.len());
     match nearest {
         Some((record, differs)) => State::Stale { stored: record.run_id.clone(), differs },

@@ -22,11 +22,11 @@ fn runs_come_back_as_they_were_stored() {
     assert!(store.scan().unwrap().records.is_empty());
     let _lock = store.lock().unwrap();
     store
-        .write_run(&record("one"), "a = 1", &Artefacts { predictions: Some(&predictions()), ..Artefacts::default() })
+        .write_run(&record("one"), "a = 1", &Artefacts { predictions: Some(predictions()), ..Artefacts::default() })
         .unwrap();
     store.write_run(&record("two").failed("why"), "a = 2", &Artefacts::default()).unwrap();
     store
-        .write_run(&record("two"), "a = 2", &Artefacts { predictions: Some(&predictions()), ..Artefacts::default() })
+        .write_run(&record("two"), "a = 2", &Artefacts { predictions: Some(predictions()), ..Artefacts::default() })
         .unwrap();
     let scan = store.scan().unwrap();
     assert_eq!(
@@ -36,6 +36,8 @@ fn runs_come_back_as_they_were_stored() {
     assert!(scan.broken.is_empty(), "{:?}", scan.broken);
     assert_eq!(Predictions::read(&store.run_folder("two")).unwrap(), predictions());
     assert!(read_traces(&store.run_folder("two")).unwrap().is_empty());
+    let run = Run::read(&store.run_folder("two")).unwrap();
+    assert_eq!((run.record, run.artefacts.predictions, run.artefacts.log), (record("two"), Some(predictions()), None));
     // Nothing temporary is left.
     assert_eq!(std::fs::read_dir(&store.runs).unwrap().count(), 3);
 }
@@ -110,4 +112,17 @@ fn whether_another_process_writes_is_seen_without_a_trace() {
     assert!(store.is_locked());
     drop(lock);
     assert!(!store.is_locked());
+}
+
+#[test]
+fn a_run_travels_as_json() {
+    let x = Tensor::new(&[[[[0.5f32, -1.25e-7]]]], &Device::Cpu).unwrap();
+    let pictures = Some(Pictures { t_x: x.affine(2.0, 0.0).unwrap(), x });
+    let artefacts = Artefacts { predictions: Some(predictions()), pictures, ..Artefacts::default() };
+    let run = Run { record: record("one"), artefacts };
+    let back: Run = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
+    let values =
+        |run: &Run| run.artefacts.pictures.as_ref().unwrap().t_x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!((values(&back), &back.record), (values(&run), &run.record));
+    assert_eq!(back.artefacts.predictions, run.artefacts.predictions);
 }

@@ -22,7 +22,7 @@ use ptq::recipe::{Bits, Setting};
 use ptq::recipe::{Granularity, Loss, Recipe};
 use ptq::recon::activations::Memory;
 use ptq::recon::event::Control;
-use ptq::recon::trace::UnitTrace;
+use ptq::recon::trace::{Traces, UnitTrace};
 use ptq::rng::Stream;
 use std::sync::atomic::AtomicBool;
 
@@ -64,9 +64,11 @@ fn quantized_within(
     recipe: &Recipe,
 ) -> (QuantModel, Vec<UnitTrace>) {
     let folded = fold_bn(trained, recipe.batch_norm).unwrap();
-    let mut traces = Vec::new();
+    let traces = Traces::default();
+    let control = Control { observe: &|event| traces.note(&event), cancelled: &RUNNING };
     let calib = Calibration { images, memory, trained, added: Added::default() };
-    (quantize(&folded, &calib, bits, recipe, 0, &CONTROL, &mut traces).unwrap(), traces)
+    let model = quantize(&folded, &calib, bits, recipe, 0, &control).unwrap();
+    (model, traces.finish())
 }
 
 #[test]
@@ -194,11 +196,11 @@ fn the_identity_transform_is_genie_m_on_duplicated_images() {
     let meta = Meta { skip_ends: false, ..Meta::published(arch) };
     let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
     let added = Added { transform: Some(transform), labels: &calib.labels, ..Added::default() };
-    let (memory, mut traces) = (Memory::unlimited(), Vec::new());
+    let memory = Memory::unlimited();
     let joined = Calibration { images: &calib.images, memory: &memory, trained: &network, added };
     let recipe = recipe("metaaug", 8);
     let folded = fold_bn(&network, recipe.batch_norm).unwrap();
-    let model = quantize(&folded, &joined, bits, &recipe, 0, &CONTROL, &mut traces).unwrap();
+    let model = quantize(&folded, &joined, bits, &recipe, 0, &CONTROL).unwrap();
     let logits = |model: &QuantModel| {
         let y = model.units.iter().fold(calib.images.clone(), |x, unit| unit.forward(&x, Mode::HARD).unwrap());
         y.to_vec2::<f32>().unwrap()
@@ -225,14 +227,15 @@ fn a_trained_transform_leaves_its_losses_and_does_not_depend_on_threads_or_time(
         let before = net.parameters.tensors().unwrap();
         let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
         let added = Added { transform: Some(transform), labels: &calib.labels, ..Added::default() };
-        let (memory, mut traces) = (Memory::unlimited(), Vec::new());
+        let (memory, traces) = (Memory::unlimited(), Traces::default());
+        let control = Control { observe: &|event| traces.note(&event), cancelled: &RUNNING };
         let joined = Calibration { images: &calib.images, memory: &memory, trained: &network, added };
         let bits = (Bits { w: 2, a: 2 }, Setting::Qdrop);
-        quantize(&folded, &joined, bits, &recipe, 0, &CONTROL, &mut traces).unwrap();
+        quantize(&folded, &joined, bits, &recipe, 0, &control).unwrap();
         let after = net.parameters.tensors().unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert!(before.iter().any(|(name, tensor)| values(tensor) != values(&after[name])));
-        let traces = traces.into_iter().map(|trace| (trace.unit, trace.phase, trace.loss, trace.terms));
+        let traces = traces.finish().into_iter().map(|trace| (trace.unit, trace.phase, trace.loss, trace.terms));
         traces.collect::<Vec<_>>()
     };
     let traces = run();

@@ -22,7 +22,7 @@ fn results() -> Results {
     let store = Store::new(&results.path(), "made");
     let lock = store.lock().unwrap();
     let artefacts =
-        Artefacts { traces: &[trace], pictures: Some(&pictures), log: Some("a log"), ..Artefacts::default() };
+        Artefacts { traces: vec![trace], pictures: Some(pictures), log: Some("a log".into()), ..Artefacts::default() };
     store.write_run(&record, "a cell", &artefacts).unwrap();
     drop(lock);
     let mut failed = results.record("other", &results.cell("rtn", "W4A4", 0), &[true]);

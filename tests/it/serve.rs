@@ -124,10 +124,14 @@ fn a_running_grid_is_shown_until_its_lock_is_gone() {
         done: 2,
         failed: 1,
         current: Some(Current { run_id: "cell-<i>".into(), evaluated: Some((5, 9)), ..Current::default() }),
+        beside: vec![Current { run_id: "cell-2".into(), evaluated: Some((6, 9)), ..Current::default() }],
     };
     store.write_live(&live).unwrap();
     let (_, body) = server.get("/");
-    assert_contains(&body, &["Running:", "3 of 7", "cell-&lt;i&gt;", "evaluation, 5 of 9 images"]);
+    assert_contains(
+        &body,
+        &["Running:", "3 of 7", "cell-&lt;i&gt;", "evaluation, 5 of 9 images", "cell-2", "evaluation, 6 of 9 images"],
+    );
     let state: serde_json::Value = serde_json::from_str(&server.get("/state.json").1).unwrap();
     assert_eq!(state[0]["live"]["current"]["run_id"], "cell-<i>");
     assert_contains(&server.get("/experiments/made").1, &["running, 3 of 7 cells finished"]);

@@ -104,7 +104,7 @@ impl Results {
             calib_labels: vec![0],
             calib_indices: vec![0],
         };
-        let artefacts = Artefacts { predictions: Some(&predictions), ..Artefacts::default() };
+        let artefacts = Artefacts { predictions: Some(predictions), ..Artefacts::default() };
         store.write_run(record, &record.cell.to_toml().unwrap(), &artefacts).unwrap();
         store.run_folder(&record.run_id)
     }

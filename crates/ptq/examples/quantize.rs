@@ -26,8 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let memory = Memory::unlimited();
     let calib = Calibration { images: &pool, memory: &memory, trained: &trained, added: Added::default() };
     let control = Control { observe: &|_| (), cancelled: &AtomicBool::new(false) };
-    let (placed, mut losses) = ((Bits { w: 2, a: 2 }, Setting::Qdrop), Vec::new());
-    let quantized = quantize(&network, &calib, placed, &recipe, 0, &control, &mut losses)?;
+    let placed = (Bits { w: 2, a: 2 }, Setting::Qdrop);
+    let quantized = quantize(&network, &calib, placed, &recipe, 0, &control)?;
 
     let top1 = |logits: Tensor| -> candle_core::Result<f32> {
         let right = logits.argmax(D::Minus1)?.eq(&labels.to_dtype(candle_core::DType::U32)?)?;

@@ -15,15 +15,14 @@ use crate::quant::model::{Masks, QuantModel};
 use crate::recipe::{Recipe, Sampling};
 use crate::recon::activations::Activations;
 use crate::recon::batches;
-use crate::recon::event::{Control, Event};
+use crate::recon::event::{Control, Event, Point, Term, TermPoint};
 use crate::recon::propagate::in_batches;
 use crate::recon::schedule::Plateau;
 use crate::recon::start::search_ranges;
-use crate::recon::trace::{TermTrace, UnitTrace};
+use crate::recon::trace::UnitTrace;
 use crate::recon::train::{KeyedMasks, Phase};
 use crate::rng::{Purpose, Stream};
 use candle_core::Tensor;
-use std::time::Instant;
 use tracing::{info_span, trace_span};
 
 /// What the trace and the events of this phase are called.
@@ -64,8 +63,7 @@ impl<'a> Originals<'a> {
     }
 }
 
-/// Trains the network for unit `index` of `model`, whose quantized prefix gives `x_q` for the original images, and adds
-/// the trace to `traces`, also if it fails on the way.
+/// Trains the network for unit `index` of `model`, whose quantized prefix gives `x_q` for the original images.
 ///
 /// Weights carry over from unit to unit; the optimiser starts anew, as published.
 pub fn train(
@@ -75,13 +73,11 @@ pub fn train(
     (originals, x_q): (&Originals, &Activations),
     recipe: &Recipe,
     (stream, control): (Stream, &Control),
-    traces: &mut Vec<UnitTrace>,
 ) -> Result<()> {
     let Trainable { net, meta, terms } = *transform;
     if !net.is_trainable() || meta.iterations == 0 || terms::active(terms).is_empty() {
         return Ok(());
     }
-    let started = Instant::now();
     let _span = info_span!("train", phase = PHASE).entered();
     let phase = Phase { iterations: meta.iterations, ..Phase::weights(recipe) };
     let mut model = model.clone();
@@ -89,26 +85,18 @@ pub fn train(
         model.units[index].acts.clone_from(&acts[index]);
     }
     let unit = MetaUnit::new((&model, index), &phase, recipe.unit_input, (meta, terms))?;
-    let mut trace = UnitTrace::new(&model.units[index].unit.name, PHASE);
-    trace.terms = terms::active(terms).into_iter().map(|(term, weight)| empty(term.name, weight)).collect();
-    let outcome = run(net, &unit, (originals, x_q), stream, control, &mut trace);
-    trace.wall_s = started.elapsed().as_secs_f64();
-    traces.push(trace);
-    outcome
-}
-
-fn empty(name: &str, weight: f64) -> TermTrace {
-    TermTrace { name: name.to_string(), weight, loss: Vec::new(), gradient_norm: Vec::new() }
+    let name = &model.units[index].unit.name;
+    let told = terms::active(terms).into_iter().map(|(term, weight)| Term { name: term.name.to_string(), weight });
+    control.phase((name, PHASE), told.collect(), || run(net, (&unit, name), (originals, x_q), stream, control))
 }
 
 /// The steps for one unit.
 fn run(
     net: &TransformNet,
-    unit: &MetaUnit,
+    (unit, name): (&MetaUnit, &str),
     (originals, x_q): (&Originals, &Activations),
     stream: Stream,
     control: &Control,
-    trace: &mut UnitTrace,
 ) -> Result<()> {
     let (meta, phase) = (unit.meta, unit.phase);
     let mut optimiser = Optimiser::new(net, meta)?;
@@ -141,23 +129,21 @@ fn run(
         let total: f64 = parts.iter().zip(&update.losses).map(|(part, loss)| part.weight * loss).sum();
         let diverged = parts.iter().zip(&update.losses).find(|(_, loss)| !loss.is_finite());
         if is_due || diverged.is_some() {
-            trace.iterations.push(t);
-            trace.loss.push(total);
             let norms = match is_due {
                 true => update.norms.clone(),
                 false => optimiser.prepare(&t_x, &parts, true)?.norms,
             };
-            for (term, (loss, norm)) in trace.terms.iter_mut().zip(update.losses.iter().zip(norms)) {
-                term.loss.push(*loss);
-                term.gradient_norm.push(norm);
-            }
+            let terms = update.losses.iter().zip(norms);
+            let terms = terms.map(|(&loss, gradient_norm)| TermPoint { loss, gradient_norm }).collect();
+            (control.observe)(Event::Point(Point { terms, ..Point::of_loss(t, total) }));
         }
         if let Some((part, &value)) = diverged {
-            let unit = format!("{}, meta-loss term {}", trace.unit, part.term.name);
+            let unit = format!("{name}, meta-loss term {}", part.term.name);
             return Err(Error::Diverged { unit, iteration: t, value });
         }
         trace_span!("update").in_scope(|| optimiser.step(update, total))?;
-        (control.observe)(Event::Step { phase: PHASE, iteration: t, iterations: meta.iterations, loss: total });
+        let (phase, iterations) = (PHASE.to_string(), meta.iterations);
+        (control.observe)(Event::Step { phase, iteration: t, iterations, loss: total });
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub fn warmed_up(config: &Transform, images: &Tensor, stream: Stream, control: &
             .iter()
             .filter_map(|state| gradients.get(state.var()).map(|gradient| adam::Step { state, gradient, lr }));
         adam::step(&parts.collect::<Vec<_>>(), t, 1.0)?;
-        (control.observe)(Event::Step { phase: PHASE, iteration: t, iterations: steps, loss: value });
+        (control.observe)(Event::Step { phase: PHASE.to_string(), iteration: t, iterations: steps, loss: value });
     }
     Ok(net)
 }

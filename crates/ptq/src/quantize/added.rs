@@ -10,7 +10,6 @@ use crate::recipe::{Prefix, Recipe};
 use crate::recon::activations::Activations;
 use crate::recon::event::Control;
 use crate::recon::rows::Rows;
-use crate::recon::trace::UnitTrace;
 use crate::rng::{Purpose, Stream};
 use candle_core::Tensor;
 use tracing::info_span;
@@ -47,12 +46,11 @@ impl Added<'_> {
         (originals, x_q): (&Originals, &Activations),
         recipe: &Recipe,
         (stream, control): (Stream, &Control),
-        traces: &mut Vec<UnitTrace>,
     ) -> Result<Rows> {
         let stream = stream.named(&model.units[index].unit.name);
         let mut images = originals.images.clone();
         if let Some(transform) = &self.transform {
-            train::train(transform, model, index, (originals, x_q), recipe, (stream, control), traces)?;
+            train::train(transform, model, index, (originals, x_q), recipe, (stream, control))?;
             images = transformed(transform, &images, control)?;
         }
         let _span = info_span!("added images").entered();

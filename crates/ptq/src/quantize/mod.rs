@@ -17,7 +17,6 @@ use crate::recon::prediction::Prediction;
 use crate::recon::propagate::full_precision;
 use crate::recon::rows::Rows;
 use crate::recon::start::{prepare, search_ranges};
-use crate::recon::trace::UnitTrace;
 use crate::recon::train::{self, Phase, Problem};
 use crate::rng::Stream;
 use added::Added;
@@ -39,7 +38,7 @@ pub struct Calibration<'a> {
 /// Quantizes `network` (BatchNorm already folded as the recipe says).
 ///
 /// Weights first, unit by unit; then, in methods with a phase for them, activation scales. Activation ranges are
-/// searched before the phase that needs them. `traces` also keeps what was done before an error.
+/// searched before the phase that needs them.
 pub fn quantize(
     network: &Network,
     calib: &Calibration,
@@ -47,10 +46,9 @@ pub fn quantize(
     recipe: &Recipe,
     seed: u64,
     control: &Control,
-    traces: &mut Vec<UnitTrace>,
 ) -> Result<QuantModel> {
     let model = prepare(network, calib.images, (bits, setting), recipe)?;
-    reconstruct(model, calib, recipe, seed, control, traces)
+    reconstruct(model, calib, recipe, seed, control)
 }
 
 /// Reconstructs what [`prepare`] made for the same recipe.
@@ -60,18 +58,17 @@ pub fn reconstruct(
     recipe: &Recipe,
     seed: u64,
     control: &Control,
-    traces: &mut Vec<UnitTrace>,
 ) -> Result<QuantModel> {
     if recipe.granularity == Granularity::None {
         return Ok(model);
     }
     let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), control };
-    reconstruction.train_weights(&mut model, traces)?;
+    reconstruction.train_weights(&mut model)?;
     if !recipe.quantize_acts {
         search_ranges(&mut model, calib.images, recipe)?;
     }
     if recipe.act_phase_iterations() > 0 {
-        reconstruction.train_acts(&model, traces)?;
+        reconstruction.train_acts(&model)?;
     }
     Ok(model)
 }
@@ -86,7 +83,7 @@ struct Reconstruction<'a> {
 
 impl Reconstruction<'_> {
     /// Trains rounding, and the scales that the recipe trains along with it.
-    fn train_weights(&self, model: &mut QuantModel, traces: &mut Vec<UnitTrace>) -> Result<()> {
+    fn train_weights(&self, model: &mut QuantModel) -> Result<()> {
         let (recipe, control) = (self.recipe, self.control);
         let phase = Phase::weights(recipe);
         let prefix = Mode::of_prefix(recipe.unit_input);
@@ -111,14 +108,14 @@ impl Reconstruction<'_> {
             let rows = Rows { x_fp, x_q, y_fp, logits };
             if self.is_trained(unit) {
                 match originals.as_ref().filter(|_| added.reaches(unit.unit.role)) {
-                    None => self.train_unit(model, index, &rows, &phase, traces)?,
+                    None => self.train_unit(model, index, &rows, &phase)?,
                     Some(originals) => {
                         let context = (self.stream, control);
-                        let new = added.rows(model, index, (originals, &rows.x_q), recipe, context, traces)?;
+                        let new = added.rows(model, index, (originals, &rows.x_q), recipe, context)?;
                         let joined = rows.and(&new)?;
                         // A pass over the sample keeps its number of steps.
                         let batch = phase.batch * joined.x_fp.images()? / rows.x_fp.images()?;
-                        self.train_unit(model, index, &joined, &Phase { batch, ..phase.clone() }, traces)?;
+                        self.train_unit(model, index, &joined, &Phase { batch, ..phase.clone() })?;
                     }
                 }
             }
@@ -138,14 +135,7 @@ impl Reconstruction<'_> {
     }
 
     /// Trains the weights of unit `index` on `rows`.
-    fn train_unit(
-        &self,
-        model: &QuantModel,
-        index: usize,
-        rows: &Rows,
-        phase: &Phase,
-        traces: &mut Vec<UnitTrace>,
-    ) -> Result<()> {
+    fn train_unit(&self, model: &QuantModel, index: usize, rows: &Rows, phase: &Phase) -> Result<()> {
         let unit = &model.units[index];
         let (recipe, control) = (self.recipe, self.control);
         match recipe.granularity {
@@ -155,7 +145,7 @@ impl Reconstruction<'_> {
                 let of_part = |rows: &Rows| part.rows(unit, rows, recipe.unit_input, control);
                 let mut seen = of_part(rows)?;
                 let weight = fisher::loss_weight(model, index, &part, &seen, recipe, control)?;
-                if let Some((x_fp, y_fp)) = self.corrected(unit, index, &rows.x_fp, traces)? {
+                if let Some((x_fp, y_fp)) = self.corrected(unit, index, &rows.x_fp)? {
                     seen = of_part(&Rows { x_fp, x_q: rows.x_q.clone(), y_fp, logits: rows.logits.clone() })?;
                 }
                 let Rows { x_fp, x_q, y_fp, logits } = &seen;
@@ -174,11 +164,11 @@ impl Reconstruction<'_> {
                     loss_weight: weight.as_ref(),
                     prediction: logits.as_ref().map(|logits| (prediction, logits)),
                 };
-                train::train(&problem, phase, self.stream.named(&unit.unit.name), control, traces)
+                train::train(&problem, phase, self.stream.named(&unit.unit.name), control)
             }
             Granularity::Layer => {
                 let stream = self.stream.named(&unit.unit.name);
-                self.train_parts(unit, (rows, recipe.unit_input), phase, stream, traces)
+                self.train_parts(unit, (rows, recipe.unit_input), phase, stream)
             }
         }
     }
@@ -189,10 +179,9 @@ impl Reconstruction<'_> {
         unit: &QuantUnit,
         index: usize,
         x_fp: &Activations,
-        traces: &mut Vec<UnitTrace>,
     ) -> Result<Option<(Activations, Activations)>> {
         let Some(correction) = Correction::of(self.recipe) else { return Ok(None) };
-        let x = correction.correct(&self.calib.trained.units[index], x_fp, self.control, traces)?;
+        let x = correction.correct(&self.calib.trained.units[index], x_fp, self.control)?;
         let y = full_precision(&unit.unit, &x, self.control)?;
         Ok(Some((x, y)))
     }
@@ -218,7 +207,6 @@ impl Reconstruction<'_> {
         (rows, prefix): (&Rows, Prefix),
         phase: &Phase,
         stream: Stream,
-        traces: &mut Vec<UnitTrace>,
     ) -> Result<()> {
         let (recipe, control) = (self.recipe, self.control);
         let parts = match recipe.granularity {
@@ -229,13 +217,13 @@ impl Reconstruction<'_> {
         for part in parts {
             let Rows { x_fp, x_q, y_fp, .. } = &part.rows(unit, rows, prefix, control)?;
             let problem = Problem { unit: &part.unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
-            train::train(&problem, phase, stream, control, traces)?;
+            train::train(&problem, phase, stream, control)?;
         }
         Ok(())
     }
 
     /// Trains activation scales alone, on full-precision inputs and targets (BRECQ's second phase).
-    fn train_acts(&self, model: &QuantModel, traces: &mut Vec<UnitTrace>) -> Result<()> {
+    fn train_acts(&self, model: &QuantModel) -> Result<()> {
         let control = self.control;
         let phase = Phase::acts(self.recipe);
         let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
@@ -247,7 +235,7 @@ impl Reconstruction<'_> {
                 // A stream of its own: the phases of a unit must not draw the same mini-batches.
                 let stream = self.stream.named(&unit.unit.name).named(phase.name);
                 let rows = Rows { x_q: x_fp.clone(), x_fp, y_fp: y_fp.clone(), logits: None };
-                self.train_parts(unit, (&rows, Prefix::FullPrecision), &phase, stream, traces)?;
+                self.train_parts(unit, (&rows, Prefix::FullPrecision), &phase, stream)?;
             }
             x_fp = y_fp;
         }

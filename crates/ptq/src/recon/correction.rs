@@ -2,7 +2,7 @@
 //! unit until its BatchNorm layers see the statistics that they were trained with.
 
 use super::activations::{Activations, Collector};
-use super::event::{Control, Event};
+use super::event::{Control, Event, Point};
 use super::schedule::Plateau;
 use super::trace::UnitTrace;
 use crate::error::{Error, Result};
@@ -14,7 +14,6 @@ use crate::ops::statistics::{Statistics, statistics_error};
 use crate::recipe::Recipe;
 use candle_core::{Tensor, Var};
 use std::cell::RefCell;
-use std::time::Instant;
 use tracing::info_span;
 
 /// What the trace and the events of this phase are called.
@@ -52,37 +51,30 @@ impl Correction {
     /// `mean over images and positions of sum over channels of (x - x_0)^2 / lambda`, by Adam.
     ///
     /// `unit` has its BatchNorm layers; without any, nothing moves.  Shapes: `x` and result `(N, ...)`.
-    /// Adds the trace to `traces`, also if it fails on the way.
-    pub fn correct(
-        &self,
-        unit: &Unit,
-        x: &Activations,
-        control: &Control,
-        traces: &mut Vec<UnitTrace>,
-    ) -> Result<Activations> {
+    pub fn correct(&self, unit: &Unit, x: &Activations, control: &Control) -> Result<Activations> {
         let layers = norms(unit)?;
         let Some(last) = layers.iter().rposition(Option::is_some) else { return Ok(x.clone()) };
-        let started = Instant::now();
         let _span = info_span!("train", phase = PHASE).entered();
-        let mut trace = UnitTrace::new(&unit.name, PHASE);
         let objective = Objective { unit, layers: &layers, last: Source::Node(last), lambda: self.lambda };
-        let outcome = self.run(&objective, x, control, &mut trace);
-        trace.wall_s = started.elapsed().as_secs_f64();
-        traces.push(trace);
-        outcome
+        control.phase((&unit.name, PHASE), Vec::new(), || {
+            let due = (1..=self.iterations).filter(|&t| UnitTrace::is_due(t, self.iterations));
+            let mut points: Vec<Point> = due.map(|t| Point::of_loss(t, 0.0)).collect();
+            let outcome = self.run(&objective, x, control, &mut points);
+            points.into_iter().for_each(|point| (control.observe)(Event::Point(point)));
+            outcome
+        })
     }
 
+    /// Adds to the loss of each of `points` what each batch has at its iteration, so that it becomes the mean over the batches.
     fn run(
         &self,
         objective: &Objective,
         x: &Activations,
         control: &Control,
-        trace: &mut UnitTrace,
+        points: &mut [Point],
     ) -> Result<Activations> {
         let n = x.images()?;
         let batches = n.div_ceil(self.batch);
-        trace.iterations = (1..=self.iterations).filter(|&t| UnitTrace::is_due(t, self.iterations)).collect();
-        trace.loss = vec![0.0; trace.iterations.len()];
         let mut corrected = Collector::new(n, x.memory());
         for batch in 0..batches {
             let start = batch * self.batch;
@@ -95,18 +87,18 @@ impl Correction {
                 let loss = objective.loss(&moved, &x_0)?;
                 let value = f64::from(loss.to_scalar::<f32>()?);
                 if !value.is_finite() {
-                    let unit = format!("{}, {PHASE} of its inputs", trace.unit);
+                    let unit = format!("{}, {PHASE} of its inputs", objective.unit.name);
                     return Err(Error::Diverged { unit, iteration: t, value });
                 }
                 if let Some(gradient) = loss.backward()?.get(&moved) {
                     adam::step(&[adam::Step { state: &state, gradient, lr: plateau.lr }], t, 1.0)?;
                 }
                 plateau.observe(value);
-                if let Ok(point) = trace.iterations.binary_search(&t) {
-                    trace.loss[point] += value / batches as f64;
+                if let Ok(point) = points.binary_search_by_key(&t, |point| point.iteration) {
+                    points[point].loss += value / batches as f64;
                 }
                 let (iteration, iterations) = (batch * self.iterations + t, batches * self.iterations);
-                (control.observe)(Event::Step { phase: PHASE, iteration, iterations, loss: value });
+                (control.observe)(Event::Step { phase: PHASE.to_string(), iteration, iterations, loss: value });
             }
             corrected.push(&moved)?;
         }

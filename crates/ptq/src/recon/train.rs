@@ -2,7 +2,7 @@
 
 use super::activations::Activations;
 use super::batches;
-use super::event::{Control, Event};
+use super::event::{Control, Event, Point};
 use super::prediction::Prediction;
 use super::schedule::{BetaSchedule, LearningRate};
 use super::trace::UnitTrace;
@@ -15,7 +15,6 @@ use crate::quant::model::{Acts, Masks, Mode, QuantUnit, Weights};
 use crate::recipe::{ConvTarget, RangeSearch, Recipe, Sampling};
 use crate::rng::{Purpose, Stream, threshold};
 use candle_core::{DType, Tensor, Var};
-use std::time::Instant;
 use tracing::{info_span, trace_span};
 
 /// Steps on a GPU between two readings of the loss, at most.
@@ -249,30 +248,18 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Runs `phase` on `problem` and adds its trace to `traces`, also if it fails on the way; does nothing where it leaves the
-/// unit nothing to train.
-pub fn train(
-    problem: &Problem,
-    phase: &Phase,
-    stream: Stream,
-    control: &Control,
-    traces: &mut Vec<UnitTrace>,
-) -> Result<()> {
+/// Runs `phase` on `problem`; does nothing, and tells nothing, where it leaves the unit nothing to train.
+pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control) -> Result<()> {
     let trainer = Trainer::new(problem.unit, phase)?;
     if trainer.is_idle() || phase.iterations == 0 {
         return Ok(());
     }
-    let started = Instant::now();
     let _span = info_span!("train", phase = phase.name).entered();
-    let mut trace = UnitTrace::new(&problem.unit.unit.name, phase.name);
-    let outcome = run(&trainer, problem, stream, control, &mut trace);
-    trace.wall_s = started.elapsed().as_secs_f64();
-    traces.push(trace);
-    outcome
+    control.phase((&problem.unit.unit.name, phase.name), Vec::new(), || run(&trainer, problem, stream, control))
 }
 
 /// The steps of a phase.
-fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, trace: &mut UnitTrace) -> Result<()> {
+fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control) -> Result<()> {
     let phase = trainer.phase;
     let (images, draws) = (problem.x_fp.images()?, stream.purpose(Purpose::Batch));
     for t in 1..=phase.iterations {
@@ -291,16 +278,15 @@ fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control, 
         let loss = losses.read()?;
         let total = loss.total();
         if UnitTrace::is_due(t, phase.iterations) || !total.is_finite() {
-            trace.iterations.push(t);
-            trace.loss.push(loss.error);
-            trace.regulariser.push(loss.regulariser);
-            trace.prediction.extend(loss.prediction);
+            let regulariser = Some(loss.regulariser);
+            let point = Point { regulariser, prediction: loss.prediction, ..Point::of_loss(t, loss.error) };
+            (control.observe)(Event::Point(point));
         }
         if !total.is_finite() {
-            return Err(Error::Diverged { unit: trace.unit.clone(), iteration: t, value: total });
+            return Err(Error::Diverged { unit: problem.unit.unit.name.clone(), iteration: t, value: total });
         }
-        let event = Event::Step { phase: phase.name, iteration: t, iterations: phase.iterations, loss: total };
-        (control.observe)(event);
+        let (name, iterations) = (phase.name.to_string(), phase.iterations);
+        (control.observe)(Event::Step { phase: name, iteration: t, iterations, loss: total });
     }
     Ok(())
 }

@@ -10,11 +10,10 @@ use ptq::recon::activations::{Activations, Memory};
 use ptq::recon::correction::Correction;
 use ptq::recon::event::Control;
 use ptq::recon::prediction::Prediction;
-use ptq::recon::trace::UnitTrace;
+use ptq::recon::trace::Traces;
 use std::sync::atomic::AtomicBool;
 
 static CANCELLED: AtomicBool = AtomicBool::new(false);
-const CONTROL: Control = Control { observe: &|_| (), cancelled: &CANCELLED };
 
 #[test]
 fn prediction_difference() {
@@ -64,9 +63,10 @@ fn block(golden: &Golden) -> Unit {
     Unit { name: "layer1.0".to_string(), role: Role::Block, nodes }
 }
 
-fn apply(correction: &Correction, unit: &Unit, x: &Tensor, traces: &mut Vec<UnitTrace>) -> Tensor {
+fn apply(correction: &Correction, unit: &Unit, x: &Tensor, traces: &Traces) -> Tensor {
     let activations = Activations::new(x, &Memory::unlimited());
-    let corrected = correction.correct(unit, &activations, &CONTROL, traces).unwrap();
+    let control = Control { observe: &|event| traces.note(&event), cancelled: &CANCELLED };
+    let corrected = correction.correct(unit, &activations, &control).unwrap();
     corrected.narrow(0, x.dim(0).unwrap()).unwrap()
 }
 
@@ -76,8 +76,9 @@ fn distribution_correction() {
     let (unit, x) = (block(&golden), golden.tensor("block_in"));
     let lambda = 0.02;
     let correction = Correction { iterations: 3, lr: 1e-3, lambda, batch: x.dim(0).unwrap() };
-    let mut traces = Vec::new();
-    let corrected = apply(&correction, &unit, &x, &mut traces);
+    let traces = Traces::default();
+    let corrected = apply(&correction, &unit, &x, &traces);
+    let trace = traces.finish().remove(0);
     let constraints = golden.values("constraint");
     let losses = golden.tensor("own_losses").to_vec2::<f32>().unwrap();
     let expected: Vec<f32> = losses
@@ -85,15 +86,15 @@ fn distribution_correction() {
         .zip(constraints)
         .map(|(errors, constraint)| errors.iter().sum::<f32>() + constraint / lambda as f32)
         .collect();
-    let losses: Vec<f32> = traces[0].loss.iter().map(|loss| *loss as f32).collect();
-    assert_eq!((traces[0].phase.as_str(), &traces[0].iterations[..]), ("correction", &[1, 2, 3][..]));
+    let losses: Vec<f32> = trace.loss.iter().map(|loss| *loss as f32).collect();
+    assert_eq!((trace.phase.as_str(), &trace.iterations[..]), ("correction", &[1, 2, 3][..]));
     assert_close("losses", &losses, &expected, 1e-5);
     assert_close("input", &values(&corrected), &golden.values("corrected_in"), 1e-5);
     let output = forward(&unit, &corrected, &FullPrecision).unwrap();
     assert_close("output", &values(&output), &golden.values("corrected_out"), 1e-5);
 
     // What a batch holds beside an image does not matter but through the learning rate.
-    let apart = apply(&Correction { batch: 4, ..correction }, &unit, &x, &mut traces);
+    let apart = apply(&Correction { batch: 4, ..correction }, &unit, &x, &traces);
     assert_close("in smaller batches", &values(&apart), &values(&corrected), 1e-4);
 }
 
@@ -102,9 +103,9 @@ fn a_unit_without_batch_norm_keeps_its_inputs() {
     let golden = Golden::open("pd_dc");
     let mut unit = block(&golden);
     unit.nodes.truncate(1);
-    let (x, mut traces) = (golden.tensor("block_in"), Vec::new());
+    let (x, traces) = (golden.tensor("block_in"), Traces::default());
     let correction = Correction { iterations: 3, lr: 1e-3, lambda: 0.02, batch: 4 };
-    let same = apply(&correction, &unit, &x, &mut traces);
+    let same = apply(&correction, &unit, &x, &traces);
     assert_eq!(values(&same), values(&x));
-    assert!(traces.is_empty());
+    assert!(traces.finish().is_empty());
 }

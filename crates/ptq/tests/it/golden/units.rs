@@ -170,7 +170,7 @@ fn genie_over_all_units() {
     let quantized = |recipe: &Recipe| {
         let network = fold_bn(&trained, recipe.batch_norm).unwrap();
         let calib = Calibration { images: &images, memory: &memory, trained: &trained, added: Added::default() };
-        quantize(&network, &calib, (BITS, Setting::Brecq), recipe, 0, &CONTROL, &mut Vec::new()).unwrap()
+        quantize(&network, &calib, (BITS, Setting::Brecq), recipe, 0, &CONTROL).unwrap()
     };
     let recipe = recipe("genie-m", "mobilenetv2-tiny");
     compare(&golden, &quantized(&recipe));
@@ -212,7 +212,7 @@ fn metaaug_over_all_units() {
     let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
     let added = Added { transform: Some(transform), labels: &[0; 32], ..Added::default() };
     let calib = Calibration { images: &images, memory: &memory, trained: &trained, added };
-    compare(&golden, &quantize(&network, &calib, placed, &recipe, 0, &CONTROL, &mut Vec::new()).unwrap());
+    compare(&golden, &quantize(&network, &calib, placed, &recipe, 0, &CONTROL).unwrap());
 }
 
 /// A bottleneck of 12 channels in 3 groups, in BRECQ's names.
@@ -240,7 +240,7 @@ fn brecq(family: &'static str, arch: &str, units: Vec<Unit>, published: impl Fn(
     let (images, trained, memory) = (golden.tensor("images"), Network { arch: "test", units }, Memory::unlimited());
     let network = fold_bn(&trained, recipe.batch_norm).unwrap();
     let calib = Calibration { images: &images, memory: &memory, trained: &trained, added: Added::default() };
-    let model = quantize(&network, &calib, (BITS, Setting::Brecq), &recipe, 0, &CONTROL, &mut Vec::new()).unwrap();
+    let model = quantize(&network, &calib, (BITS, Setting::Brecq), &recipe, 0, &CONTROL).unwrap();
     let mut acts = 0;
     for unit in &model.units {
         for (layer, node) in layers(unit) {

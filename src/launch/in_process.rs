@@ -1,0 +1,147 @@
+//! The launcher that computes in this process: one cell after the other by each of its workers.
+
+use super::evaluate::EVAL_BATCH;
+use super::inputs::{Inputs, Loader};
+use super::launcher::{Launcher, Watch, share};
+use super::message::{Ended, Job, What};
+use super::notes::Notes;
+use super::run_cell::{Caches, run_cell};
+use super::usage::Stopwatch;
+use crate::error::{Error, Result};
+use crate::store::Run;
+use crate::store::record::Provenance;
+use ptq::recon::event::Control;
+use rayon::ThreadPool;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tracing::info_span;
+
+/// Workers that run cells at the same time. Results do not depend on their number or that of their threads.
+pub struct InProcess<'a> {
+    pub workers: Vec<Worker<'a>>,
+    pub caches: &'a Caches,
+}
+
+/// One of those that run cells at the same time.
+pub struct Worker<'a> {
+    /// Of the device that it computes on.
+    pub loader: &'a mut Loader,
+    /// Threads of its own; `None`: those of the process.
+    pub threads: Option<ThreadPool>,
+}
+
+impl<'a> Worker<'a> {
+    /// Computes with all threads of the process.
+    pub fn with_all_threads(loader: &'a mut Loader) -> Self {
+        Self { loader, threads: None }
+    }
+}
+
+impl Launcher for InProcess<'_> {
+    fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()> {
+        let (caches, is_beside_others) = (self.caches, self.workers.len() > 1);
+        share(jobs, &mut self.workers, |Worker { loader, threads }, job| {
+            let mut run = || -> Result<bool> {
+                let device = loader.device_name();
+                let load = || loader.inputs(&job.cell);
+                let Some(mut run) = run_job(job, &device, load, (caches, is_beside_others), watch) else {
+                    return Ok(false);
+                };
+                run.record.weights_source = loader.weights_source(&job.cell);
+                (watch.run)(run).map(|()| true)
+            };
+            match threads {
+                Some(threads) => threads.install(run),
+                None => run(),
+            }
+        })
+    }
+}
+
+/// Runs one cell on `device` from what `load` gives, beside others if so; `None` if it was interrupted.
+fn run_job(
+    job: &Job,
+    device: &str,
+    load: impl FnOnce() -> Result<Inputs>,
+    (caches, is_beside_others): (&Caches, bool),
+    watch: &Watch,
+) -> Option<Run> {
+    let _span = info_span!("cell", name = %job.run_id).entered();
+    (watch.event)(job.event(What::Started));
+    let provenance = Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &job.grid);
+    let stopwatch = if is_beside_others { Stopwatch::beside_others() } else { Stopwatch::start() };
+    let notes = Notes::start(&job.run_id);
+    let observe = |event| {
+        notes.note(&event);
+        (watch.event)(job.event(What::Progress(event)));
+    };
+    let control = Control { observe: &observe, cancelled: watch.cancelled };
+    let mut hashes = None;
+    let result = guarded(|| {
+        let inputs = info_span!("inputs").in_scope(load)?;
+        hashes = Some(inputs.hashes.clone());
+        job.check_loaded(&inputs.hashes)?;
+        run_cell(&job.cell, &inputs, caches, &control)
+    });
+    let (result, predictions, pictures) = match result {
+        Err(Error::Ptq(ptq::Error::Interrupted)) => return None,
+        Err(error) => (Err(error.to_string()), None, None),
+        Ok(result) => (Ok((result.metrics, result.preprocess)), Some(result.predictions), result.pictures),
+    };
+    let record = job.record(Ended { hashes, result, cost: stopwatch.cost(), provenance });
+    Some(notes.run(record, predictions, pictures))
+}
+
+/// What `work` gives. A panic in it is a bug, but one cell's bug: as an error it does not end a night's sweep.
+pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(Error::Panicked(text.unwrap_or("no message").to_string()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::assets::hub::Hub;
+    use crate::experiment::Hashes;
+    use crate::launch::Event;
+    use candle_core::Device;
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+
+    /// The run of `job` from what `load` gives, and its events.
+    fn run(job: &Job, load: impl FnOnce() -> Result<Inputs>) -> (Run, Vec<Event>) {
+        let (folder, events) = (tempfile::tempdir().unwrap(), Mutex::new(Vec::new()));
+        let caches = Caches::new(folder.path(), u64::MAX);
+        let watch = Watch {
+            event: &|event| events.lock().unwrap().push(event),
+            run: &|_| Ok(()),
+            cancelled: &AtomicBool::new(false),
+        };
+        let run = run_job(job, "cpu", load, (&caches, false), &watch).unwrap();
+        (run, events.into_inner().unwrap())
+    }
+
+    #[test]
+    fn a_panic_while_images_are_decoded_is_a_recorded_failure() {
+        let job = Job::sample();
+        let (run, events) = run(&job, || panic!("no such pixel"));
+        let error = run.record.error.unwrap();
+        assert!(error.contains("the cell panicked: no such pixel"), "{error}");
+        assert_eq!((run.record.run_id, run.record.hashes), (job.run_id.clone(), job.hashes.clone()));
+        assert_eq!(events, [job.event(What::Started)]);
+        assert!(run.artefacts.log.unwrap().contains("failed: the cell panicked"));
+    }
+
+    #[test]
+    fn inputs_that_are_not_those_planned_are_a_failure_whose_record_has_the_hashes_of_what_was_loaded() {
+        let job = Job::sample();
+        let mut loader = Loader::new(&Device::Cpu, Hub::silent());
+        let loaded: Hashes = loader.hashes(&job.cell).unwrap();
+        let (run, _) = run(&job, || loader.inputs(&job.cell));
+        let error = run.record.error.unwrap();
+        assert!(error.contains("the weights changed after the run was planned: SHA-256 aa then"), "{error}");
+        assert_eq!(run.record.hashes, loaded);
+        assert!(run.record.hashes != job.hashes && run.record.metrics.is_none());
+    }
+}
