@@ -54,6 +54,15 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// What an error of a GPU means; `None` for all others.
+    pub fn of_device(&self) -> Option<&'static DeviceError> {
+        match self {
+            Error::Ptq(error) => error.of_device(),
+            Error::Candle(error) => DeviceError::of(&error.to_string()),
+            _ => None,
+        }
+    }
+
     /// Returns a closure for `map_err` that names what was being done to which path.
     pub fn io<'a>(action: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> Error + 'a {
         move |source| Error::Io { action, path: path.to_path_buf(), source }

@@ -126,6 +126,13 @@ fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) 
 
 /// Says what is left or failed.
 fn ended(outcome: &Outcome, jobs: usize, grid: &str) -> Exit {
+    if outcome.left > 0 && !outcome.is_interrupted {
+        eprintln!(
+            "{} cells failed and {} of {jobs} are left, since the device has stopped; the same command goes on from here",
+            outcome.failed, outcome.left
+        );
+        return Exit::SomeFailed;
+    }
     if outcome.left > 0 {
         eprintln!("interrupted: {} of {jobs} cells left; the same command goes on from here", outcome.left);
         return Exit::Interrupted;

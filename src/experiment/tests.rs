@@ -280,7 +280,7 @@ fn a_run_of_another_revision_of_a_module_is_stale_and_the_plan_names_it() {
         let made_with = with_module(&now, module, 7);
         let run_id = RunId::new(&cell, &hashes(), &made_with).to_string();
         let record = Record { run_id, revisions: made_with.modules, ..stored(&cell) };
-        plan(vec![cell.clone()], &[record], |_| Ok(hashes())).unwrap().remove(0).state
+        plan(vec![cell.clone()], &[record], |_| Ok(Some(hashes()))).unwrap().remove(0).state
     };
     let State::Stale { differs, .. } = of("recon") else { panic!("the run is of another revision") };
     assert_eq!(differs, [("revision of recon".to_string(), "7".to_string(), now.modules["recon"].to_string())]);

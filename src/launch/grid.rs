@@ -12,8 +12,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 pub struct Outcome {
     pub done: usize,
     pub failed: usize,
-    /// Cells not run because of an interruption.
+    /// Cells not run because of an interruption, or since no device is left.
     pub left: usize,
+    pub is_interrupted: bool,
 }
 
 /// Has `launcher` run `jobs`, stores each run, and tells `observe` the events of all.
@@ -37,5 +38,6 @@ pub fn run_grid(
     };
     launcher.launch(jobs, &Watch { event: &|event| observe(&event), run: &keep, cancelled })?;
     let (done, failed) = (done.into_inner(), failed.into_inner());
-    Ok(Outcome { done, failed, left: jobs.len() - done - failed })
+    let is_interrupted = cancelled.load(Ordering::Relaxed);
+    Ok(Outcome { done, failed, left: jobs.len() - done - failed, is_interrupted })
 }

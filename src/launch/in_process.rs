@@ -10,6 +10,7 @@ use super::usage::Stopwatch;
 use crate::error::{Error, Result};
 use crate::store::Run;
 use crate::store::record::Provenance;
+use ptq::device_error::Left;
 use ptq::recon::event::Control;
 use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,11 +44,12 @@ impl Launcher for InProcess<'_> {
             let mut run = || -> Result<bool> {
                 let device = loader.device_name();
                 let load = || loader.inputs(&job.cell);
-                let Some(mut run) = run_job(job, &device, load, (caches, is_beside_others), watch) else {
+                let Some((mut run, left)) = run_job(job, &device, load, (caches, is_beside_others), watch) else {
                     return Ok(false);
                 };
                 run.record.weights_source = loader.weights_source(&job.cell);
-                (watch.run)(run).map(|()| true)
+                // Cells that a dead device would only fail are left for the next start.
+                (watch.run)(run).map(|()| left != Left::Nothing)
             };
             match threads {
                 Some(threads) => threads.install(run),
@@ -57,14 +59,15 @@ impl Launcher for InProcess<'_> {
     }
 }
 
-/// Runs one cell on `device` from what `load` gives, beside others if so; `None` if it was interrupted.
+/// Runs one cell on `device` from what `load` gives, beside others if so, and says what it leaves of the device; `None` if it was
+/// interrupted.
 fn run_job(
     job: &Job,
     device: &str,
     load: impl FnOnce() -> Result<Inputs>,
     (caches, is_beside_others): (&Caches, bool),
     watch: &Watch,
-) -> Option<Run> {
+) -> Option<(Run, Left)> {
     let _span = info_span!("cell", name = %job.run_id).entered();
     (watch.event)(job.event(What::Started));
     let provenance = Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &job.grid);
@@ -82,13 +85,14 @@ fn run_job(
         job.check_loaded(&inputs.hashes)?;
         run_cell(&job.cell, &inputs, caches, &control)
     });
+    let left = result.as_ref().err().and_then(Error::of_device).map_or(Left::Usable, |error| error.left);
     let (result, predictions, pictures) = match result {
         Err(Error::Ptq(ptq::Error::Interrupted)) => return None,
         Err(error) => (Err(error.to_string()), None, None),
         Ok(result) => (Ok((result.metrics, result.preprocess)), Some(result.predictions), result.pictures),
     };
     let record = job.record(Ended { hashes, result, cost: stopwatch.cost(), provenance });
-    Some(notes.run(record, predictions, pictures))
+    Some((notes.run(record, predictions, pictures), left))
 }
 
 /// What `work` gives. A panic in it is a bug, but one cell's bug: as an error it does not end a night's sweep.
@@ -118,7 +122,8 @@ mod tests {
             run: &|_| Ok(()),
             cancelled: &AtomicBool::new(false),
         };
-        let run = run_job(job, "cpu", load, (&caches, false), &watch).unwrap();
+        let (run, left) = run_job(job, "cpu", load, (&caches, false), &watch).unwrap();
+        assert_eq!(left, Left::Usable);
         (run, events.into_inner().unwrap())
     }
 

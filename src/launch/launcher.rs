@@ -24,7 +24,8 @@ pub trait Launcher {
     fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()>;
 }
 
-/// Gives `work` the next of `jobs` whenever a worker is free, until there are no more, one is interrupted (`false`) or fails.
+/// Gives `work` the next of `jobs` whenever a worker is free, until there are no more, or an error. A worker whose
+/// `work` is `false`, since it was interrupted or its device is dead, gets no other.
 pub(super) fn share<Worker: Send>(
     jobs: &[Job],
     workers: &mut [Worker],

@@ -115,7 +115,11 @@ impl Traces {
                 }
             }
             Event::PhaseEnded { wall_s } => state.end(Some(*wall_s)),
-            Event::Unit { .. } | Event::Step { .. } | Event::Evaluated { .. } | Event::Skipped { .. } => {}
+            Event::Unit { .. }
+            | Event::Step { .. }
+            | Event::Evaluated { .. }
+            | Event::Halved { .. }
+            | Event::Skipped { .. } => {}
         }
     }
 
