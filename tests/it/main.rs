@@ -8,6 +8,7 @@ mod compare;
 mod composed;
 mod end_to_end;
 mod export;
+mod fingerprints;
 mod hub;
 mod images;
 mod layers;
