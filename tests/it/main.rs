@@ -9,6 +9,7 @@ mod composed;
 mod elsewhere;
 mod end_to_end;
 mod export;
+mod fingerprints;
 mod hub;
 mod images;
 mod isolate;
