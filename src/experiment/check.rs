@@ -5,7 +5,7 @@ use crate::data;
 use ptq::meta::config::{Meta, Terms};
 use ptq::meta::nets::Transform;
 use ptq::meta::nets::too_small;
-use ptq::recipe::{Granularity, Recipe};
+use ptq::recipe::{Granularity, Recipe, RoundingName};
 
 /// The first value of `cell` that is out of range: its key and what is wrong.
 pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
@@ -130,6 +130,9 @@ fn check_recipe_for_meta(recipe: &Recipe) -> Result<(), (&'static str, String)> 
         }
         () if recipe.alpha_lr == 0.0 => {
             Err(("recipe.alpha-lr", "a transform network is trained through soft rounding: more than 0".to_string()))
+        }
+        () if recipe.rounding == RoundingName::Nearest => {
+            Err(("recipe.rounding", "a transform network is trained through a rounding that is learned".to_string()))
         }
         () => Ok(()),
     }
@@ -272,7 +275,7 @@ mod tests {
     #[test]
     fn each_bound_of_a_transform_and_its_training_is_refused_by_the_name_of_its_key() {
         type Edit = fn(&mut Transform, &mut Meta, &mut Terms, &mut Recipe);
-        let edits: [(&str, Edit); 14] = [
+        let edits: [(&str, Edit); 15] = [
             ("transform.base", |transform, _, _, _| transform.base = 0),
             ("transform.depth", |transform, _, _, _| transform.depth = 5),
             ("transform.warmup-batch", |transform, _, _, _| transform.warmup_batch = 0),
@@ -287,6 +290,7 @@ mod tests {
             ("terms.distribution", |_, _, terms, _| terms.distribution = f64::NAN),
             ("recipe.granularity", |_, _, _, recipe| recipe.granularity = Granularity::Layer),
             ("recipe.alpha-lr", |_, _, _, recipe| recipe.alpha_lr = 0.0),
+            ("recipe.rounding", |_, _, _, recipe| recipe.rounding = RoundingName::Nearest),
         ];
         for (key, edit) in edits {
             let mut cell = cell("metaaug");

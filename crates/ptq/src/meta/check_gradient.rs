@@ -6,13 +6,13 @@
 //! ([`super::dual`]). The fused `f32` path of a real run is then compared with the `f64` one.
 
 use super::config::{Meta, Terms};
-use super::dual::Roundings;
 use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};
 use super::nets::{Statistics, Transform, TransformNet};
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
 use crate::graph::{Conv, Linear, Network, Node, Op, Role, Source, Unit};
 use crate::ops::conv::Geometry;
+use crate::ops::dual::Roundings;
 use crate::quant::model::{Masks, Mode, QuantModel};
 use crate::recipe::Recipe;
 use crate::recipe::{Bits, Setting};

@@ -16,6 +16,7 @@ pub mod conv;
 pub mod cuda;
 mod dispatch;
 pub(crate) mod divergence;
+pub mod dual;
 pub mod fake_quant;
 pub mod finite;
 mod fresh;

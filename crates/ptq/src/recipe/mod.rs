@@ -60,7 +60,10 @@ overridable! {
         drop_inside: f64,
         /// Probability that an element of a unit's input is taken from the full-precision prefix.
         drop_input: f64,
-        /// Learning rate of the rounding logits `alpha`; 0 keeps rounding to nearest.
+        /// How weights are rounded.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        rounding: RoundingName,
+        /// Learning rate of what the rounding learns (AdaRound's logits `alpha`); 0 keeps rounding to nearest.
         alpha_lr: f64,
         /// Learning rate of the weight scales, with cosine decay to 0; 0 keeps them fixed.
         weight_scale_lr: f64,
@@ -106,10 +109,29 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Recipe {
+    /// The rounding, unless nothing trains it: then rounding to nearest.
+    pub fn learned_rounding(&self) -> RoundingName {
+        match self.granularity == Granularity::None || self.alpha_lr == 0.0 {
+            true => RoundingName::Nearest,
+            false => self.rounding,
+        }
+    }
+
     /// Adam steps per unit of the second phase.
     pub fn act_phase_iterations(&self) -> usize {
         (self.iterations as f64 * self.act_phase_frac).round() as usize
     }
+}
+
+/// How weights are rounded; each is a file of [`crate::quant::weight`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoundingName {
+    /// Up or down, softly while it is learned (AdaRound).
+    #[default]
+    Adaround,
+    /// To nearest; nothing is learned.
+    Nearest,
 }
 
 /// What is optimised at once.

@@ -84,7 +84,7 @@ fn step(file: &str, meta: &Meta) -> (Golden, Tanh, Vec<Part>, Vec<Option<Vec<f32
             1e-6,
         );
         let alpha = golden.values(&format!("pre.{layer}.weight_quantizer.bit_logit"));
-        assert_close(layer, &values(&quantizer.alpha), &alpha, 1e-5);
+        assert_close(layer, &values(&quantizer.learned[0]), &alpha, 1e-5);
     }
     for (site, layer) in ["conv1", "conv2"].iter().enumerate() {
         let expected = golden.values(&format!("pre.{layer}.activation_quantizer.scale"));
