@@ -83,7 +83,8 @@ fn acts_key(cell: &Cell, inputs: &Inputs, weights_key: &str) -> String {
         SearchPrefix::FullPrecision => {
             format!("{} {} {:?}\n{}", cell.arch, hashes.weights, recipe.batch_norm, computed_on(&inputs.calib.images))
         }
-        _ => weights_key.to_string(),
+        // Roundings start from the same weights, but for ties.
+        _ => format!("{weights_key}\n{:?}", recipe.rounding),
     };
     format!(
         "activations {REVISION}\n{network}\n{} {}\n{:?} {:?} {:?} {} {}",

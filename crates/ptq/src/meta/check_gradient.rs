@@ -332,6 +332,7 @@ mod tests {
     use super::*;
     use crate::meta::config::{Derivative, Inner};
     use crate::meta::nets::{NETS, NetName};
+    use crate::recipe::RoundingName;
     use crate::{arch, methods};
 
     fn recipe(method: &str) -> Recipe {
@@ -376,6 +377,20 @@ mod tests {
     fn recipes_with_other_quantizers_agree_with_central_differences() {
         for method in ["qdrop", "brecq"] {
             all_right(&NETS[0], &Meta { inner: Inner::Sgd, ..meta() }, method);
+        }
+    }
+
+    #[test]
+    fn every_rounding_agrees_with_central_differences() {
+        for rounding in [RoundingName::Flexround, RoundingName::Nearest] {
+            for unroll in [1, 3] {
+                let meta = Meta { inner: Inner::Sgd, unroll, ..meta() };
+                let recipe = Recipe { rounding, ..recipe("genie-m") };
+                let checked = check_gradient(&Transform::published(), &meta, &ALL, &recipe, 0).unwrap();
+                for term in checked {
+                    assert_eq!(term.verdict, Verdict::Right, "{rounding:?} {unroll} {term:?}");
+                }
+            }
         }
     }
 

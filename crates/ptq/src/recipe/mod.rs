@@ -63,7 +63,7 @@ overridable! {
         /// How weights are rounded.
         #[serde(default, skip_serializing_if = "is_zero")]
         rounding: RoundingName,
-        /// Learning rate of what the rounding learns (AdaRound's logits `alpha`); 0 keeps rounding to nearest.
+        /// Learning rate of what the rounding learns (AdaRound's logits `alpha`, FlexRound's divisors); 0 keeps rounding to nearest.
         alpha_lr: f64,
         /// Learning rate of the weight scales, with cosine decay to 0; 0 keeps them fixed.
         weight_scale_lr: f64,
@@ -130,6 +130,8 @@ pub enum RoundingName {
     /// Up or down, softly while it is learned (AdaRound).
     #[default]
     Adaround,
+    /// To nearest, divided by learned numbers first (FlexRound).
+    Flexround,
     /// To nearest; nothing is learned.
     Nearest,
 }

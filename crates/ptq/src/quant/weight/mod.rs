@@ -4,6 +4,7 @@
 //! ([`RoundingName`]).
 
 mod adaround;
+mod flexround;
 mod nearest;
 
 use super::range_search::{Range, highest};
@@ -33,6 +34,7 @@ impl Rounding {
     pub fn of(name: RoundingName) -> &'static Rounding {
         match name {
             RoundingName::Adaround => &adaround::ADAROUND,
+            RoundingName::Flexround => &flexround::FLEXROUND,
             RoundingName::Nearest => &nearest::NEAREST,
         }
     }
