@@ -16,8 +16,9 @@ use metaaug::launch::{Caches, Loader, Stopwatch, eval_batch, run_cell, sensible_
 use ptq::graph::fold_bn::fold_bn;
 use ptq::graph::forward::through;
 use ptq::graph::{Network, Op, Source};
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::Transform;
+use ptq::meta::terms::Terms;
 use ptq::meta::train::{self as meta_train, Originals, Trainable};
 use ptq::meta::warm_up::untrained;
 use ptq::ops::precision::Precision;

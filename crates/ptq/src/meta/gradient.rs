@@ -12,9 +12,9 @@
 //!
 //! and `x_in`, the unit's input, leads back to `x'` through the quantized prefix, straight through its roundings.
 
-use super::config::{Derivative, Inner, Meta, Terms};
+use super::config::{Derivative, Inner, Meta};
 use super::dual::{DualPass, rounding_penalty, squared_error};
-use super::terms::{self, Features, Images, Loss, Outer, Term};
+use super::terms::{self, Features, Images, Loss, Outer, Term, Terms};
 use super::virtual_update::Rule;
 use crate::error::{Error, Result};
 use crate::graph::forward::{FullPrecision, forward, read, through};
