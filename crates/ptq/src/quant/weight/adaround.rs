@@ -7,10 +7,10 @@
 
 use super::{DualMode, Parameters, Rounding, WeightQuantizer, levels};
 use crate::error::Result;
-use crate::ops::dual::{Dual, sum};
+use crate::ops::dual::{Dual, Roundings, sum};
 use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, inverse_stretched_sigmoid, soft_weight};
 use crate::quant::range_search::Range;
-use candle_core::{Tensor, Var};
+use candle_core::{DType, Tensor, Var};
 
 pub static ADAROUND: Rounding = Rounding { parameters, soft, hard, dual, penalty };
 
@@ -43,6 +43,11 @@ fn soft(quantizer: &WeightQuantizer, regulariser: Option<Regulariser>) -> Result
 }
 
 fn hard(quantizer: &WeightQuantizer) -> Result<Tensor> {
+    // The operation is of `f32`; a copy for checks in `f64` is computed as its duals are.
+    if quantizer.scale.dtype() != DType::F32 {
+        let mode = DualMode { soft: false, learns: false, roundings: &Roundings::Fresh };
+        return Ok(dual(quantizer, None, &mode)?.value);
+    }
     Ok(hard_weight(alpha(quantizer), &quantizer.scale, &own_levels(quantizer))?)
 }
 
