@@ -16,10 +16,12 @@ use metaaug::launch::{Caches, Loader, Stopwatch, eval_batch, run_cell, sensible_
 use ptq::graph::fold_bn::fold_bn;
 use ptq::graph::forward::through;
 use ptq::graph::{Network, Op, Source};
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::Transform;
+use ptq::meta::terms::Terms;
 use ptq::meta::train::{self as meta_train, Originals, Trainable};
 use ptq::meta::warm_up::untrained;
+use ptq::ops::device::set_precision;
 use ptq::ops::precision::Precision;
 use ptq::quant::range_search::search_weight;
 use ptq::recipe::Recipe;
@@ -53,7 +55,7 @@ fn main() {
     let device = open(&device_name()).unwrap_or_else(|error| panic!("{error}"));
     let precision =
         if std::env::args().any(|argument| argument == "--tf32") { Precision::Tf32 } else { Precision::F32 };
-    precision.set_on(&device).unwrap_or_else(|error| panic!("{error}"));
+    set_precision(&device, precision).unwrap_or_else(|error| panic!("{error}"));
     let mut network: Option<(String, Network)> = None;
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.unwrap()).expect("a request");

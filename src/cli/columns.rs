@@ -1,5 +1,6 @@
 //! How tables on the terminal show what filters know of a run.
 
+use crate::experiment::facts;
 use crate::experiment::filter::{Kind, vocabulary};
 
 /// What the values called `name` are.
@@ -9,24 +10,16 @@ pub fn kind(name: &str) -> Kind {
 
 /// The heading of a column: with the unit in which [`shown`] shows it.
 pub fn heading(name: &str) -> String {
-    match (kind(name), name) {
-        (Kind::Fraction, _) => format!("{name} %"),
-        (_, "wall" | "cpu") => format!("{name} s"),
-        (_, "memory") => format!("{name} MiB"),
-        _ => name.to_string(),
-    }
+    facts::find(name).map_or_else(|| name.to_string(), |fact| format!("{name} {}", fact.unit.symbol()))
 }
 
 /// A value, as filters have it, in the unit of its [`heading`].
 pub fn shown(name: &str, value: &str) -> String {
-    let number = |scale: f64, digits: usize| match value.parse::<f64>() {
-        Ok(number) => format!("{:.digits$}", scale * number),
-        Err(_) => value.to_string(),
-    };
-    match (kind(name), name) {
-        (Kind::Fraction, _) => number(100.0, 2),
-        (_, "wall" | "cpu") => number(1.0, 0),
-        (_, "memory") => number(1.0 / f64::from(1 << 20), 0),
+    match (facts::find(name), value.parse::<f64>()) {
+        (Some(fact), Ok(number)) => {
+            let digits = if fact.unit == facts::Unit::Fraction { 2 } else { 0 };
+            format!("{:.digits$}", fact.unit.scale() * number)
+        }
         _ => value.to_string(),
     }
 }

@@ -1,7 +1,7 @@
 //! In what two stored runs differ.
 
 use super::columns::{heading, shown};
-use crate::experiment::filter::{Kind, RUN_PREDICATES, Subject};
+use crate::experiment::filter::{Kind, Subject, run_predicates};
 use crate::store::Stored;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
@@ -43,8 +43,7 @@ impl Difference {
             move |key: &str| fields.iter().find(|(known, _)| known == key).map(|(_, value)| value.clone())
         });
         let configuration = keys.into_iter().map(|key| Field { key: key.clone(), a: of_a(key), b: of_b(key) });
-        let measures = RUN_PREDICATES
-            .iter()
+        let measures = run_predicates()
             .filter(|(name, kind, _)| matches!(kind, Kind::Number | Kind::Fraction) && !SAID_OF_RUNS.contains(name));
         let metrics = measures.map(|(key, ..)| {
             let [a, b] = [a, b].map(|run| run.values(key)?.first()?.parse::<f64>().ok());

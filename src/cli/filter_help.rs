@@ -1,6 +1,6 @@
 //! The filter language, as `harness help list` describes it.
 
-use crate::experiment::filter::RUN_PREDICATES;
+use crate::experiment::filter::run_predicates;
 
 const LANGUAGE: &str = "\
 Filters:
@@ -22,7 +22,5 @@ Filters:
 
 /// The language and what filters know of runs.
 pub fn filter_help() -> String {
-    RUN_PREDICATES
-        .iter()
-        .fold(LANGUAGE.to_string(), |text, (name, _, about)| text + &format!("    {name:15} {about}\n"))
+    run_predicates().fold(LANGUAGE.to_string(), |text, (name, _, about)| text + &format!("    {name:15} {about}\n"))
 }

@@ -3,8 +3,9 @@
 use crate::data::{CardSize, Corrupt};
 use crate::error::{Error, Result as LibraryResult};
 use ptq::augment::Augmentation;
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::Transform;
+use ptq::meta::terms::Terms;
 use ptq::ops::precision::Precision;
 use ptq::recipe::{Bits, Granularity, Recipe, Setting};
 use ptq::{arch, methods};
@@ -95,6 +96,17 @@ impl Cell {
             flatten("", &value, &mut fields);
         }
         fields
+    }
+
+    /// Errors: the first field of one of its tables that is out of its bounds, by its dotted key, and what is wrong with it.
+    pub fn check_bounds(&self) -> Result<(), (String, String)> {
+        let in_table = |table: &str, checked: Result<(), (String, String)>| {
+            checked.map_err(|(key, problem)| (format!("{table}.{key}"), problem))
+        };
+        in_table("recipe", self.recipe.check_bounds())?;
+        in_table("transform", self.transform.as_ref().map_or(Ok(()), Transform::check_bounds))?;
+        in_table("meta", self.meta.as_ref().map_or(Ok(()), Meta::check_bounds))?;
+        in_table("terms", self.terms.as_ref().map_or(Ok(()), Terms::check_bounds))
     }
 
     /// Names of the fields in which it departs from what was published of its method, as written in a grid.

@@ -2,99 +2,66 @@
 
 use super::cell::Cell;
 use crate::data;
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::Transform;
 use ptq::meta::nets::too_small;
-use ptq::recipe::{Granularity, Recipe};
+use ptq::recipe::{Bounds, Granularity, Number, Recipe, RoundingName};
+
+/// What is wrong: the key of a value, and what about it.
+type Problem = (String, String);
+
+fn problem<T>(key: &str, text: impl Into<String>) -> Result<T, Problem> {
+    Err((key.to_string(), text.into()))
+}
 
 /// The first value of `cell` that is out of range: its key and what is wrong.
-pub fn check(cell: &Cell) -> Result<(), (&'static str, String)> {
+pub fn check(cell: &Cell) -> Result<(), Problem> {
     let dataset = data::find(&cell.dataset);
     let pool = dataset.filter(|_| cell.data.is_none()).and_then(|dataset| dataset.embedded_pool());
     match pool {
         Some(pool) if cell.calib_images == 0 || cell.calib_images > pool => {
-            return Err((
-                "calib-images",
-                format!("{} is not 1 to {pool}, the size of the pool of {}", cell.calib_images, cell.dataset),
-            ));
+            let text = format!("{} is not 1 to {pool}, the size of the pool of {}", cell.calib_images, cell.dataset);
+            return problem("calib-images", text);
         }
-        None if cell.calib_images == 0 => return Err(("calib-images", "0 is not allowed".to_string())),
+        None if cell.calib_images == 0 => return problem("calib-images", "0 is not allowed"),
         _ => {}
     }
     if i64::try_from(cell.seed).is_err() {
-        return Err(("seed", format!("{} is more than {}, the largest integer of TOML", cell.seed, i64::MAX)));
+        return problem("seed", format!("{} is more than {}, the largest integer of TOML", cell.seed, i64::MAX));
     }
+    cell.check_bounds()?;
     let recipe = &cell.recipe;
     let optimised = recipe.granularity != Granularity::None;
-    for (key, count, needed) in [
-        ("recipe.act-search-images", recipe.act_search_images, true),
-        ("recipe.iterations", recipe.iterations, optimised),
-        ("recipe.batch", recipe.batch, optimised),
-    ] {
-        if needed && count == 0 {
-            return Err((key, "0 is not allowed".to_string()));
+    for (key, count) in [("recipe.iterations", recipe.iterations), ("recipe.batch", recipe.batch)] {
+        if optimised && count == 0 {
+            return problem(key, "0 is not allowed");
         }
     }
-    for (key, count) in [
-        ("recipe.iterations", recipe.iterations),
-        ("recipe.batch", recipe.batch),
-        ("recipe.act-phase-frac", recipe.act_phase_iterations()),
-        ("recipe.correction-iterations", recipe.correction_iterations),
-    ] {
-        if u32::try_from(count).is_err() {
-            return Err((key, format!("{count} is more than {}", u32::MAX)));
-        }
-    }
+    within("recipe.act-phase-frac", recipe.act_phase_iterations(), Bounds::counts_from(0))?;
     if optimised && recipe.batch > cell.calib_images {
-        return Err(("recipe.batch", format!("{} is more than calib-images = {}", recipe.batch, cell.calib_images)));
-    }
-    for (key, fraction) in [
-        ("recipe.drop-inside", recipe.drop_inside),
-        ("recipe.drop-input", recipe.drop_input),
-        ("recipe.round-warmup", recipe.round_warmup),
-    ] {
-        if !(0.0..=1.0).contains(&fraction) {
-            return Err((key, format!("{fraction} is not a fraction from 0 to 1")));
-        }
-    }
-    for (key, value) in [
-        ("recipe.alpha-lr", recipe.alpha_lr),
-        ("recipe.weight-scale-lr", recipe.weight_scale_lr),
-        ("recipe.act-scale-lr", recipe.act_scale_lr),
-        ("recipe.act-phase-lr", recipe.act_phase_lr),
-        ("recipe.act-phase-frac", recipe.act_phase_frac),
-        ("recipe.round-weight", recipe.round_weight),
-        ("recipe.fisher-damping", recipe.fisher_damping),
-        ("recipe.prediction-weight", recipe.prediction_weight),
-    ] {
-        if !(value.is_finite() && value >= 0.0) {
-            return Err((key, format!("{value} is not a finite number from 0 on")));
-        }
-    }
-    for (key, exponent) in [
-        ("recipe.loss-exponent", recipe.loss_exponent),
-        ("recipe.act-phase-exponent", recipe.act_phase_exponent),
-        ("recipe.round-beta-start", recipe.round_beta_start),
-        ("recipe.round-beta-end", recipe.round_beta_end),
-    ] {
-        if !(exponent.is_finite() && exponent >= 1.0) {
-            return Err((key, format!("{exponent} is not a finite exponent from 1 on")));
-        }
+        return problem("recipe.batch", format!("{} is more than calib-images = {}", recipe.batch, cell.calib_images));
     }
     check_pd_quant(recipe)?;
     if !cell.augment.is_empty() && !optimised {
-        return Err(("augment", format!("{} optimises nothing that could see more images", cell.method)));
+        return problem("augment", format!("{} optimises nothing that could see more images", cell.method));
     }
     match (&cell.transform, &cell.meta, &cell.terms) {
         (Some(transform), Some(meta), Some(terms)) => {
             check_recipe_for_meta(recipe)?;
             check_transform(transform, calib_side(cell))?;
             check_meta(meta, cell.calib_images)?;
-            check_terms(terms, meta)
+            match terms.weight("margin") > 0.0 {
+                true => within("meta.eps", meta.eps, Bounds::Positive),
+                false => Ok(()),
+            }
         }
         (None, None, None) => Ok(()),
-        _ => Err(("transform", "transform, meta and terms go together".to_string())),
+        _ => problem("transform", "transform, meta and terms go together"),
     }
+}
+
+fn within(key: &str, value: impl Number, bounds: Bounds) -> Result<(), Problem> {
+    bounds.check(value).map_err(|problem| (key.to_string(), problem))
 }
 
 /// Height and width of the images, unless the checkpoint wants another size.
@@ -103,106 +70,67 @@ fn calib_side(cell: &Cell) -> Option<(usize, usize)> {
 }
 
 /// What the prediction difference and the distribution correction need where they are on.
-fn check_pd_quant(recipe: &Recipe) -> Result<(), (&'static str, String)> {
+fn check_pd_quant(recipe: &Recipe) -> Result<(), Problem> {
     let (judges, corrects) = (recipe.prediction_weight > 0.0, recipe.correction_iterations > 0);
     if (judges || corrects) && recipe.granularity != Granularity::Block {
         let key = if judges { "recipe.prediction-weight" } else { "recipe.correction-iterations" };
-        return Err((key, "works on whole units: recipe.granularity = \"block\"".to_string()));
+        return problem(key, "works on whole units: recipe.granularity = \"block\"");
     }
     for (key, value, needed) in [
         ("recipe.prediction-temperature", recipe.prediction_temperature, judges),
         ("recipe.correction-lr", recipe.correction_lr, corrects),
         ("recipe.correction-lambda", recipe.correction_lambda, corrects),
     ] {
-        finite(key, value, needed)?;
+        if needed {
+            within(key, value, Bounds::Positive)?;
+        }
     }
     Ok(())
 }
 
-/// The virtual update is one of a unit's soft rounding under a squared error.
-fn check_recipe_for_meta(recipe: &Recipe) -> Result<(), (&'static str, String)> {
+/// The virtual update is one of a unit's learned rounding under a squared error.
+fn check_recipe_for_meta(recipe: &Recipe) -> Result<(), Problem> {
     match () {
         () if recipe.granularity != Granularity::Block => {
-            Err(("recipe.granularity", "a transform network is trained for whole units: \"block\"".to_string()))
+            problem("recipe.granularity", "a transform network is trained for whole units: \"block\"")
         }
         () if recipe.loss_exponent != 2.0 => {
-            Err(("recipe.loss-exponent", "a transform network is trained with exponent 2".to_string()))
+            problem("recipe.loss-exponent", "a transform network is trained with exponent 2")
         }
         () if recipe.alpha_lr == 0.0 => {
-            Err(("recipe.alpha-lr", "a transform network is trained through soft rounding: more than 0".to_string()))
+            problem("recipe.alpha-lr", "a transform network is trained through soft rounding: more than 0")
+        }
+        () if recipe.rounding == RoundingName::Nearest => {
+            problem("recipe.rounding", "a transform network is trained through a rounding that is learned")
         }
         () => Ok(()),
     }
 }
 
-fn check_transform(transform: &Transform, size: Option<(usize, usize)>) -> Result<(), (&'static str, String)> {
-    if transform.base == 0 || transform.base > 1 << 12 {
-        return Err(("transform.base", format!("{} is not 1 to 4096", transform.base)));
+fn check_transform(transform: &Transform, size: Option<(usize, usize)>) -> Result<(), Problem> {
+    match size.and_then(|(height, width)| too_small(transform, height, width)) {
+        Some(text) => problem("transform.depth", text),
+        None => Ok(()),
     }
-    if transform.depth > 12 {
-        return Err(("transform.depth", format!("{} is more than 12", transform.depth)));
-    }
-    if let Some(problem) = size.and_then(|(height, width)| too_small(transform, height, width)) {
-        return Err(("transform.depth", problem));
-    }
-    if transform.warmup_batch == 0 {
-        return Err(("transform.warmup-batch", "0 is not allowed".to_string()));
-    }
-    finite("transform.warmup-lr", transform.warmup_lr, false)
 }
 
-fn check_meta(meta: &Meta, calib_images: usize) -> Result<(), (&'static str, String)> {
+fn check_meta(meta: &Meta, calib_images: usize) -> Result<(), Problem> {
     for (key, count) in [("meta.batch", meta.batch), ("meta.outer-batch", meta.outer_batch)] {
-        if count == 0 || count > calib_images {
-            return Err((key, format!("{count} is not 1 to calib-images = {calib_images}")));
+        if count > calib_images {
+            return problem(key, format!("{count} is not 1 to calib-images = {calib_images}"));
         }
     }
-    if u32::try_from(meta.iterations).is_err() {
-        return Err(("meta.iterations", format!("{} is more than {}", meta.iterations, u32::MAX)));
+    if meta.iterations > 0 && meta.unroll > meta.iterations {
+        let text = format!("{} unrolled steps with meta.iterations = {}: 1 to that many", meta.unroll, meta.iterations);
+        return problem("meta.unroll", text);
     }
-    if meta.unroll == 0 || (meta.iterations > 0 && meta.unroll > meta.iterations) {
-        return Err((
-            "meta.unroll",
-            format!("{} unrolled steps with meta.iterations = {}: 1 to that many", meta.unroll, meta.iterations),
-        ));
-    }
-    for (key, value) in [
-        ("meta.inner-lr-factor", meta.inner_lr_factor),
-        ("meta.inner-eps", meta.inner_eps),
-        ("meta.temperature", meta.temperature),
-        ("meta.clip-norm", meta.clip_norm),
-        ("meta.plateau-factor", meta.plateau_factor),
-    ] {
-        finite(key, value, true)?;
-    }
-    finite("meta.lr", meta.lr, false)
-}
-
-fn check_terms(terms: &Terms, meta: &Meta) -> Result<(), (&'static str, String)> {
-    for (key, weight) in [
-        ("terms.val-kl", terms.val_kl),
-        ("terms.label-ce", terms.label_ce),
-        ("terms.margin", terms.margin),
-        ("terms.distribution", terms.distribution),
-        ("terms.feature-mse", terms.feature_mse),
-        ("terms.feature-kl", terms.feature_kl),
-    ] {
-        finite(key, weight, false)?;
-    }
-    finite("meta.eps", meta.eps, terms.margin > 0.0)
-}
-
-fn finite(key: &'static str, value: f64, positive: bool) -> Result<(), (&'static str, String)> {
-    match value.is_finite() && (value > 0.0 || (value == 0.0 && !positive)) {
-        true => Ok(()),
-        false if positive => Err((key, format!("{value} is not a finite number above 0"))),
-        false => Err((key, format!("{value} is not a finite number from 0 on"))),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ptq::meta::terms::{self, Terms};
     use ptq::recipe::{Bits, Setting};
     use ptq::{arch, methods};
 
@@ -266,14 +194,14 @@ mod tests {
         for (key, edit) in edits {
             let mut cell = cell("qdrop");
             edit(&mut cell);
-            assert_eq!(check(&cell).map_err(|(key, _)| key), Err(key));
+            assert_eq!(check(&cell).map_err(|(key, _)| key), Err(key.to_string()));
         }
     }
 
     #[test]
     fn each_bound_of_a_transform_and_its_training_is_refused_by_the_name_of_its_key() {
         type Edit = fn(&mut Transform, &mut Meta, &mut Terms, &mut Recipe);
-        let edits: [(&str, Edit); 14] = [
+        let edits: [(&str, Edit); 15] = [
             ("transform.base", |transform, _, _, _| transform.base = 0),
             ("transform.depth", |transform, _, _, _| transform.depth = 5),
             ("transform.warmup-batch", |transform, _, _, _| transform.warmup_batch = 0),
@@ -284,17 +212,18 @@ mod tests {
             ("meta.temperature", |_, meta, _, _| meta.temperature = f64::NAN),
             ("meta.lr", |_, meta, _, _| meta.lr = -1.0),
             ("meta.eps", |_, meta, _, _| meta.eps = 0.0),
-            ("terms.val-kl", |_, _, terms, _| terms.val_kl = -5.0),
-            ("terms.distribution", |_, _, terms, _| terms.distribution = f64::NAN),
+            ("terms.val-kl", |_, _, terms, _| terms.set(terms::find("val-kl").unwrap(), -5.0)),
+            ("terms.distribution", |_, _, terms, _| terms.set(terms::find("distribution").unwrap(), f64::NAN)),
             ("recipe.granularity", |_, _, _, recipe| recipe.granularity = Granularity::Layer),
             ("recipe.alpha-lr", |_, _, _, recipe| recipe.alpha_lr = 0.0),
+            ("recipe.rounding", |_, _, _, recipe| recipe.rounding = RoundingName::Nearest),
         ];
         for (key, edit) in edits {
             let mut cell = cell("metaaug");
             if let (Some(transform), Some(meta), Some(terms)) = (&mut cell.transform, &mut cell.meta, &mut cell.terms) {
                 edit(transform, meta, terms, &mut cell.recipe);
             }
-            assert_eq!(check(&cell).map_err(|(key, _)| key), Err(key));
+            assert_eq!(check(&cell).map_err(|(key, _)| key), Err(key.to_string()));
         }
     }
 

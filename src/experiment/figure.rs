@@ -6,7 +6,7 @@
 //! kind = "bars"                     # lines, bars, ablation, cost, losses, meta-terms or images: [`FigureKind`]
 //! caption = "Over-fitting gap."     # optional
 //! x = ["method", "variant"]         # keys of cells: one place on the axis per combination met
-//! y = "gap"                         # optional: test, calib, gap, full-precision or wall
+//! y = "gap"                         # optional: a name in [`FACTS`](super::facts::FACTS): test, calib, gap, wall, ...
 //! series = ["bits"]                 # keys of cells: one colour per combination met
 //! filter = "setting=qdrop"          # optional: as on the command line
 //! ```

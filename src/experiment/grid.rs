@@ -12,8 +12,9 @@ use super::wire::{Axes, CellOverride, Grid};
 use crate::assets::source::default_weights;
 use crate::diagnostic::{GridError, SourceText};
 use crate::error::{Error, Result};
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::Transform;
+use ptq::meta::terms::Terms;
 use ptq::recipe::Setting;
 use ptq::{arch, methods};
 use std::collections::BTreeMap;
@@ -339,7 +340,7 @@ impl<'a> Expansion<'a> {
             meta,
             terms,
         };
-        check(&cell).map_err(|(key, problem)| self.out_of_range(&whole, &cell, (key, &problem)))?;
+        check(&cell).map_err(|(key, problem)| self.out_of_range(&whole, &cell, (&key, &problem)))?;
         Ok(Origin { cell, span })
     }
 

@@ -5,6 +5,7 @@
 mod cell;
 mod check;
 mod declaration;
+pub mod facts;
 pub mod figure;
 pub mod filter;
 mod grid;

@@ -6,7 +6,7 @@
 //! caption = "All methods."          # optional
 //! rows = ["arch", "method"]         # keys of cells: one row per combination met
 //! columns = "bits"                  # a key of cells: one column per value
-//! metric = "test"                   # optional: test, calib, gap, full-precision or wall
+//! metric = "test"                   # optional: a name in [`FACTS`](super::facts::FACTS): test, calib, gap, wall, ...
 //! filter = "setting(qdrop)"         # optional: as on the command line, by fields of cells
 //! significance = true               # optional: mark what does not differ from the best of its column
 //! published = ["official"]          # optional: published numbers of the same networks and bits; also rerun, secondary
@@ -14,30 +14,18 @@
 //! ```
 
 use super::declaration::Declarations;
+use super::facts::{self, FACTS, Fact};
 use super::filter::Filter;
 use crate::diagnostic::{SourceText, suggest};
 use crate::error::Result;
 use crate::published::{Kind, Published};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use toml::Spanned;
 
 /// What a table shows of each entry: mean and standard deviation over its seeds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Metric {
-    /// Top-1 on the test set.
-    #[default]
-    Test,
-    /// Top-1 on the calibration images.
-    Calib,
-    /// Calibration minus test.
-    Gap,
-    /// Full-precision top-1 on the test set.
-    FullPrecision,
-    /// Seconds.
-    Wall,
-}
+#[derive(Clone, Copy, Debug)]
+pub struct Metric(&'static Fact);
 
 /// A declared table, checked.
 #[derive(Clone, Debug)]
@@ -90,7 +78,7 @@ pub(super) fn check_tables(grid: &Declarations, tables: &[WireTable]) -> Result<
         grid.keys(keys.map(|key| (key.get_ref().as_str(), key.span())))?;
         let filter = grid.filter(table.filter.as_ref())?;
         let significance = table.significance.as_ref().filter(|significance| *significance.get_ref());
-        if let (Some(significance), true) = (significance, table.metric != Metric::Test) {
+        if let (Some(significance), true) = (significance, table.metric != Metric::TEST) {
             let error = source.error("significance is of test predictions alone", Some(significance.span()), "here");
             return Err(error.help("drop it, or set metric = \"test\"").into());
         }
@@ -117,7 +105,7 @@ pub(super) fn check_tables(grid: &Declarations, tables: &[WireTable]) -> Result<
 /// Published numbers are of test accuracies and over-fitting gaps, by network and bits.
 fn check_published(source: SourceText, table: &WireTable) -> Result<()> {
     if let Some(kinds) = &table.published {
-        if !matches!(table.metric, Metric::Test | Metric::Gap) {
+        if ![Metric::TEST, Metric::GAP].contains(&table.metric) {
             let error = source.error("nothing of this metric is published", Some(kinds.span()), "here");
             return Err(error.help("drop it, or set metric = \"test\" or \"gap\"").into());
         }
@@ -139,30 +127,50 @@ fn check_published(source: SourceText, table: &WireTable) -> Result<()> {
 }
 
 impl Metric {
+    pub const TEST: Metric = Metric(&facts::TEST);
+    pub const CALIB: Metric = Metric(&facts::CALIB);
+    pub const GAP: Metric = Metric(&facts::GAP);
+    pub const WALL: Metric = Metric(&facts::WALL);
+
+    /// What is measured.
+    pub fn fact(self) -> &'static Fact {
+        self.0
+    }
+
     /// As written in a grid.
     pub fn name(self) -> &'static str {
-        match self {
-            Metric::Test => "test",
-            Metric::Calib => "calib",
-            Metric::Gap => "gap",
-            Metric::FullPrecision => "full-precision",
-            Metric::Wall => "wall",
-        }
+        self.0.name
     }
 
     /// With its unit, as an axis is labelled.
     pub fn title(self) -> &'static str {
-        match self {
-            Metric::Test => "test top-1 (%)",
-            Metric::Calib => "top-1 on the calibration images (%)",
-            Metric::Gap => "calibration minus test top-1 (points)",
-            Metric::FullPrecision => "full-precision top-1 (%)",
-            Metric::Wall => "wall time (s)",
-        }
+        self.0.title
     }
 
     /// From the stored unit (fractions, seconds) to that of [`Metric::title`].
     pub fn scale(self) -> f64 {
-        if self == Metric::Wall { 1.0 } else { 100.0 }
+        self.0.unit.scale()
+    }
+}
+
+impl Default for Metric {
+    fn default() -> Self {
+        Self::TEST
+    }
+}
+
+impl PartialEq for Metric {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl<'de> Deserialize<'de> for Metric {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        facts::find(&name).map(Metric).ok_or_else(|| {
+            let known: Vec<String> = FACTS.iter().map(|fact| format!("`{}`", fact.name)).collect();
+            serde::de::Error::custom(format!("unknown metric `{name}`, expected one of {}", known.join(", ")))
+        })
     }
 }

@@ -7,8 +7,9 @@ use crate::experiment::Hashes;
 use crate::store::record::Record;
 use crate::store::{State, plan};
 use proptest::prelude::*;
+use ptq::meta::terms::Terms;
 use ptq::ops::precision::Precision;
-use ptq::recipe::{BatchNorm, Recipe, RecipeOverride};
+use ptq::recipe::{BatchNorm, Recipe, RecipeOverride, RoundingName};
 use ptq::recipe::{Bits, Setting};
 use ptq::{arch, methods};
 
@@ -331,4 +332,33 @@ proptest! {
         merged.merge(&CellOverride { seed: second, ..CellOverride::default() });
         prop_assert_eq!(merged.seed, second.or(first));
     }
+}
+
+#[test]
+fn what_came_later_changes_no_fields_of_cells_without_it() {
+    // Of a stored record from before terms had a table.
+    let stored =
+        r#"{"val-kl":5.0,"label-ce":0.0,"margin":0.5,"distribution":30000.0,"feature-mse":0.0,"feature-kl":0.0}"#;
+    let terms: Terms = serde_json::from_str(stored).unwrap();
+    assert_eq!(terms, Terms::published());
+    assert_eq!(serde_json::to_string(&terms).unwrap(), stored);
+    let mut cell = Record::sample("x", "metaaug", "W2A2", 0).cell;
+    cell.terms = Some(terms);
+    let fields = cell.fields();
+    let of_terms: Vec<_> = fields.iter().filter(|(key, _)| key.starts_with("terms.")).collect();
+    let expected = [
+        ("distribution", "30000.0"),
+        ("feature-kl", "0.0"),
+        ("feature-mse", "0.0"),
+        ("label-ce", "0.0"),
+        ("margin", "0.5"),
+        ("val-kl", "5.0"),
+    ];
+    assert_eq!(of_terms.len(), expected.len());
+    for ((key, value), (name, weight)) in of_terms.into_iter().zip(expected) {
+        assert_eq!((key.strip_prefix("terms."), value.as_str()), (Some(name), weight));
+    }
+    assert!(!fields.contains_key("recipe.rounding"));
+    cell.recipe.rounding = RoundingName::Flexround;
+    assert_eq!(cell.fields()["recipe.rounding"], "flexround");
 }

@@ -20,7 +20,7 @@
 //! base = 16
 //! [base.meta]                       # any field of a [`ptq::meta::config::Meta`]
 //! inner = "sgd"
-//! [base.terms]                      # weights of the meta-loss, see [`ptq::meta::config::Terms`]
+//! [base.terms]                      # weights of the meta-loss, see [`ptq::meta::terms`]
 //! margin = 0.0
 //!
 //! [axes]                            # one cell per combination, in the order written
@@ -64,8 +64,9 @@ use crate::data;
 use crate::data::location::Location;
 use crate::data::{CardSize, Corrupt};
 use ptq::augment::Augmentation;
-use ptq::meta::config::{MetaOverride, TermsOverride};
+use ptq::meta::config::MetaOverride;
 use ptq::meta::nets::TransformOverride;
+use ptq::meta::terms::TermsOverride;
 use ptq::ops::precision::Precision;
 use ptq::recipe::RecipeOverride;
 use ptq::recipe::{Bits, Setting};

@@ -1,6 +1,7 @@
 //! The numbers of a run: single ones, and those of each iteration.
 
 use super::{Run, part};
+use crate::experiment::facts::{FACTS, Unit};
 use crate::store::record::Record;
 use ptq::recon::trace::UnitTrace;
 
@@ -27,21 +28,12 @@ pub fn end_s(record: &Record) -> f64 {
 
 /// Accuracies as fractions, costs in seconds and bytes.
 pub fn singles(record: &Record) -> Vec<Single> {
-    let single = |group, name, value| Single { group, name, value };
-    let mut singles = Vec::new();
-    if let Some(metrics) = &record.metrics {
-        singles.extend([
-            single("accuracy", "test_top1", metrics.test_top1),
-            single("accuracy", "calib_top1", metrics.calib_top1),
-            single("accuracy", "gap", metrics.calib_top1 - metrics.test_top1),
-            single("accuracy", "fp_test_top1", metrics.fp_test_top1),
-            single("accuracy", "test_images", metrics.test_images as f64),
-        ]);
-    }
-    singles.push(single("cost", "wall_s", record.cost.wall_s));
-    singles.push(single("cost", "cpu_s", record.cost.cpu_s));
-    singles.extend(record.cost.peak_memory_bytes.map(|bytes| single("cost", "peak_memory_bytes", bytes as f64)));
-    singles
+    let facts = FACTS.iter().filter_map(|fact| {
+        let group = if fact.unit == Unit::Fraction { "accuracy" } else { "cost" };
+        Some(Single { group, name: fact.column, value: record.fact(fact)? })
+    });
+    let images = record.metrics.as_ref().map(|metrics| metrics.test_images as f64);
+    facts.chain(images.map(|value| Single { group: "accuracy", name: "test_images", value })).collect()
 }
 
 /// `loss/<unit>/<phase>`, `regulariser/<unit>/<phase>`, `terms/<unit>/<term>` and `gradient_norm/<unit>/<term>`, phase by

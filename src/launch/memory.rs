@@ -144,22 +144,9 @@ impl Footprint {
     fn transform(&self, cell: &Cell) -> (f64, f64) {
         let Some(config) = &cell.transform else { return (0.0, 0.0) };
         let [channels, height, width] = self.image;
-        let pixels = (height * width) as f64;
-        let depth = (config.net.0.halvings)(config.depth);
         let batch = cell.meta.as_ref().map_or(0, |meta| meta.batch).max(config.warmup_batch) as f64;
-        if depth == 0 {
-            return (0.0, batch * pixels * channels as f64 * WITH_META_GRADIENT);
-        }
-        // A UNet: at each level two convolutions with BatchNorm down and two up, of which those up see twice as many channels.
-        let width = |level: usize| (config.base << level) as f64;
-        let mut parameters = 9.0 * width(0) * (channels as f64 + width(0));
-        let mut values = 14.0 * width(0) * pixels;
-        for level in 1..=depth {
-            let (above, own) = (width(level - 1), width(level));
-            parameters += 9.0 * own * (above + own) + 4.0 * own * above + 9.0 * above * (own + above);
-            values += 14.0 * own * pixels / 4f64.powi(level as i32);
-        }
-        (parameters, batch * values * WITH_META_GRADIENT)
+        let size = (config.net.0.size)(config, channels, height * width);
+        (size.parameters as f64, batch * size.values as f64 * WITH_META_GRADIENT)
     }
 }
 

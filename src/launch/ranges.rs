@@ -9,7 +9,7 @@ use crate::experiment::revisions::in_key;
 use crate::store::processor;
 use candle_core::{Device, Tensor};
 use ptq::graph::Network;
-use ptq::ops::precision::Precision;
+use ptq::ops::device;
 use ptq::quant::model::QuantModel;
 use ptq::quant::range_search::Range;
 use ptq::recipe::SearchPrefix;
@@ -85,7 +85,8 @@ fn acts_key(cell: &Cell, inputs: &Inputs, weights_key: &str) -> String {
         SearchPrefix::FullPrecision => {
             format!("{} {} {:?}\n{}", cell.arch, hashes.weights, recipe.batch_norm, computed_on(&inputs.calib.images))
         }
-        _ => weights_key.to_string(),
+        // Roundings start from the same weights, but for ties.
+        _ => format!("{weights_key}\n{:?}", recipe.rounding),
     };
     format!(
         "activations\n{}{network}\n{} {}\n{:?} {:?} {:?} {} {}",
@@ -107,7 +108,7 @@ pub(super) fn computed_on(images: &Tensor) -> String {
 
 /// What keys say of the precision of the device that `images` are on: nothing of the default.
 pub(super) fn precision_of(images: &Tensor) -> String {
-    let precision = Precision::of(images.device());
+    let precision = device::precision_of(images.device());
     if precision.is_f32() { String::new() } else { format!(", {precision}") }
 }
 

@@ -14,9 +14,11 @@ use crate::store::{Pictures, Predictions};
 use candle_core::Tensor;
 use ptq::augment::Normalisation;
 use ptq::graph::fold_bn::fold_bn;
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::TransformNet;
+use ptq::meta::terms::Terms;
 use ptq::meta::train::Trainable;
+use ptq::ops::device::set_precision;
 use ptq::quant::model::Mode;
 use ptq::quantize::added::{Added, transformed};
 use ptq::quantize::{Calibration, reconstruct};
@@ -72,7 +74,7 @@ pub struct CellResult {
 
 /// Checks the inputs, quantizes the network as the cell says, and measures it.
 pub fn run_cell(cell: &Cell, inputs: &Inputs, caches: &Caches, control: &Control) -> Result<CellResult> {
-    cell.precision.set_on(inputs.calib.images.device())?;
+    set_precision(inputs.calib.images.device(), cell.precision)?;
     let skipped = inputs.sample.skipped.iter().cloned();
     skipped.for_each(|problem| (control.observe)(Event::Skipped { problem }));
     let measure = || caches.full_precision.accuracy(inputs, control);

@@ -1,6 +1,7 @@
 //! The accuracy table: methods against bit widths, mean and standard deviation over seeds.
 
 use crate::error::Result;
+use crate::experiment::Metric;
 use crate::store::record::{Record, Status};
 use polars::prelude::*;
 use ptq::methods;
@@ -195,15 +196,14 @@ fn variants(members: &[&Record]) -> Vec<Option<String>> {
 fn entry(runs: &[&Record]) -> Entry {
     let failed = runs.iter().filter(|run| run.status == Status::Failed);
     let failed = failed.map(|run| (run.run_id.clone(), run.error.clone().unwrap_or_default())).collect();
-    let metrics: Vec<_> = runs.iter().filter_map(|run| run.metrics.as_ref()).collect();
-    let spread = |value: fn(f64, f64) -> f64| {
-        Spread::of(&metrics.iter().map(|m| value(m.test_top1, m.calib_top1)).collect::<Vec<_>>())
-    };
-    let statistics = (!metrics.is_empty()).then(|| Statistics {
-        n: metrics.len(),
-        test: spread(|test, _| test),
-        calib: spread(|_, calib| calib),
-        gap: spread(|test, calib| calib - test),
+    let n = runs.iter().filter(|run| run.metrics.is_some()).count();
+    let spread =
+        |metric: Metric| Spread::of(&runs.iter().filter_map(|run| run.fact(metric.fact())).collect::<Vec<_>>());
+    let statistics = (n > 0).then(|| Statistics {
+        n,
+        test: spread(Metric::TEST),
+        calib: spread(Metric::CALIB),
+        gap: spread(Metric::GAP),
     });
     Entry { statistics, failed }
 }

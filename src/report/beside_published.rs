@@ -19,9 +19,9 @@ pub fn add(
     tables: &mut Tables,
 ) {
     let blocks = if spec.published.is_empty() { Vec::new() } else { blocks(records) };
-    match spec.metric {
-        Metric::Gap => panels.extend(gaps(spec, values, &blocks, published, &mut tables.footnotes)),
-        _ => {
+    match spec.metric == Metric::GAP {
+        true => panels.extend(gaps(spec, values, &blocks, published, &mut tables.footnotes)),
+        false => {
             let lines: Vec<Beside> = blocks.iter().flat_map(|block| beside(block, published)).collect();
             let shown: Vec<&Beside> =
                 lines.iter().filter(|line| line.kind.is_some_and(|kind| spec.published.contains(&kind))).collect();

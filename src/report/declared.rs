@@ -10,6 +10,7 @@ use super::side::Side;
 use super::statistics::{SIGNIFICANCE, holm};
 use super::table::{Field, Group, Panel, Tables, failures, note, percent};
 use crate::error::Result;
+use crate::experiment::facts::Unit;
 use crate::experiment::{Cell, Metric, TableSpec};
 use crate::published::Published;
 use crate::store::Planned;
@@ -58,7 +59,7 @@ pub fn declared(spec: &TableSpec, plan: &[Planned], stored: &[Stored], published
     tables.notes = notes(spec, most);
     beside_published::add(spec, &values, &records, published, &mut panels, &mut tables);
     tables.notes.extend(departures_note(&records));
-    if spec.metric == Metric::Test {
+    if spec.metric == Metric::TEST {
         tables.notes.extend(unpaired_note(&records));
     }
     tables.groups.insert(0, Group { caption: caption(spec), panels });
@@ -124,7 +125,7 @@ impl Mark {
 /// from it.
 fn marks(spec: &TableSpec, pivot: &Pivot, means: &BTreeMap<At, Spread>) -> BTreeMap<At, Mark> {
     let mut marks = BTreeMap::new();
-    if !matches!(spec.metric, Metric::Test | Metric::Calib) {
+    if ![Metric::TEST, Metric::CALIB].contains(&spec.metric) {
         return marks;
     }
     let mut families: BTreeMap<_, Vec<At>> = BTreeMap::new();
@@ -196,10 +197,11 @@ fn field(
         notes.push(note(format!("not tested against the best: {why}"), footnotes));
     }
     let Some(mean) = mean else { return Field { text: "–".to_string(), notes, ..Field::default() } };
-    let number = match (spec.metric, mean.std) {
-        (Metric::Wall, None) => format!("{:.1}", mean.mean),
-        (Metric::Wall, Some(std)) => format!("{:.1} ± {std:.1}", mean.mean),
-        _ => percent(*mean),
+    let shown = mean.scaled(spec.metric.scale());
+    let number = match (spec.metric.fact().unit, shown.std) {
+        (Unit::Fraction, _) => percent(*mean),
+        (_, None) => format!("{:.1}", shown.mean),
+        (_, Some(std)) => format!("{:.1} ± {std:.1}", shown.mean),
     };
     let dagger = if mark == Some(&Mark::NotDifferent) { " †" } else { "" };
     Field {
@@ -212,7 +214,7 @@ fn field(
 
 /// A row of full-precision accuracies per network, above a table of test accuracies.
 fn full_precision(spec: &TableSpec, pivot: &Pivot) -> Vec<Vec<Field>> {
-    if spec.metric != Metric::Test {
+    if spec.metric != Metric::TEST {
         return Vec::new();
     }
     let of = |run: &Stored| {
@@ -246,13 +248,7 @@ fn full_precision(spec: &TableSpec, pivot: &Pivot) -> Vec<Vec<Field>> {
 }
 
 fn caption(spec: &TableSpec) -> String {
-    let metric = match spec.metric {
-        Metric::Test => "Test top-1 in percent.",
-        Metric::Calib => "Top-1 on the calibration images in percent.",
-        Metric::Gap => "Top-1 on the calibration images minus test top-1, in points.",
-        Metric::FullPrecision => "Full-precision test top-1 in percent.",
-        Metric::Wall => "Wall time per run in seconds.",
-    };
+    let metric = spec.metric.fact().caption;
     if spec.caption.is_empty() { metric.to_string() } else { format!("{} {metric}", spec.caption) }
 }
 

@@ -13,6 +13,7 @@ use super::scatter::Scatter;
 use super::side::Side;
 use super::transform::{Part, Transforms, Unreadable, read_runs, readable};
 use crate::error::Result;
+use crate::experiment::facts::Unit;
 use crate::experiment::{FigureKind, FigureSpec, Metric};
 use crate::store::Planned;
 use crate::store::{Stored, read_traces};
@@ -142,8 +143,8 @@ fn lines(spec: &FigureSpec, pivot: &Pivot) -> Lines {
     let mut precisions: Vec<f64> =
         done(pivot).iter().filter_map(|run| run.record.metrics.as_ref()).map(|m| 100.0 * m.fp_test_top1).collect();
     precisions.dedup();
-    let reference = match (spec.y, &precisions[..]) {
-        (Metric::Test, [fp]) => Some(*fp),
+    let reference = match &precisions[..] {
+        [fp] if spec.y == Metric::TEST => Some(*fp),
         _ => None,
     };
     let points = (0..pivot.rows.len()).map(points).collect();
@@ -156,7 +157,7 @@ fn lines(spec: &FigureSpec, pivot: &Pivot) -> Lines {
 }
 
 fn bars(spec: &FigureSpec, pivot: &Pivot) -> Bars {
-    let digits = if spec.y == Metric::Wall { 1 } else { 2 };
+    let digits = if spec.y.fact().unit == Unit::Fraction { 2 } else { 1 };
     let bar = |at: At| {
         let Spread { mean, std } = spread(pivot, at, spec.y)?;
         let text = match std {
@@ -172,7 +173,7 @@ fn bars(spec: &FigureSpec, pivot: &Pivot) -> Bars {
         series: series_names(spec, pivot),
         bars: (0..pivot.columns.len()).map(|column| (0..rows).map(|row| bar((row, column))).collect()).collect(),
         title: spec.y.title().to_string(),
-        from_zero: matches!(spec.y, Metric::Gap | Metric::Wall),
+        from_zero: spec.y == Metric::GAP || spec.y.fact().unit != Unit::Fraction,
     }
 }
 
@@ -267,12 +268,12 @@ fn ablation_frame(ablation: &Ablation) -> Result<DataFrame> {
 /// Per series all its finished configurations, each a point.
 fn cost(spec: &FigureSpec, pivot: &Pivot) -> Scatter {
     let points = pivot.entries.iter().filter_map(|((row, _), cells)| {
-        Some((*row, cells.spread(Metric::Wall)?, cells.spread(spec.y)?.scaled(spec.y.scale())))
+        Some((*row, cells.spread(Metric::WALL)?, cells.spread(spec.y)?.scaled(spec.y.scale())))
     });
     Scatter {
         series: series_names(spec, pivot),
         points: points.collect(),
-        x_title: Metric::Wall.title().to_string(),
+        x_title: Metric::WALL.title().to_string(),
         y_title: spec.y.title().to_string(),
     }
 }
@@ -308,8 +309,8 @@ fn entries_frame(spec: &FigureSpec, pivot: &Pivot) -> Result<DataFrame> {
 
 fn cost_frame(spec: &FigureSpec, pivot: &Pivot) -> Result<DataFrame> {
     let rest = vec![
-        number("wall_s_mean", pivot, |cells| Some(cells.spread(Metric::Wall)?.mean)),
-        number("wall_s_std", pivot, |cells| cells.spread(Metric::Wall)?.std),
+        number("wall_s_mean", pivot, |cells| Some(cells.spread(Metric::WALL)?.mean)),
+        number("wall_s_std", pivot, |cells| cells.spread(Metric::WALL)?.std),
         Column::new("metric".into(), vec![spec.y.name(); pivot.entries.len()]),
         Column::new("n".into(), pivot.entries.values().map(|cells| cells.done.len() as u64).collect::<Vec<_>>()),
         number("mean", pivot, |cells| Some(cells.spread(spec.y)?.mean)),

@@ -1,6 +1,7 @@
 //! Records as a data frame, one row per run.
 
 use crate::error::{Error, Result};
+use crate::experiment::facts::{FACTS, Unit};
 use crate::store::record::Record;
 use polars::prelude::*;
 
@@ -12,14 +13,11 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
     fn optional(records: &[Record], name: &str, f: impl Fn(&Record) -> Option<String>) -> Column {
         Column::new(name.into(), records.iter().map(f).collect::<Vec<_>>())
     }
-    fn number(records: &[Record], name: &str, f: impl Fn(&Record) -> Option<f64>) -> Column {
-        Column::new(name.into(), records.iter().map(f).collect::<Vec<_>>())
-    }
     fn count(records: &[Record], name: &str, f: impl Fn(&Record) -> u64) -> Column {
         Column::new(name.into(), records.iter().map(f).collect::<Vec<_>>())
     }
     let r = records;
-    let columns = vec![
+    let mut columns = vec![
         text(r, "run_id", |r| r.run_id.clone()),
         text(r, "experiment", |r| r.experiment.clone()),
         text(r, "arch", |r| r.cell.arch.clone()),
@@ -36,16 +34,18 @@ pub fn frame(records: &[Record]) -> Result<DataFrame> {
         count(r, "seed", |r| r.cell.seed),
         text(r, "status", |r| r.status),
         optional(r, "error", |r| r.error.clone()),
-        number(r, "fp_test_top1", |r| r.metrics.as_ref().map(|m| m.fp_test_top1)),
-        number(r, "test_top1", |r| r.metrics.as_ref().map(|m| m.test_top1)),
-        number(r, "calib_top1", |r| r.metrics.as_ref().map(|m| m.calib_top1)),
-        number(r, "gap", |r| r.metrics.as_ref().map(|m| m.calib_top1 - m.test_top1)),
-        number(r, "wall_s", |r| Some(r.cost.wall_s)),
-        number(r, "cpu_s", |r| Some(r.cost.cpu_s)),
-        Column::new("peak_memory_bytes".into(), r.iter().map(|r| r.cost.peak_memory_bytes).collect::<Vec<_>>()),
+    ];
+    columns.extend(FACTS.iter().map(|fact| {
+        let values = r.iter().map(|record| record.fact(fact));
+        match fact.unit {
+            Unit::Bytes => Column::new(fact.column.into(), values.map(|bytes| Some(bytes? as u64)).collect::<Vec<_>>()),
+            _ => Column::new(fact.column.into(), values.collect::<Vec<_>>()),
+        }
+    }));
+    columns.extend([
         text(r, "git_revision", |r| r.provenance.git_revision.clone()),
         text(r, "weights_sha256", |r| r.hashes.weights.clone()),
-    ];
+    ]);
     DataFrame::new(records.len(), columns).map_err(failed)
 }
 

@@ -9,6 +9,7 @@ use super::table::Tables;
 use super::templates::render;
 use super::{Declared, Rendered, Source};
 use crate::error::Result;
+use crate::experiment::Metric;
 use crate::store::Stored;
 use crate::store::record::{Record, Status};
 use serde::Serialize;
@@ -177,8 +178,8 @@ pub fn run_table(runs: &[Stored]) -> (Vec<Column>, Vec<Vec<String>>) {
 }
 
 fn values(record: &Record, varying: &[String]) -> Vec<String> {
-    let (cell, metrics) = (&record.cell, record.metrics.as_ref());
-    let shown = |top1: Option<f64>| top1.map_or("–".to_string(), percent);
+    let cell = &record.cell;
+    let shown = |metric: Metric| record.fact(metric.fact()).map_or("–".to_string(), percent);
     let variant = cell.variant.clone().unwrap_or_default();
     let mut values = vec![cell.arch.clone(), cell.bits.to_string(), cell.method.clone(), variant];
     if !varying.is_empty() {
@@ -188,9 +189,9 @@ fn values(record: &Record, varying: &[String]) -> Vec<String> {
     values.extend([
         cell.seed.to_string(),
         record.status.to_string(),
-        shown(metrics.map(|metrics| metrics.test_top1)),
-        shown(metrics.map(|metrics| metrics.calib_top1)),
-        shown(metrics.map(|metrics| metrics.calib_top1 - metrics.test_top1)),
+        shown(Metric::TEST),
+        shown(Metric::CALIB),
+        shown(Metric::GAP),
         format!("{:.1}", record.cost.wall_s),
     ]);
     values

@@ -286,7 +286,7 @@ fn with_published(records: Vec<Record>, metric: Metric) -> String {
 
 #[test]
 fn declared_tables_have_published_rows_with_differences_where_they_may() {
-    let text = with_published(imagenet(), Metric::Test);
+    let text = with_published(imagenet(), Metric::TEST);
     for part in [
         "| Published, official | W4A4 | W2A2 |",
         "| ResNet-18, QDrop, setting qdrop [1] | 69.10 (-0.10) | 51.14 (+0.86) |",
@@ -299,10 +299,10 @@ fn declared_tables_have_published_rows_with_differences_where_they_may() {
     assert!(!text.contains("re-run"), "not asked for:\n{text}");
     let mut fewer = imagenet();
     fewer.iter_mut().for_each(|record| record.metrics.as_mut().unwrap().test_images = 5000);
-    let text = with_published(fewer, Metric::Test);
+    let text = with_published(fewer, Metric::TEST);
     assert!(text.contains("51.14 † [") && !text.contains("51.14 ("), "{text}");
     assert!(text.contains("not compared with ours: measured on 5000 test images"), "{text}");
-    let gaps = with_published(imagenet(), Metric::Gap);
+    let gaps = with_published(imagenet(), Metric::GAP);
     assert!(gaps.contains("| Published gap | W4A4 | W2A2 |\n|---|---:|---:|\n| ResNet-18, QDrop ["), "{gaps}");
     assert!(gaps.contains("|  | 26.39 |"), "{gaps}");
 }

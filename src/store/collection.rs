@@ -6,6 +6,7 @@ use super::{Store, experiments};
 use crate::data;
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
+use crate::experiment::facts;
 use crate::experiment::filter::{Kind, Subject, known, vocabulary};
 use crate::experiment::revisions::{Difference, Revisions};
 use rayon::prelude::*;
@@ -74,11 +75,10 @@ impl Subject for Stored {
     }
 
     fn values(&self, name: &str) -> Option<Vec<String>> {
-        fn number(value: Option<f64>) -> Vec<String> {
-            value.map(|value| value.to_string()).into_iter().collect()
+        if let Some(fact) = facts::find(name) {
+            return Some(self.record.fact(fact).map(|value| value.to_string()).into_iter().collect());
         }
-        let Record { cost, provenance, .. } = &self.record;
-        let metrics = self.record.metrics.as_ref();
+        let Record { provenance, .. } = &self.record;
         Some(match name {
             "run" => vec![self.record.run_id.clone()],
             "experiment" => vec![self.experiment.clone()],
@@ -87,13 +87,6 @@ impl Subject for Stored {
             "tag" => self.annotations.tags.iter().cloned().collect(),
             "note" => self.annotations.notes.iter().map(|note| note.text.clone()).collect(),
             "error" => self.record.error.iter().cloned().collect(),
-            "test" => number(metrics.map(|metrics| metrics.test_top1)),
-            "calib" => number(metrics.map(|metrics| metrics.calib_top1)),
-            "gap" => number(metrics.map(|metrics| metrics.calib_top1 - metrics.test_top1)),
-            "full-precision" => number(metrics.map(|metrics| metrics.fp_test_top1)),
-            "wall" => number(Some(cost.wall_s)),
-            "cpu" => number(Some(cost.cpu_s)),
-            "memory" => cost.peak_memory_bytes.map(|bytes| bytes.to_string()).into_iter().collect(),
             "started" => vec![self.started()],
             "device" => vec![provenance.device.clone()],
             "processor" => provenance.processor.iter().cloned().collect(),
@@ -192,7 +185,7 @@ pub fn scan_all(results: &Path) -> Result<Collection> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experiment::filter::RUN_PREDICATES;
+    use crate::experiment::filter::run_predicates;
 
     #[test]
     fn every_predicate_of_runs_is_answered() {
@@ -202,7 +195,7 @@ mod tests {
             Stored { experiment: "a".into(), folder: PathBuf::new(), record, annotations: Annotations::default() };
         run.annotations.tags.insert("paper".into());
         run.annotations.notes.push(crate::store::annotations::Note { at_unix_s: 0, text: "look".into() });
-        for (name, kind, _) in RUN_PREDICATES {
+        for (name, kind, _) in run_predicates() {
             let values = run.values(name).unwrap();
             assert_eq!(values.len(), 1, "{name}");
             let is_number = matches!(kind, Kind::Number | Kind::Fraction);

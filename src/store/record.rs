@@ -1,6 +1,8 @@
 //! What is kept of one run.
 
 use crate::data::preprocess::Preprocess;
+use crate::experiment::facts::Fact;
+pub use crate::experiment::facts::{Cost, Metrics};
 use crate::experiment::{Cell, Hashes, Revisions};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,39 +26,6 @@ impl fmt::Display for Status {
             Status::Failed => "failed",
         })
     }
-}
-
-/// What was measured; accuracies are fractions, not percent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Full-precision top-1 on the test set.
-    pub fp_test_top1: f64,
-    /// Quantized top-1 on the test set.
-    pub test_top1: f64,
-    /// Quantized top-1 on the calibration images.
-    pub calib_top1: f64,
-    pub test_images: usize,
-    /// Test images left out because they cannot be decoded.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub skipped_images: usize,
-    /// Unreadable training images that others took the place of in the calibration sample.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub skipped_calib_images: usize,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
-fn is_zero(count: &usize) -> bool {
-    *count == 0
-}
-
-/// What a run cost.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Cost {
-    pub wall_s: f64,
-    /// Processor time over all threads.
-    pub cpu_s: f64,
-    /// Peak resident memory of the process during the run, where the system tells.
-    pub peak_memory_bytes: Option<u64>,
 }
 
 /// Where a run was made: recorded, not part of its identity.
@@ -107,6 +76,11 @@ impl Record {
     /// The revisions of all that computed it.
     pub fn made_with(&self) -> Revisions {
         Revisions { method: self.method_revision, modules: self.revisions.clone() }
+    }
+
+    /// A number that was measured, in its stored unit.
+    pub fn fact(&self, fact: &Fact) -> Option<f64> {
+        (fact.value)(self.metrics.as_ref(), &self.cost)
     }
 }
 

@@ -14,8 +14,9 @@ use ptq::augment::{Augmentation, Normalisation};
 use ptq::graph::Network;
 use ptq::graph::fold_bn::fold_bn;
 use ptq::graph::forward::through;
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::Transform;
+use ptq::meta::terms::Terms;
 use ptq::meta::train::Trainable;
 use ptq::meta::warm_up::warmed_up;
 use ptq::methods::{self, METHODS, Method};
@@ -24,7 +25,8 @@ use ptq::quantize::added::Added;
 use ptq::quantize::{Calibration, quantize};
 use ptq::recipe::{Bits, RangeSearch, Recipe, Setting};
 use ptq::recon::activations::Memory;
-use ptq::recon::trace::UnitTrace;
+use ptq::recon::event::Control;
+use ptq::recon::trace::{Traces, UnitTrace};
 use ptq::rng::Stream;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,7 +66,7 @@ fn bytes_of_traces(traces: &[UnitTrace]) -> Vec<u8> {
 
 /// Of `trained`, quantized by `recipe` on `calib`: the losses on the way, and the logits of the same images.
 fn fingerprint(trained: &Network, arch: &ArchSpec, calib: &Split, recipe: &Recipe, beside: &Beside) -> String {
-    let (images, memory, mut traces) = (&calib.images, Memory::unlimited(), Vec::new());
+    let (images, memory, traces) = (&calib.images, Memory::unlimited(), Traces::default());
     let config = Transform { base: 2, depth: 1, warmup_iterations: 3, ..Transform::published() };
     let net = beside.transforms.then(|| warmed_up(&config, images, Stream::new(0), &CONTROL).unwrap());
     let meta = Meta { iterations: 2, batch: 8, outer_batch: 8, lr: 1e-3, ..Meta::published(arch) };
@@ -79,8 +81,9 @@ fn fingerprint(trained: &Network, arch: &ArchSpec, calib: &Split, recipe: &Recip
     let network = fold_bn(trained, recipe.batch_norm).unwrap();
     let on = Calibration { images, memory: &memory, trained, added };
     let bits = (Bits { w: 2, a: 4 }, Setting::Qdrop);
-    let model = quantize(&network, &on, bits, recipe, 0, &CONTROL, &mut traces).unwrap();
-    sha256(&[&bytes_of_traces(&traces), &bytes(&model.logits(images, Mode::HARD).unwrap())])
+    let control = Control { observe: &|event| traces.note(&event), ..CONTROL };
+    let model = quantize(&network, &on, bits, recipe, 0, &control).unwrap();
+    sha256(&[&bytes_of_traces(&traces.finish()), &bytes(&model.logits(images, Mode::HARD).unwrap())])
 }
 
 /// The published recipe with few iterations.

@@ -21,7 +21,7 @@ mod vocabulary;
 
 pub use subject::Subject;
 pub(crate) use vocabulary::known;
-pub use vocabulary::{Kind, RUN_PREDICATES, vocabulary};
+pub use vocabulary::{Kind, run_predicates, vocabulary};
 
 use super::cell::Cell;
 use crate::diagnostic::{GridError, SourceText, suggest};

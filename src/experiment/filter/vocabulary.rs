@@ -4,9 +4,11 @@ use crate::assets::source::EMBEDDED;
 use crate::data::{CardSize, Corrupt};
 use crate::diagnostic::suggest;
 use crate::experiment::cell::Cell;
+use crate::experiment::facts::{FACTS, Unit};
 use ptq::augment::Augmentation;
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::Transform;
+use ptq::meta::terms::Terms;
 use ptq::ops::precision::Precision;
 use ptq::recipe::{Bits, Recipe, Setting};
 use ptq::{arch, methods};
@@ -24,8 +26,8 @@ pub enum Kind {
     Time,
 }
 
-/// What is known of a stored run beside the fields of its cell, with a description for help texts.
-pub const RUN_PREDICATES: &[(&str, Kind, &str)] = &[
+/// What is known of a stored run beside the fields of its cell and [`FACTS`], with a description for help texts.
+const OF_RUNS: &[(&str, Kind, &str)] = &[
     ("run", Kind::Text, "its id"),
     ("experiment", Kind::Text, "folder of results that it is in"),
     ("status", Kind::Text, "done, failed, pending (a cell), stale (done by other revisions)"),
@@ -33,13 +35,6 @@ pub const RUN_PREDICATES: &[(&str, Kind, &str)] = &[
     ("tag", Kind::Text, "tags that `harness tag` gave it"),
     ("note", Kind::Text, "texts that `harness note` gave it"),
     ("error", Kind::Text, "why it failed"),
-    ("test", Kind::Fraction, "top-1 on the test images"),
-    ("calib", Kind::Fraction, "top-1 on the calibration images"),
-    ("gap", Kind::Fraction, "calib minus test"),
-    ("full-precision", Kind::Fraction, "top-1 of the network before it was quantized"),
-    ("wall", Kind::Number, "seconds that it took"),
-    ("cpu", Kind::Number, "processor seconds over all threads"),
-    ("memory", Kind::Number, "peak memory in bytes"),
     ("started", Kind::Time, "when it began (UTC)"),
     ("device", Kind::Text, "cpu or cuda:N"),
     ("processor", Kind::Text, "model of the processor"),
@@ -47,15 +42,24 @@ pub const RUN_PREDICATES: &[(&str, Kind, &str)] = &[
     ("grid", Kind::Text, "grid file that it was run from"),
 ];
 
-/// Whether `name` says something of a run and not of a cell.
-pub(super) fn is_run_predicate(name: &str) -> bool {
-    RUN_PREDICATES.iter().any(|(known, ..)| *known == name)
+/// What is known of a stored run beside the fields of its cell, with a description for help texts: numbers are [`FACTS`].
+pub fn run_predicates() -> impl Iterator<Item = (&'static str, Kind, &'static str)> {
+    let facts = FACTS.iter().map(|fact| {
+        let kind = if fact.unit == Unit::Fraction { Kind::Fraction } else { Kind::Number };
+        (fact.name, kind, fact.about)
+    });
+    OF_RUNS.iter().copied().chain(facts)
 }
 
-/// Every predicate by name: the fields of a cell by their dotted keys, and [`RUN_PREDICATES`].
+/// Whether `name` says something of a run and not of a cell.
+pub(super) fn is_run_predicate(name: &str) -> bool {
+    run_predicates().any(|(known, ..)| known == name)
+}
+
+/// Every predicate by name: the fields of a cell by their dotted keys, and [`run_predicates`].
 pub fn vocabulary() -> &'static BTreeMap<String, Kind> {
     static VOCABULARY: LazyLock<BTreeMap<String, Kind>> = LazyLock::new(|| {
-        let of_runs = RUN_PREDICATES.iter().map(|(name, kind, _)| (name.to_string(), *kind));
+        let of_runs = run_predicates().map(|(name, kind, _)| (name.to_string(), kind));
         of_cells().into_iter().chain(of_runs).collect()
     });
     &VOCABULARY
@@ -150,7 +154,7 @@ mod tests {
         assert!(
             of_cells.keys().filter_map(|key| key.strip_prefix("recipe.")).all(|key| recipe.iter().any(|k| k == key))
         );
-        assert!(RUN_PREDICATES.iter().all(|(name, ..)| !of_cells.contains_key(*name)));
+        assert!(run_predicates().all(|(name, ..)| !of_cells.contains_key(name)));
     }
 
     #[test]

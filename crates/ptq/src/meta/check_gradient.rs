@@ -5,14 +5,15 @@
 //! they were at the point itself: straight-through gradients are those of the function that this leaves
 //! ([`super::dual`]). The fused `f32` path of a real run is then compared with the `f64` one.
 
-use super::config::{Meta, Terms};
-use super::dual::Roundings;
+use super::config::Meta;
 use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};
 use super::nets::{Statistics, Transform, TransformNet};
+use super::terms::Terms;
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
 use crate::graph::{Conv, Linear, Network, Node, Op, Role, Source, Unit};
 use crate::ops::conv::Geometry;
+use crate::ops::dual::Roundings;
 use crate::quant::model::{Masks, Mode, QuantModel};
 use crate::recipe::Recipe;
 use crate::recipe::{Bits, Setting};
@@ -332,6 +333,8 @@ mod tests {
     use super::*;
     use crate::meta::config::{Derivative, Inner};
     use crate::meta::nets::{NETS, NetName};
+    use crate::meta::terms::TERMS;
+    use crate::recipe::RoundingName;
     use crate::{arch, methods};
 
     fn recipe(method: &str) -> Recipe {
@@ -344,13 +347,10 @@ mod tests {
         Meta { inner_eps: 1e-2, inner_lr_factor: 300.0, temperature: 1.0, eps: 10.0, ..published }
     }
 
-    const ALL: Terms =
-        Terms { val_kl: 1.0, label_ce: 1.0, margin: 1.0, distribution: 1.0, feature_mse: 1.0, feature_kl: 1.0 };
-
     fn all_right(net: &'static crate::meta::nets::NetSpec, meta: &Meta, method: &str) {
         let transform = Transform { net: NetName(net), ..Transform::published() };
-        let checked = check_gradient(&transform, meta, &ALL, &recipe(method), 0).unwrap();
-        assert_eq!(checked.len(), 6);
+        let checked = check_gradient(&transform, meta, &Terms::all(1.0), &recipe(method), 0).unwrap();
+        assert_eq!(checked.len(), TERMS.len());
         for term in checked {
             assert_eq!(term.verdict, Verdict::Right, "{} {method} {:?} {term:?}", net.name, meta.inner);
         }
@@ -376,6 +376,20 @@ mod tests {
     fn recipes_with_other_quantizers_agree_with_central_differences() {
         for method in ["qdrop", "brecq"] {
             all_right(&NETS[0], &Meta { inner: Inner::Sgd, ..meta() }, method);
+        }
+    }
+
+    #[test]
+    fn every_rounding_agrees_with_central_differences() {
+        for rounding in [RoundingName::Flexround, RoundingName::Nearest] {
+            for unroll in [1, 3] {
+                let meta = Meta { inner: Inner::Sgd, unroll, ..meta() };
+                let recipe = Recipe { rounding, ..recipe("genie-m") };
+                let checked = check_gradient(&Transform::published(), &meta, &Terms::all(1.0), &recipe, 0).unwrap();
+                for term in checked {
+                    assert_eq!(term.verdict, Verdict::Right, "{rounding:?} {unroll} {term:?}");
+                }
+            }
         }
     }
 

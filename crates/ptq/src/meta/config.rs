@@ -1,4 +1,5 @@
-//! What of MetaAug a grid can set beside the [transform network](super::nets): the tables `[meta]` and `[terms]` of a cell.
+//! What of MetaAug a grid can set beside the [transform network](super::nets) and the weights of its [terms](super::terms): the table
+//! `[meta]` of a cell.
 
 use crate::arch::{ArchSpec, Family};
 use crate::graph::Role;
@@ -9,33 +10,33 @@ overridable! {
     /// How `T` is trained for each unit.
     Meta, MetaOverride {
         /// Steps per unit; 0 leaves `T` as it was warmed up.
-        iterations: usize,
+        iterations: usize => Bounds::counts_from(0),
         /// Images per step, transformed.
-        batch: usize,
+        batch: usize => Bounds::counts_from(1),
         /// Original images on which the updated unit is judged.
-        outer_batch: usize,
+        outer_batch: usize => Bounds::counts_from(1),
         /// The rule of the virtual update of the unit.
         inner: Inner,
         /// Number of virtual updates per step, all on the same transformed images.
-        unroll: usize,
+        unroll: usize => Bounds::counts_from(1),
         /// Multiplies the recipe's learning rates in the virtual update.
-        inner_lr_factor: f64,
+        inner_lr_factor: f64 => Bounds::Positive,
         /// Adam's epsilon in the virtual update.
-        inner_eps: f64,
+        inner_eps: f64 => Bounds::Positive,
         /// How the derivative of the virtual update is computed.
         derivative: Derivative,
         /// Temperature of `val-kl`.
-        temperature: f64,
+        temperature: f64 => Bounds::Positive,
         /// `margin` asks for at least this mean squared change, in normalised pixels.
-        eps: f64,
+        eps: f64 => Bounds::From(0.0),
         /// Whether `distribution` compares mixed-up images.
         mixup: bool,
         /// Learning rate of `T`.
-        lr: f64,
+        lr: f64 => Bounds::From(0.0),
         /// The gradient of `T` is scaled down to this norm.
-        clip_norm: f64,
+        clip_norm: f64 => Bounds::Positive,
         /// Factor of the learning rate when the loss has not improved for `plateau_patience` steps.
-        plateau_factor: f64,
+        plateau_factor: f64 => Bounds::Positive,
         /// See `plateau_factor`.
         plateau_patience: usize,
         /// Whether stem and classifier see the original images only.
@@ -46,24 +47,6 @@ overridable! {
         /// The activation scales from which a unit's virtual updates start, in recipes that search them unit by unit.
         #[serde(default, skip_serializing_if = "ActStart::is_reconstruction")]
         act_start: ActStart,
-    }
-}
-
-overridable! {
-    /// Weights of the terms of the meta-loss; 0 leaves a term out. See [`super::terms`].
-    Terms, TermsOverride {
-        /// `KL(softmax(f(v) / temperature) || softmax(f_q(v) / temperature))` on original images.
-        val_kl: f64,
-        /// Cross-entropy of the updated quantized network on original images, with their labels.
-        label_ce: f64,
-        /// `max(0, eps - mean((x - T(x))^2))`.
-        margin: f64,
-        /// Probabilistic knowledge transfer between the features of `T(x)` and of `x`.
-        distribution: f64,
-        /// Mean squared difference of the features of `T(x)` and of `x`.
-        feature_mse: f64,
-        /// Kullback-Leibler divergence of the features' softmax.
-        feature_kl: f64,
     }
 }
 
@@ -101,13 +84,6 @@ impl Meta {
             Role::Stem => self.reach_stem || !self.skip_ends,
             Role::Classifier => !self.skip_ends,
         }
-    }
-}
-
-impl Terms {
-    /// The weights of MetaAug's paper (section 4.1).
-    pub fn published() -> Self {
-        Self { val_kl: 5.0, label_ce: 0.0, margin: 0.5, distribution: 3e4, feature_mse: 0.0, feature_kl: 0.0 }
     }
 }
 

@@ -13,89 +13,30 @@ use crate::error::{Error, Result};
 use crate::graph::forward::interpret;
 use crate::graph::{Op, Source};
 use crate::ops::conv::conv2d;
+use crate::ops::dual::{Dual, Roundings, sum};
 use crate::ops::fake_quant::{Linearised, Mask};
 use crate::ops::pool::{Maxima, max_pool2d};
 use crate::ops::relu::{clipped_relu, gate};
-use crate::quant::act::ActQuantizer;
+use crate::ops::rounding::Regulariser;
 use crate::quant::model::{Acts, QuantUnit};
-use crate::quant::weight::WeightQuantizer;
+use crate::quant::weight::DualMode;
 use candle_core::{D, Tensor, Var};
-use std::cell::{Cell, RefCell};
-
-/// A value with its derivative in the direction of the pass; no tangent is zero.
-#[derive(Clone)]
-pub struct Dual {
-    pub value: Tensor,
-    pub tangent: Option<Tensor>,
-}
-
-impl Dual {
-    pub fn constant(value: Tensor) -> Self {
-        Self { value, tangent: None }
-    }
-
-    /// Applies a linear map.
-    fn map(&self, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        Ok(Self { value: f(&self.value)?, tangent: self.tangent.as_ref().map(f).transpose()? })
-    }
-}
-
-fn sum(a: Option<Tensor>, b: Option<Tensor>) -> Result<Option<Tensor>> {
-    match (a, b) {
-        (Some(a), Some(b)) => Ok(Some((a + b)?)),
-        (a, b) => Ok(a.or(b)),
-    }
-}
-
-/// Where activations are rounded.
-pub enum Roundings {
-    /// Wherever they are.
-    Fresh,
-    /// Wherever they are, and remembered.
-    Record(RefCell<Vec<Linearised>>),
-    /// As recorded, in the same order of passes; the counter is the next one.
-    Replay(Vec<Linearised>, Cell<usize>),
-}
-
-impl Roundings {
-    fn at(&self, x: &Tensor, quantizer: &ActQuantizer, mask: Mask) -> Result<Linearised> {
-        if let Roundings::Replay(recorded, next) = self {
-            let index = next.replace(next.get() + 1);
-            return recorded.get(index).cloned().ok_or_else(|| Error::Shape {
-                op: "replayed roundings",
-                problem: format!("only {} were recorded", recorded.len()),
-            });
-        }
-        let quant = quantizer.fake_quant(x, mask)?;
-        let fresh = Linearised::at(&x.detach(), &quantizer.scale.as_detached_tensor(), &quant)?;
-        if let Roundings::Record(recorded) = self {
-            recorded.borrow_mut().push(fresh.clone());
-        }
-        Ok(fresh)
-    }
-}
-
-/// Which weights a pass uses.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Rounding {
-    Soft,
-    Hard,
-}
 
 /// One pass.
 pub struct DualPass<'a> {
     pub unit: &'a QuantUnit,
-    /// The direction: its quantizers hold the tangents of `unit`'s scales and logits.
+    /// The direction: its quantizers hold the tangents of what `unit` learns.
     pub direction: Option<&'a QuantUnit>,
-    pub rounding: Rounding,
-    /// Whether gradients flow to the unit's scales and logits; their kernels are a good part of a backward pass.
+    /// Whether weights are as while their rounding is learned, or finished.
+    pub soft: bool,
+    /// Whether gradients flow to what is learned in the unit; their kernels are a good part of a backward pass.
     pub learns: bool,
     pub acts: Acts<'a>,
     pub roundings: &'a Roundings,
 }
 
 impl DualPass<'_> {
-    /// Output of the unit for input `x`. Gradient: to `x`, and to scales and logits if it `learns`.
+    /// Output of the unit for input `x`. Gradient: to `x`, and to what the unit learns if it `learns`.
     pub fn forward(&self, x: Dual) -> Result<Dual> {
         let unit = &self.unit.unit;
         interpret(unit, x, Source::Node(unit.nodes.len() - 1), |index, node, inputs| {
@@ -111,7 +52,8 @@ impl DualPass<'_> {
     fn weight(&self, node: usize, full_precision: &Tensor) -> Result<Dual> {
         let Some(quantizer) = &self.unit.weights[node] else { return Ok(Dual::constant(full_precision.clone())) };
         let direction = self.direction.and_then(|direction| direction.weights[node].as_ref());
-        quantized_weight(quantizer, direction, self)
+        let mode = DualMode { soft: self.soft, learns: self.learns, roundings: self.roundings };
+        (quantizer.rounding.dual)(quantizer, direction, &mode)
     }
 
     fn parameter(&self, var: &Var) -> Tensor {
@@ -127,7 +69,10 @@ impl DualPass<'_> {
         };
         let quantizer = &self.unit.acts[site];
         let factor = f64::from(quantizer.fake_quant(&x.value, Mask::All)?.scale_gradient_factor);
-        let Linearised { slope, level } = self.roundings.at(&x.value, quantizer, mask)?;
+        let Linearised { slope, level } = self.roundings.next(|| {
+            let quant = quantizer.fake_quant(&x.value, mask)?;
+            Ok(Linearised::at(&x.value.detach(), &quantizer.scale.as_detached_tensor(), &quant)?)
+        })?;
         let scale = scaled_gradient(&self.parameter(&quantizer.scale), factor)?;
         let value = ((&x.value * &slope)? + level.broadcast_mul(&scale)?)?;
         let of_x = x.tangent.map(|tangent| tangent * &slope).transpose()?;
@@ -203,39 +148,6 @@ fn rectified(x: &Dual, upper: f32) -> Result<Dual> {
     Ok(Dual { value, tangent })
 }
 
-/// The quantized weight and its derivative when scale and logits move along `direction`.
-fn quantized_weight(quantizer: &WeightQuantizer, direction: Option<&WeightQuantizer>, pass: &DualPass) -> Result<Dual> {
-    let (floor, zero_point, highest) = quantizer.constants()?;
-    let dtype = floor.dtype();
-    let between = |x: &Tensor, high: f64| -> Result<Tensor> {
-        let x = x.detach();
-        Ok((x.ge(0f64)?.to_dtype(dtype)? * x.le(high)?.to_dtype(dtype)?)?)
-    };
-    let alpha = &pass.parameter(&quantizer.alpha);
-    let (h, h_tangent) = match pass.rounding {
-        Rounding::Hard => (alpha.detach().ge(0f64)?.to_dtype(dtype)?, None),
-        Rounding::Soft => {
-            let sigmoid = candle_nn::ops::sigmoid(alpha)?;
-            let stretched = ((&sigmoid * 1.2)? - 0.1)?;
-            let passes = between(&stretched, 1.0)?;
-            let above = stretched.detach().gt(1f64)?.to_dtype(dtype)?;
-            let tangent = direction.map(|direction| -> Result<Tensor> {
-                let slope = ((&sigmoid * sigmoid.affine(-1.0, 1.0)?)? * 1.2)?;
-                Ok(((slope * direction.alpha.as_detached_tensor())? * &passes)?)
-            });
-            (((stretched * &passes)? + above)?, tangent.transpose()?)
-        }
-    };
-    let level = (floor + h)?.broadcast_add(&zero_point)?;
-    let passes = between(&level, highest)?;
-    let above = (level.detach().gt(highest)?.to_dtype(dtype)? * highest)?;
-    let level = ((level * &passes)? + above)?.broadcast_sub(&zero_point)?;
-    let scale = &pass.parameter(&quantizer.scale);
-    let of_scale = direction.map(|direction| level.broadcast_mul(&direction.scale.as_detached_tensor()));
-    let of_level = h_tangent.map(|tangent| (tangent * &passes)?.broadcast_mul(scale));
-    Ok(Dual { value: level.broadcast_mul(scale)?, tangent: sum(of_scale.transpose()?, of_level.transpose()?)? })
-}
-
 /// `mean over batch and positions of sum over channels of (y_q - y_fp)^2` and its derivative. Gradient: to `y_q`.
 pub fn squared_error(y_q: &Dual, y_fp: &Tensor) -> Result<Dual> {
     let means = (y_fp.elem_count() / y_fp.dim(1)?) as f64;
@@ -247,35 +159,18 @@ pub fn squared_error(y_q: &Dual, y_fp: &Tensor) -> Result<Dual> {
     Ok(Dual { value: (difference.sqr()?.sum_all()? / means)?, tangent: tangent.transpose()? })
 }
 
-/// `weight * sum over all weights of (1 - |2 h - 1|^beta)` and its derivative. Gradient: to the logits.
+/// The regularisers of the roundings of all weights, added up, and their derivative; `None` where no rounding has one. Gradient: to what
+/// the roundings learn.
 pub fn rounding_penalty(
     unit: &QuantUnit,
     direction: Option<&QuantUnit>,
-    beta: f64,
-    weight: f64,
+    regulariser: Regulariser,
 ) -> Result<Option<Dual>> {
     let mut total: Option<Dual> = None;
     for (node, quantizer) in unit.weights.iter().enumerate() {
         let Some(quantizer) = quantizer else { continue };
-        let alpha = quantizer.alpha.as_tensor();
-        let sigmoid = candle_nn::ops::sigmoid(alpha)?;
-        let stretched = ((&sigmoid * 1.2)? - 0.1)?;
-        let constant = stretched.detach();
-        let passes = (constant.ge(0f64)?.to_dtype(alpha.dtype())? * constant.le(1f64)?.to_dtype(alpha.dtype())?)?;
-        // Where it is clipped `h` is 0 or 1, which costs nothing.
-        let distance = ((stretched * 2.0)? - 1.0)?.abs()?;
-        let penalty = (distance.powf(beta)?.affine(-1.0, 1.0)? * &passes)?.sum_all()?;
-        let tangent = match direction.and_then(|direction| direction.weights[node].as_ref()) {
-            None => None,
-            Some(direction) => {
-                let sign = ((constant.ge(0.5)?.to_dtype(alpha.dtype())? * 2.0)? - 1.0)?;
-                let slope = ((distance.powf(beta - 1.0)? * sign)? * (-2.0 * beta))?;
-                let h = ((&sigmoid * sigmoid.affine(-1.0, 1.0)?)? * 1.2)?;
-                let h = ((h * direction.alpha.as_detached_tensor())? * &passes)?;
-                Some(((slope * h)?.sum_all()? * weight)?)
-            }
-        };
-        let own = Dual { value: (penalty * weight)?, tangent };
+        let direction = direction.and_then(|direction| direction.weights[node].as_ref());
+        let Some(own) = (quantizer.rounding.penalty)(quantizer, direction, regulariser)? else { continue };
         total = Some(match total {
             None => own,
             Some(total) => Dual { value: (total.value + own.value)?, tangent: sum(total.tangent, own.tangent)? },

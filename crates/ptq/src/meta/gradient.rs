@@ -12,13 +12,14 @@
 //!
 //! and `x_in`, the unit's input, leads back to `x'` through the quantized prefix, straight through its roundings.
 
-use super::config::{Derivative, Inner, Meta, Terms};
-use super::dual::{Dual, DualPass, Rounding, Roundings, rounding_penalty, squared_error};
-use super::terms::{self, Features, Images, Loss, Outer, Term};
+use super::config::{Derivative, Inner, Meta};
+use super::dual::{DualPass, rounding_penalty, squared_error};
+use super::terms::{self, Features, Images, Loss, Outer, Term, Terms};
 use super::virtual_update::Rule;
 use crate::error::{Error, Result};
 use crate::graph::forward::{FullPrecision, forward, read, through};
 use crate::graph::{Op, Source, Unit};
+use crate::ops::dual::{Dual, Roundings};
 use crate::ops::virtual_step::{Moments, normalised};
 use crate::quant::model::{Acts, Masks, Mode, QuantModel, QuantUnit, Weights};
 use crate::recipe::Prefix;
@@ -26,8 +27,9 @@ use crate::recon::part;
 use crate::recon::train::{Batch, Phase};
 use candle_core::{DType, Tensor, Var};
 use std::collections::HashMap;
+use std::iter::once;
 
-/// How far a finite difference moves a rounding logit at most, and a scale relative to its value.
+/// How far a finite difference moves what a rounding learns at most, and a scale relative to its value.
 const DIFFERENCE: f64 = 1e-2;
 
 /// How quantized passes are computed.
@@ -252,8 +254,8 @@ impl<'a> MetaUnit<'a> {
             Engine::Plain(roundings) => {
                 let pass = self.pass(unit, None, masks, roundings);
                 let error = squared_error(&pass.forward(Dual::constant(x_in.clone()))?, target)?.value;
-                let penalty = match self.phase.beta.at(t, self.phase.iterations) {
-                    Some(beta) => rounding_penalty(unit, None, beta, self.phase.round_weight)?,
+                let penalty = match self.phase.regulariser(t) {
+                    Some(regulariser) => rounding_penalty(unit, None, regulariser)?,
                     None => None,
                 };
                 match penalty {
@@ -272,7 +274,7 @@ impl<'a> MetaUnit<'a> {
         masks: &'p dyn Masks,
         roundings: &'p Roundings,
     ) -> DualPass<'p> {
-        DualPass { unit, direction, rounding: Rounding::Soft, learns: true, acts: self.phase.acts_of(masks), roundings }
+        DualPass { unit, direction, soft: true, learns: true, acts: self.phase.acts_of(masks), roundings }
     }
 
     /// `dL/dx_in` of `loss`, which depends on the updated unit.
@@ -318,8 +320,8 @@ impl<'a> MetaUnit<'a> {
         let fresh = Roundings::Fresh;
         let pass = DualPass { learns: to_theta, ..self.pass(&unit, Some(&direction), step.masks, &fresh) };
         let error = squared_error(&pass.forward(Dual::constant(input.as_tensor().clone()))?, target)?;
-        let penalty = match self.phase.beta.at(t, self.phase.iterations).filter(|_| to_theta) {
-            Some(beta) => rounding_penalty(&unit, Some(&direction), beta, self.phase.round_weight)?,
+        let penalty = match self.phase.regulariser(t).filter(|_| to_theta) {
+            Some(regulariser) => rounding_penalty(&unit, Some(&direction), regulariser)?,
             None => None,
         };
         let along = match (error.tangent, penalty.and_then(|penalty| penalty.tangent)) {
@@ -344,7 +346,8 @@ impl<'a> MetaUnit<'a> {
         let theta = flat(self.phase.parameters(&step.unit).into_iter().map(|(var, _)| Ok(var.as_detached_tensor())))?;
         // A scale moves relative to its value.
         let extent = flat(self.phase.parameters(&step.unit).into_iter().map(|(var, _)| {
-            let is_logit = step.unit.weights.iter().flatten().any(|weight| weight.alpha.id() == var.id());
+            let mut learned = step.unit.weights.iter().flatten().flat_map(|weight| &weight.learned);
+            let is_logit = learned.any(|learned| learned.id() == var.id());
             let value = var.as_detached_tensor();
             if is_logit { value.ones_like() } else { value.abs()?.maximum(1e-12) }
         }))?;
@@ -382,8 +385,7 @@ impl<'a> MetaUnit<'a> {
             (prefix, Engine::Plain(roundings)) => {
                 self.model.units[..self.index].iter().try_fold(x.clone(), |x, unit| {
                     let acts = if prefix == Prefix::Quantized { Acts::Quantized } else { Acts::FullPrecision };
-                    let pass =
-                        DualPass { unit, direction: None, rounding: Rounding::Hard, learns: false, acts, roundings };
+                    let pass = DualPass { unit, direction: None, soft: false, learns: false, acts, roundings };
                     Ok(pass.forward(Dual::constant(x))?.value)
                 })
             }
@@ -461,7 +463,7 @@ fn with_values(unit: &QuantUnit, phase: &Phase, values: &Tensor) -> Result<Quant
     replaced(unit, phase, values, |var| Ok(var.clone()))
 }
 
-/// `unit` with `u` in place of its trained parameters, and 0 in place of the other scales and logits.
+/// `unit` with `u` in place of its trained parameters, and 0 in place of what it does not train.
 fn direction(unit: &QuantUnit, phase: &Phase, u: &Tensor) -> Result<QuantUnit> {
     replaced(unit, phase, u, |var| Ok(Var::from_tensor(&var.as_detached_tensor().zeros_like()?)?))
 }
@@ -482,7 +484,8 @@ fn replaced(
         start += len;
     }
     let mut unit = unit.clone();
-    let weights = unit.weights.iter_mut().flatten().flat_map(|weight| [&mut weight.scale, &mut weight.alpha]);
+    let weights = unit.weights.iter_mut().flatten();
+    let weights = weights.flat_map(|weight| once(&mut weight.scale).chain(&mut weight.learned));
     for var in weights.chain(unit.acts.iter_mut().map(|act| &mut act.scale)) {
         *var = match trained.remove(&var.id()) {
             Some(value) => value,

@@ -1,9 +1,9 @@
 //! Trains the transform network for one unit (MetaAug, algorithm 1; published `train_meta.py`).
 
-use super::config::{ActStart, Meta, Terms};
+use super::config::{ActStart, Meta};
 use super::gradient::{Engine, MetaUnit, Mix, Part, Sample, numbers};
 use super::nets::{Statistics, TransformNet};
-use super::terms;
+use super::terms::{self, Terms};
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
 use crate::ops::adam::{self, AdamState, Step};

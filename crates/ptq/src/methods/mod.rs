@@ -50,6 +50,14 @@ pub const METHODS: &[Method] = &[
         recipe: qdrop::recipe,
     },
     Method {
+        name: "flexround",
+        title: "FlexRound",
+        revision: 1,
+        transforms: false,
+        settings: &[Setting::Qdrop],
+        recipe: flexround::recipe,
+    },
+    Method {
         name: "pd-quant",
         title: "PD-Quant",
         revision: 2,
@@ -77,6 +85,7 @@ pub const METHODS: &[Method] = &[
 
 mod adaround;
 mod brecq;
+mod flexround;
 mod genie_m;
 mod metaaug;
 mod pd_quant;

@@ -30,6 +30,7 @@ pub fn recipe(arch: &ArchSpec) -> Recipe {
         fisher_damping: 1.0,
         drop_inside: 0.5,
         drop_input: 0.5,
+        rounding: RoundingName::Adaround,
         alpha_lr: 1e-3,
         weight_scale_lr: 0.0,
         act_scale_lr: 4e-5,

@@ -14,8 +14,10 @@ mod composed;
 pub mod conv;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+pub mod device;
 mod dispatch;
 pub(crate) mod divergence;
+pub mod dual;
 pub mod fake_quant;
 pub mod finite;
 mod fresh;

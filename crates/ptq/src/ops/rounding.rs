@@ -116,6 +116,15 @@ pub fn hard_weight(alpha: &Tensor, scale: &Tensor, levels: &Levels) -> Result<Te
     Tensor::from_vec(weight, alpha.shape(), alpha.device())
 }
 
+/// `q = clip(round(v) + zero_point, 0, highest) - zero_point`, which comes second, and its straight-through slope: 1 where
+/// `round(v) + zero_point` is in the closed range, 0 elsewhere. Half to even; NaN stays NaN.
+///
+/// Shapes: `v` any, `zero_point` broadcasts to it; both results have the shape of `v`. No gradient. A composition of Candle's operations
+/// on every device, `f32` or `f64`.
+pub fn straight_through_levels(v: &Tensor, zero_point: &Tensor, highest: f64) -> Result<(Tensor, Tensor)> {
+    composed::straight_through_levels(v, zero_point, highest)
+}
+
 impl Levels {
     /// Calls `f` with the values on the CPU.
     fn with_constants<R>(&self, f: impl FnOnce(&Constants) -> Result<R>) -> Result<R> {

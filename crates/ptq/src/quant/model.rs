@@ -313,7 +313,9 @@ impl QuantUnit {
     ) -> Result<Self> {
         let weights =
             unit.nodes.iter().zip(&placement.weight_bits).map(|(node, bits)| match (node.op.weight(), bits) {
-                (Some(weight), Some(bits)) => WeightQuantizer::new(weight, &ranges(weight, *bits)?, *bits).map(Some),
+                (Some(weight), Some(bits)) => {
+                    WeightQuantizer::new(weight, &ranges(weight, *bits)?, *bits, recipe.learned_rounding()).map(Some)
+                }
                 _ => Ok(None),
             });
         let weights = weights.collect::<Result<_>>()?;

@@ -3,9 +3,11 @@
 //! [`crate::methods`] holds the published values; a grid may override any field ([`RecipeOverride`]).
 
 mod bits;
+mod bounds;
 mod overridable;
 
 pub use bits::{Bits, Setting};
+pub use bounds::{Bounds, Number};
 pub(crate) use overridable::overridable;
 
 use crate::ops::fake_quant::ClipOrder;
@@ -27,7 +29,7 @@ overridable! {
         /// Search for the activations' starting scales, per tensor.
         act_search: RangeSearch,
         /// How many calibration images the activation search sees.
-        act_search_images: usize,
+        act_search_images: usize => Bounds::counts_from(1),
         /// What is upstream of a tensor while its range is searched.
         act_search_prefix: SearchPrefix,
         /// Order of rounding and clipping in activation quantizers; it decides where the gradient of `clip` is cut.
@@ -45,58 +47,61 @@ overridable! {
         #[serde(default, skip_serializing_if = "is_zero")]
         classifier_mix: ClassifierMix,
         /// Adam steps per unit.
-        iterations: usize,
+        iterations: usize => Bounds::counts_from(0),
         /// Calibration images per step.
-        batch: usize,
+        batch: usize => Bounds::counts_from(0),
         /// How mini-batches are drawn.
         sampling: Sampling,
         /// What is minimised.
         loss: Loss,
         /// Exponent of the reconstruction error.
-        loss_exponent: f64,
+        loss_exponent: f64 => Bounds::From(1.0),
         /// Constant added to `|dL/dy|` in the Fisher-weighted loss.
-        fisher_damping: f64,
+        fisher_damping: f64 => Bounds::From(0.0),
         /// Probability that an element of a quantized activation inside a unit is left in full precision.
-        drop_inside: f64,
+        drop_inside: f64 => Bounds::Fraction,
         /// Probability that an element of a unit's input is taken from the full-precision prefix.
-        drop_input: f64,
-        /// Learning rate of the rounding logits `alpha`; 0 keeps rounding to nearest.
-        alpha_lr: f64,
+        drop_input: f64 => Bounds::Fraction,
+        /// How weights are rounded.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        rounding: RoundingName,
+        /// Learning rate of what the rounding learns (AdaRound's logits `alpha`, FlexRound's divisors); 0 keeps rounding to nearest.
+        alpha_lr: f64 => Bounds::From(0.0),
         /// Learning rate of the weight scales, with cosine decay to 0; 0 keeps them fixed.
-        weight_scale_lr: f64,
+        weight_scale_lr: f64 => Bounds::From(0.0),
         /// Learning rate of the activation scales, with cosine decay to 0; 0 keeps them fixed.
-        act_scale_lr: f64,
+        act_scale_lr: f64 => Bounds::From(0.0),
         /// Whether LSQ's gradient is multiplied by `1 / sqrt(numel * q_max)`.
         lsq_gradient_factor: bool,
         /// Weight of the rounding regulariser.
-        round_weight: f64,
+        round_weight: f64 => Bounds::From(0.0),
         /// Fraction of the iterations before the regulariser sets in.
-        round_warmup: f64,
+        round_warmup: f64 => Bounds::Fraction,
         /// Exponent `beta` of the regulariser when it sets in.
-        round_beta_start: f64,
+        round_beta_start: f64 => Bounds::From(1.0),
         /// Exponent `beta` of the regulariser at the end.
-        round_beta_end: f64,
+        round_beta_end: f64 => Bounds::From(1.0),
         /// Length of a second phase that trains activation scales alone, as a fraction of `iterations`; 0 for none.
-        act_phase_frac: f64,
+        act_phase_frac: f64 => Bounds::From(0.0),
         /// Learning rate of that phase, with cosine decay to 0.
-        act_phase_lr: f64,
+        act_phase_lr: f64 => Bounds::From(0.0),
         /// Exponent of the reconstruction error in that phase.
-        act_phase_exponent: f64,
+        act_phase_exponent: f64 => Bounds::From(1.0),
         /// Weight of the prediction difference, `1 / lambda_r` of PD-Quant; 0 for none.
         #[serde(default, skip_serializing_if = "is_zero")]
-        prediction_weight: f64,
+        prediction_weight: f64 => Bounds::From(0.0),
         /// What its logits are divided by.
         #[serde(default, skip_serializing_if = "is_zero")]
-        prediction_temperature: f64,
+        prediction_temperature: f64 => Bounds::From(0.0),
         /// Adam steps of the distribution correction of a unit's full-precision inputs; 0 for none.
         #[serde(default, skip_serializing_if = "is_zero")]
-        correction_iterations: usize,
+        correction_iterations: usize => Bounds::counts_from(0),
         /// Learning rate of these steps.
         #[serde(default, skip_serializing_if = "is_zero")]
-        correction_lr: f64,
+        correction_lr: f64 => Bounds::From(0.0),
         /// What the distance of a corrected input from the original one is divided by.
         #[serde(default, skip_serializing_if = "is_zero")]
-        correction_lambda: f64,
+        correction_lambda: f64 => Bounds::From(0.0),
     }
 }
 
@@ -106,10 +111,31 @@ fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
 }
 
 impl Recipe {
+    /// The rounding, unless nothing trains it: then rounding to nearest.
+    pub fn learned_rounding(&self) -> RoundingName {
+        match self.granularity == Granularity::None || self.alpha_lr == 0.0 {
+            true => RoundingName::Nearest,
+            false => self.rounding,
+        }
+    }
+
     /// Adam steps per unit of the second phase.
     pub fn act_phase_iterations(&self) -> usize {
         (self.iterations as f64 * self.act_phase_frac).round() as usize
     }
+}
+
+/// How weights are rounded; each is a file of [`crate::quant::weight`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RoundingName {
+    /// Up or down, softly while it is learned (AdaRound).
+    #[default]
+    Adaround,
+    /// To nearest, divided by learned numbers first (FlexRound).
+    Flexround,
+    /// To nearest; nothing is learned.
+    Nearest,
 }
 
 /// What is optimised at once.

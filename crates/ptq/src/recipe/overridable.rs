@@ -3,9 +3,10 @@
 /// Declares a resolved table and its overrides from one list of fields, so that neither can lack one.
 ///
 /// The override's fields are optional; `apply` writes those that are set, `merge` takes over those that another sets,
-/// `keys` names them all, `departures` those in which two resolved tables differ.
+/// `keys` names them all, `departures` those in which two resolved tables differ. `=>` behind a field's type gives its
+/// [`Bounds`](crate::recipe::Bounds), for `check_bounds`.
 macro_rules! overridable {
-    ($(#[$about:meta])* $name:ident, $over:ident { $($(#[$doc:meta])* $field:ident: $type:ty,)* }) => {
+    ($(#[$about:meta])* $name:ident, $over:ident { $($(#[$doc:meta])* $field:ident: $type:ty $(=> $bounds:expr)?,)* }) => {
         $(#[$about])*
         #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
         #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -34,6 +35,16 @@ macro_rules! overridable {
             /// Names of all fields, as written in a grid.
             pub fn keys() -> Vec<String> {
                 vec![$(stringify!($field).replace('_', "-")),*]
+            }
+
+            /// Errors: the first field that is out of its bounds, as written in a grid, and what is wrong with it.
+            pub fn check_bounds(&self) -> Result<(), (String, String)> {
+                use $crate::recipe::Bounds;
+                $($(
+                    let bounds: Bounds = $bounds;
+                    bounds.check(self.$field).map_err(|problem| (stringify!($field).replace('_', "-"), problem))?;
+                )?)*
+                Ok(())
             }
 
             /// Names of the fields whose values differ, as written in a grid.

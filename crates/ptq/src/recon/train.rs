@@ -45,7 +45,7 @@ pub struct Phase {
     pub exponent: f64,
     pub conv_target: ConvTarget,
     /// Learning rates; `None`: fixed.
-    pub alpha: Option<LearningRate>,
+    pub rounding: Option<LearningRate>,
     pub weight_scale: Option<LearningRate>,
     pub act_scale: Option<LearningRate>,
     pub quantize_acts: bool,
@@ -66,7 +66,7 @@ impl Phase {
             sampling: recipe.sampling,
             exponent: recipe.loss_exponent,
             conv_target: recipe.conv_target,
-            alpha: (recipe.alpha_lr > 0.0).then_some(LearningRate::Constant(recipe.alpha_lr)),
+            rounding: (recipe.alpha_lr > 0.0).then_some(LearningRate::Constant(recipe.alpha_lr)),
             weight_scale: cosine(recipe.weight_scale_lr),
             act_scale: cosine(recipe.act_scale_lr).filter(|_| recipe.quantize_acts),
             quantize_acts: recipe.quantize_acts,
@@ -87,7 +87,7 @@ impl Phase {
             name: "activations",
             iterations: recipe.act_phase_iterations(),
             exponent: recipe.act_phase_exponent,
-            alpha: None,
+            rounding: None,
             weight_scale: None,
             act_scale: Some(LearningRate::Cosine(recipe.act_phase_lr)),
             quantize_acts: true,
@@ -101,7 +101,7 @@ impl Phase {
 impl Phase {
     /// How a unit computes while this phase trains it; `soft` as [`QuantUnit::soft_weights`] gives it.
     pub fn mode<'a>(&self, soft: &'a [Option<SoftWeight>], masks: &'a dyn Masks) -> Mode<'a> {
-        let weights = if self.alpha.is_some() { Weights::Soft(soft) } else { Weights::Hard };
+        let weights = if self.rounding.is_some() { Weights::Soft(soft) } else { Weights::Hard };
         Mode { weights, acts: self.acts_of(masks) }
     }
 
@@ -114,21 +114,25 @@ impl Phase {
         }
     }
 
-    /// What the phase trains in `unit`: weight scales, rounding logits, activation scales.
+    /// The regulariser of the rounding at step `t` (from 1); none while it warms up.
+    pub fn regulariser(&self, t: usize) -> Option<Regulariser> {
+        self.beta.at(t, self.iterations).map(|beta| Regulariser { beta, weight: self.round_weight })
+    }
+
+    /// What the phase trains in `unit`: weight scales, what roundings learn, activation scales.
     pub fn parameters<'a>(&self, unit: &'a QuantUnit) -> Vec<(&'a Var, LearningRate)> {
         let weights = || unit.weights.iter().flatten();
         let scales = weights().zip(self.weight_scale.into_iter().cycle()).map(|(weight, lr)| (&weight.scale, lr));
-        let alphas = weights().zip(self.alpha.into_iter().cycle()).map(|(weight, lr)| (&weight.alpha, lr));
+        let learned = weights().flat_map(|weight| &weight.learned).zip(self.rounding.into_iter().cycle());
         let acts = unit.used_acts().zip(self.act_scale.into_iter().cycle()).map(|(act, lr)| (&act.scale, lr));
-        scales.chain(alphas).chain(acts).collect()
+        scales.chain(learned).chain(acts).collect()
     }
 
     /// The losses of `unit` at step `t` (from 1).
     ///
     /// With a prediction difference, the unit computes both of its inputs in one pass, dropping in both.
     pub fn losses(&self, unit: &QuantUnit, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<Losses> {
-        let regulariser = self.beta.at(t, self.iterations).map(|beta| Regulariser { beta, weight: self.round_weight });
-        let soft = if self.alpha.is_some() { unit.soft_weights(regulariser)? } else { Vec::new() };
+        let soft = if self.rounding.is_some() { unit.soft_weights(self.regulariser(t))? } else { Vec::new() };
         let mode = self.mode(&soft, masks);
         let (y_q, prediction) = match &batch.judged {
             None => (unit.forward(&batch.x, mode)?, None),

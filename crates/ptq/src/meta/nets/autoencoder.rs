@@ -2,7 +2,7 @@
 
 use super::config::{Statistics, Transform};
 use super::layers::{Conv, DoubleConv, Doubling, halve, padded};
-use super::{Net, Parameters};
+use super::{Net, Parameters, Size};
 use crate::error::Result;
 use candle_core::Tensor;
 
@@ -28,6 +28,17 @@ pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parame
         up.push((doubling, DoubleConv::new(&format!("up{level}"), (below, own), parameters)?));
     }
     Ok(Box::new(Autoencoder { first, down, up, last: Conv::new("last", (base, channels), 1, true, parameters)? }))
+}
+
+pub(super) fn size(config: &Transform, channels: usize, pixels: usize) -> Size {
+    let at = |level: usize| pixels >> (2 * level);
+    let first = Size::default().double_conv((channels, config.base, config.base), pixels);
+    let levels = (1..=config.depth).fold(first, |size, level| {
+        let (above, own) = (config.base << (level - 1), config.base << level);
+        let down = size.double_conv((above, own, own), at(level));
+        down.doubling((own, own), config.up, own, at(level - 1)).double_conv((own, above, above), at(level - 1))
+    });
+    levels.conv((config.base, channels), 1, pixels)
 }
 
 impl Net for Autoencoder {

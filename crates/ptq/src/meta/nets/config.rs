@@ -10,17 +10,17 @@ overridable! {
         /// Which network.
         net: NetName,
         /// Channels of its first layer; each level of a UNet doubles them.
-        base: usize,
+        base: usize => Bounds::Count(1, 1 << 12),
         /// Number of levels, each of which halves the image.
-        depth: usize,
+        depth: usize => Bounds::Count(0, 12),
         /// How a UNet goes back up.
         up: Up,
         /// Adam steps that teach `T` to reproduce the calibration images before it is used.
-        warmup_iterations: usize,
+        warmup_iterations: usize => Bounds::counts_from(0),
         /// Learning rate of these steps, with cosine decay to 0.
-        warmup_lr: f64,
+        warmup_lr: f64 => Bounds::From(0.0),
         /// Images per warm-up step.
-        warmup_batch: usize,
+        warmup_batch: usize => Bounds::counts_from(1),
         /// The statistics with which `T`'s BatchNorm layers normalise the images that reconstruction sees.
         statistics: Statistics,
     }

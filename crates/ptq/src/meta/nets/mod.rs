@@ -7,11 +7,13 @@ mod layers;
 mod parameters;
 mod photometric;
 mod residual_unet;
+mod size;
 mod spatial;
 mod unet;
 
 pub use config::{NetName, Statistics, Transform, TransformOverride, Up};
 pub use parameters::Parameters;
+pub use size::Size;
 
 use crate::error::{Error, Result};
 use crate::rng::Stream;
@@ -35,13 +37,21 @@ pub struct NetSpec {
     pub needs_warm_up: bool,
     /// How often the image is halved at a given depth.
     pub halvings: fn(depth: usize) -> usize,
+    /// What it holds for images of so many channels and pixels: adds up what `build` lists.
+    pub size: fn(&Transform, channels: usize, pixels: usize) -> Size,
     /// Lists its layers, taking their parameters.
     build: fn(&Transform, channels: usize, &mut Parameters) -> Result<Box<dyn Net>>,
 }
 
 /// The published network.
-pub const UNET: NetSpec =
-    NetSpec { name: "unet", is_trainable: true, needs_warm_up: true, halvings: |depth| depth, build: unet::build };
+pub const UNET: NetSpec = NetSpec {
+    name: "unet",
+    is_trainable: true,
+    needs_warm_up: true,
+    halvings: |depth| depth,
+    size: unet::size,
+    build: unet::build,
+};
 
 /// Every known transform network.
 pub const NETS: &[NetSpec] = &[
@@ -51,6 +61,7 @@ pub const NETS: &[NetSpec] = &[
         is_trainable: true,
         needs_warm_up: false,
         halvings: |depth| depth,
+        size: unet::size,
         build: residual_unet::build,
     },
     NetSpec {
@@ -58,6 +69,7 @@ pub const NETS: &[NetSpec] = &[
         is_trainable: true,
         needs_warm_up: true,
         halvings: |depth| depth,
+        size: autoencoder::size,
         build: autoencoder::build,
     },
     NetSpec {
@@ -65,10 +77,25 @@ pub const NETS: &[NetSpec] = &[
         is_trainable: true,
         needs_warm_up: false,
         halvings: |_| 0,
+        size: photometric::size,
         build: photometric::build,
     },
-    NetSpec { name: "spatial", is_trainable: true, needs_warm_up: false, halvings: |_| 0, build: spatial::build },
-    NetSpec { name: "identity", is_trainable: false, needs_warm_up: false, halvings: |_| 0, build: identity::build },
+    NetSpec {
+        name: "spatial",
+        is_trainable: true,
+        needs_warm_up: false,
+        halvings: |_| 0,
+        size: spatial::size,
+        build: spatial::build,
+    },
+    NetSpec {
+        name: "identity",
+        is_trainable: false,
+        needs_warm_up: false,
+        halvings: |_| 0,
+        size: identity::size,
+        build: identity::build,
+    },
 ];
 
 /// A transform network with its parameters.

@@ -1,7 +1,7 @@
 //! One affine map per channel, the same for all images: `T(x)_c = gain_c x_c + offset_c`; starts as the identity.
 
 use super::config::{Statistics, Transform};
-use super::{Net, Parameters};
+use super::{Net, Parameters, Size};
 use crate::error::Result;
 use candle_core::{Tensor, Var};
 
@@ -15,6 +15,10 @@ pub(super) fn build(_config: &Transform, channels: usize, parameters: &mut Param
         gain: parameters.constant("gain".into(), &[1, channels, 1, 1], 1.0)?,
         offset: parameters.constant("offset".into(), &[1, channels, 1, 1], 0.0)?,
     }))
+}
+
+pub(super) fn size(_config: &Transform, channels: usize, pixels: usize) -> Size {
+    Size::new(2 * channels, 2 * channels * pixels)
 }
 
 impl Net for Photometric {

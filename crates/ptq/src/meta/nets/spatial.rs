@@ -3,7 +3,7 @@
 
 use super::config::{Statistics, Transform};
 use super::layers::{Conv, halve};
-use super::{Net, Parameters};
+use super::{Net, Parameters, Size};
 use crate::error::Result;
 use crate::ops::pool::global_avg_pool;
 use crate::ops::relu::relu;
@@ -25,6 +25,13 @@ pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parame
         weight: parameters.constant("affine.weight".into(), &[base, 6], 0.0)?,
         bias: parameters.constant("affine.bias".into(), &[6], 0.0)?,
     }))
+}
+
+/// Beside the layers with their rectifiers, the four pixels between which each one is read and what becomes of them.
+pub(super) fn size(config: &Transform, channels: usize, pixels: usize) -> Size {
+    let base = config.base;
+    let layers = Size::new(6 * base + 6, base * (pixels + pixels / 4) + 8 * channels * pixels);
+    layers.conv((channels, base), 3, pixels).conv((base, base), 3, pixels / 4)
 }
 
 impl Net for Spatial {

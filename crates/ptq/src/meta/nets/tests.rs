@@ -34,6 +34,21 @@ fn networks_that_need_no_warm_up_start_as_the_identity() {
 }
 
 #[test]
+fn sizes_count_the_parameters_that_networks_have_and_more_pixels_keep_more_values() {
+    for spec in NETS {
+        for up in [Up::Transposed, Up::Bilinear] {
+            for channels in [1, 3] {
+                let net = net(spec, up, channels);
+                let size = |pixels: usize| (spec.size)(&net.config, channels, pixels);
+                let counted: usize = net.parameters.vars().map(|var| var.elem_count()).sum();
+                assert_eq!(size(784).parameters, counted, "{} {up:?}", spec.name);
+                assert!(size(784).values >= 784 * channels && size(4 * 784).values == 4 * size(784).values);
+            }
+        }
+    }
+}
+
+#[test]
 fn images_too_small_for_the_depth_are_refused_with_what_would_fit() {
     let config = Transform { depth: 5, ..Transform::published() };
     assert!(too_small(&config, 28, 28).unwrap().contains("at most 4"));

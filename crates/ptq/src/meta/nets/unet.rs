@@ -2,7 +2,7 @@
 
 use super::config::{Statistics, Transform, Up};
 use super::layers::{Conv, DoubleConv, Doubling, halve, padded};
-use super::{Net, Parameters};
+use super::{Net, Parameters, Size};
 use crate::error::Result;
 use crate::ops::layout::join_channels;
 use candle_core::Tensor;
@@ -17,9 +17,8 @@ pub(super) struct Trunk {
 impl Trunk {
     /// Level `i` has `base * 2^i` channels; with bilinear doubling the lowest has as many as the one above it.
     pub fn new(config: &Transform, channels: usize, parameters: &mut Parameters) -> Result<Self> {
-        let (base, depth) = (config.base, config.depth);
-        let halved = if config.up == Up::Bilinear { 2 } else { 1 };
-        let width = |level: usize| (base << level) / if level == depth && depth > 0 { halved } else { 1 };
+        let depth = config.depth;
+        let width = |level: usize| width(config, level);
         let first = DoubleConv::new("inc", (channels, width(0)), parameters)?;
         let down = (1..=depth).map(|level| {
             let name = format!("down{level}.maxpool_conv.1");
@@ -29,11 +28,8 @@ impl Trunk {
         let mut up = Vec::with_capacity(depth);
         for step in 1..=depth {
             let level = depth - step;
-            // What comes from below: as many channels as the skip, from a transposed convolution or from halved widths.
-            let below = base << (level + 1);
-            let out = if level == 0 { base } else { (base << level) / halved };
+            let (below, middle, out) = on_the_way_up(config, level);
             let doubling = Doubling::new(&format!("up{step}.up"), (below, below / 2), config.up, parameters)?;
-            let middle = if config.up == Up::Bilinear { below / 2 } else { out };
             up.push((doubling, DoubleConv::through(&format!("up{step}.conv"), (below, middle, out), parameters)?));
         }
         Ok(Self { first, down, up })
@@ -52,6 +48,40 @@ impl Trunk {
         }
         Ok(y)
     }
+}
+
+/// Channels of a level on the way down.
+fn width(config: &Transform, level: usize) -> usize {
+    let is_halved = config.up == Up::Bilinear && level == config.depth && level > 0;
+    (config.base << level) / if is_halved { 2 } else { 1 }
+}
+
+/// Channels that the convolutions of a level on the way up read, and that the first and the second of them write.
+fn on_the_way_up(config: &Transform, level: usize) -> (usize, usize, usize) {
+    // What comes from below has as many channels as the skip, from a transposed convolution or from halved widths.
+    let below = config.base << (level + 1);
+    match config.up {
+        Up::Transposed => (below, below / 2, below / 2),
+        Up::Bilinear => (below, below / 2, if level == 0 { config.base } else { below / 4 }),
+    }
+}
+
+/// Of the whole network.
+pub(super) fn size(config: &Transform, channels: usize, pixels: usize) -> Size {
+    let at = |level: usize| pixels >> (2 * level);
+    let down = (1..=config.depth).fold(
+        Size::default().double_conv((channels, config.base, config.base), pixels),
+        |size, level| {
+            let (above, own) = (width(config, level - 1), width(config, level));
+            size.double_conv((above, own, own), at(level))
+        },
+    );
+    let up = (0..config.depth).fold(down, |size, level| {
+        let (below, middle, out) = on_the_way_up(config, level);
+        let joined = size.doubling((below, below / 2), config.up, below, at(level));
+        joined.double_conv((below, middle, out), at(level))
+    });
+    up.conv((config.base, channels), 1, pixels)
 }
 
 struct UNet {

@@ -6,8 +6,11 @@ mod feature_mse;
 mod label_ce;
 mod margin;
 mod val_kl;
+mod weights;
 
-use super::config::{Meta, Terms};
+pub use weights::{Terms, TermsOverride};
+
+use super::config::Meta;
 use crate::error::Result;
 use candle_core::Tensor;
 
@@ -15,7 +18,11 @@ use candle_core::Tensor;
 pub struct Term {
     /// As written in `[terms]`.
     pub name: &'static str,
-    pub weight: fn(&Terms) -> f64,
+    /// Its weight in MetaAug's paper (section 4.1); 0 for a term that is not in it.
+    pub published: f64,
+    /// Whether a cell names it at weight 0 as well. Only the terms from before there was a table of them are: what is left out does not
+    /// change run ids.
+    pub is_always_written: bool,
     pub loss: Loss,
 }
 
@@ -54,29 +61,37 @@ pub struct Features<'a> {
 
 /// Every known term.
 pub const TERMS: &[Term] = &[
-    Term { name: "val-kl", weight: |terms| terms.val_kl, loss: Loss::Outer(val_kl::loss) },
-    Term { name: "label-ce", weight: |terms| terms.label_ce, loss: Loss::Outer(label_ce::loss) },
-    Term { name: "margin", weight: |terms| terms.margin, loss: Loss::Images(margin::loss) },
+    Term { name: "val-kl", published: 5.0, is_always_written: true, loss: Loss::Outer(val_kl::loss) },
+    Term { name: "label-ce", published: 0.0, is_always_written: true, loss: Loss::Outer(label_ce::loss) },
+    Term { name: "margin", published: 0.5, is_always_written: true, loss: Loss::Images(margin::loss) },
     Term {
         name: "distribution",
-        weight: |terms| terms.distribution,
+        published: 3e4,
+        is_always_written: true,
         loss: Loss::Features { mixed: |meta| meta.mixup, loss: distribution::loss },
     },
     Term {
         name: "feature-mse",
-        weight: |terms| terms.feature_mse,
+        published: 0.0,
+        is_always_written: true,
         loss: Loss::Features { mixed: |_| false, loss: feature_mse::loss },
     },
     Term {
         name: "feature-kl",
-        weight: |terms| terms.feature_kl,
+        published: 0.0,
+        is_always_written: true,
         loss: Loss::Features { mixed: |_| false, loss: feature_kl::loss },
     },
 ];
 
+/// The term called `name`.
+pub fn find(name: &str) -> Option<&'static Term> {
+    TERMS.iter().find(|term| term.name == name)
+}
+
 /// The terms with a weight, in the order of [`TERMS`].
 pub fn active(terms: &Terms) -> Vec<(&'static Term, f64)> {
-    TERMS.iter().map(|term| (term, (term.weight)(terms))).filter(|(_, weight)| *weight != 0.0).collect()
+    terms.iter().filter(|(_, weight)| *weight != 0.0).collect()
 }
 
 #[cfg(test)]

@@ -40,12 +40,36 @@ fn cross_entropy_refuses_labels_that_do_not_fit() {
 }
 
 #[test]
-fn every_weight_belongs_to_one_term() {
-    let terms = Terms { val_kl: 1.0, label_ce: 2.0, margin: 3.0, distribution: 4.0, feature_mse: 5.0, feature_kl: 6.0 };
-    let named: Vec<(&str, f64)> = active(&terms).into_iter().map(|(term, weight)| (term.name, weight)).collect();
-    let table = toml::Table::try_from(&terms).unwrap();
-    assert_eq!(named.len(), table.len());
-    for (name, weight) in named {
-        assert_eq!(table[name].as_float(), Some(weight), "{name}");
+fn terms_are_written_in_the_order_of_their_table_and_read_back() {
+    let text = toml::to_string(&Terms::published()).unwrap();
+    assert!(text.starts_with("val-kl = 5.0\nlabel-ce = 0.0\nmargin = 0.5\n"), "{text}");
+    assert_eq!(toml::from_str::<Terms>(&text).unwrap(), Terms::published());
+}
+
+#[test]
+fn a_term_that_came_later_is_written_only_where_it_has_a_weight() {
+    for term in TERMS {
+        let mut terms = Terms::all(1.0);
+        terms.set(term, 0.0);
+        let text = toml::to_string(&terms).unwrap();
+        assert_eq!(text.contains(&format!("{} =", term.name)), term.is_always_written, "{text}");
+        assert_eq!(toml::from_str::<Terms>(&text).unwrap(), terms);
+        assert_eq!(active(&terms).len(), TERMS.len() - 1);
     }
+}
+
+#[test]
+fn overrides_set_what_they_name_and_unknown_terms_are_refused_by_name() {
+    let mut over: TermsOverride = toml::from_str("margin = 1\nval-kl = 0.0").unwrap();
+    over.merge(&toml::from_str("val-kl = 2.5").unwrap());
+    let mut terms = Terms::published();
+    over.apply(&mut terms);
+    assert_eq!([terms.weight("margin"), terms.weight("val-kl"), terms.weight("distribution")], [1.0, 2.5, 3e4]);
+    assert_eq!(terms.departures(&Terms::published()), ["val-kl", "margin"]);
+    assert_eq!(toml::to_string(&over).unwrap(), "val-kl = 2.5\nmargin = 1.0\n");
+    let problem = toml::from_str::<TermsOverride>("margn = 1.0").unwrap_err();
+    assert_eq!(problem.span(), Some(0..5));
+    assert!(problem.message().starts_with("unknown field `margn`, expected one of `val-kl`, "), "{problem}");
+    let problem = toml::from_str::<Terms>("val-kl = 5.0").unwrap_err().to_string();
+    assert!(problem.contains("missing field `label-ce`"), "{problem}");
 }

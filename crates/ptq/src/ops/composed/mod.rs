@@ -11,7 +11,9 @@ mod tests;
 mod views;
 
 pub(super) use conv::{depthwise_conv2d, grouped_conv2d};
-pub(super) use quant::{fake_quant, linearised, mask_of, rounded_weight, rounding_regulariser, stretched_sigmoid};
+pub(super) use quant::{
+    fake_quant, linearised, mask_of, rounded_weight, rounding_regulariser, straight_through_levels, stretched_sigmoid,
+};
 pub(super) use views::{Sliding, shifted_views};
 
 use super::mask::Mask;

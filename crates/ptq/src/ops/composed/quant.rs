@@ -69,6 +69,17 @@ fn straight_through(x: &Tensor, scale: &Tensor, quant: &FakeQuant) -> Result<(Te
     })
 }
 
+/// [`crate::ops::rounding::straight_through_levels`].
+pub(in crate::ops) fn straight_through_levels(
+    v: &Tensor,
+    zero_point: &Tensor,
+    highest: f64,
+) -> Result<(Tensor, Tensor)> {
+    let level = half_to_even(&v.detach())?.broadcast_add(zero_point)?;
+    let (level, in_range) = clipped(&level, 0.0, highest)?;
+    Ok((in_range, level.broadcast_sub(zero_point)?))
+}
+
 /// Candle rounds a half away from zero.
 fn half_to_even(v: &Tensor) -> Result<Tensor> {
     let below = v.floor()?;

@@ -1,14 +1,11 @@
 //! Adam in place, several parameters at a time.
 
-use super::launch::{Module, address, arguments, blocks_of_each, launch, module, u32_of};
+use super::launch::{MOST, Module, Parameters, address, arguments, blocks_of_each, launch, module, u32_of};
 use super::values::with_values;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr, sys};
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CudaDevice, Result, Tensor, Var, bail};
 
 const ADAM: Module = module!("adam");
-/// `MOST` of `kernels/adam.cu`.
-const MOST: usize = 64;
-
 /// Running means of a gradient and of its square.
 pub struct Moments {
     m: CudaSlice<f32>,
@@ -21,23 +18,6 @@ impl Moments {
         Ok(Self { m: device.alloc_zeros(len)?, v: device.alloc_zeros(len)? })
     }
 }
-
-/// `Parameters` of `kernels/adam.cu`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Parameters {
-    p: [sys::CUdeviceptr; MOST],
-    m: [sys::CUdeviceptr; MOST],
-    v: [sys::CUdeviceptr; MOST],
-    g: [sys::CUdeviceptr; MOST],
-    step_size: [f32; MOST],
-    end: [u32; MOST],
-    len: [u32; MOST],
-    count: u32,
-}
-
-// SAFETY: plain numbers, laid out as C does.
-unsafe impl DeviceRepr for Parameters {}
 
 /// One step of the contiguous parameters of one device, each with its moments, gradient and step size.
 ///

@@ -1,7 +1,5 @@
 //! Devices, and launching kernels on them.
 
-use super::adam::Parameters;
-use super::squares::Vectors;
 use super::values::Values;
 use crate::ops::mask::Mask;
 use candle_core::cuda_backend::cudarc::driver::{
@@ -16,6 +14,9 @@ use std::collections::HashMap;
 const BLOCK_THREADS: u32 = 256;
 /// Elements that one block of a sum over all adds up, `BLOCK_ELEMENTS` of `kernels/sums.h`.
 pub(super) const BLOCK_ELEMENTS: usize = 4096;
+
+/// Parameters or vectors of one launch, `MOST` of `kernels/adam.cu` and `kernels/squares.cu`: as many as fit into the 4 KiB that arguments may take.
+pub(super) const MOST: usize = 64;
 
 /// One source of kernels, compiled to PTX by the build script.
 pub struct Module {
@@ -105,6 +106,36 @@ pub struct LevelsArgument {
     pub high: f32,
     pub clip_then_round: u32,
 }
+
+/// `Parameters` of `kernels/adam.cu`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Parameters {
+    pub p: [sys::CUdeviceptr; MOST],
+    pub m: [sys::CUdeviceptr; MOST],
+    pub v: [sys::CUdeviceptr; MOST],
+    pub g: [sys::CUdeviceptr; MOST],
+    pub step_size: [f32; MOST],
+    pub end: [u32; MOST],
+    pub len: [u32; MOST],
+    pub count: u32,
+}
+
+// SAFETY: plain numbers, laid out as C does.
+unsafe impl DeviceRepr for Parameters {}
+
+/// `Vectors` of `kernels/squares.cu`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Vectors {
+    pub x: [sys::CUdeviceptr; MOST],
+    pub end: [u32; MOST],
+    pub len: [u32; MOST],
+    pub count: u32,
+}
+
+// SAFETY: plain numbers, laid out as C does.
+unsafe impl DeviceRepr for Vectors {}
 
 // SAFETY: plain numbers, laid out as C does.
 unsafe impl DeviceRepr for MaskArgument {}

@@ -9,7 +9,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 static CHOSEN: LazyLock<Mutex<HashMap<DeviceId, Precision>>> = LazyLock::new(Mutex::default);
 
-/// [`Precision::set_on`] for cuBLAS, of Candle and of ours, and for plans of cuDNN.
+/// [`crate::ops::device::set_precision`] for cuBLAS, of Candle and of ours, and for plans of cuDNN.
 pub fn set_precision(device: &CudaDevice, precision: Precision) -> Result<()> {
     let mut chosen = CHOSEN.lock().unwrap_or_else(PoisonError::into_inner);
     if chosen.get(&device.id()).copied().unwrap_or_default() == precision {

@@ -1,27 +1,11 @@
 //! Sums of squares of several vectors at a time.
 
-use super::launch::{Argument, BLOCK_ELEMENTS, Module, address, launch, module, u32_of};
+use super::launch::{Argument, BLOCK_ELEMENTS, MOST, Module, Vectors, address, launch, module, u32_of};
 use super::values::with_values;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DeviceRepr, sys};
+use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CudaDevice, Result, Tensor};
 
 const SQUARES: Module = module!("squares");
-/// `MOST` of `kernels/squares.cu`.
-const MOST: usize = 64;
-
-/// `Vectors` of `kernels/squares.cu`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Vectors {
-    x: [sys::CUdeviceptr; MOST],
-    end: [u32; MOST],
-    len: [u32; MOST],
-    count: u32,
-}
-
-// SAFETY: plain numbers, laid out as C does.
-unsafe impl DeviceRepr for Vectors {}
-
 /// [`crate::ops::squares::sums_of_squares`] of contiguous tensors on `device`.
 pub fn sums_of_squares(tensors: &[Tensor], device: &CudaDevice) -> Result<CudaSlice<f32>> {
     // SAFETY: every element is written below.

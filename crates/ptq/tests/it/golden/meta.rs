@@ -6,10 +6,11 @@ use candle_core::{DType, Device, Tensor, Var};
 use ptq::arch;
 use ptq::graph::Network;
 use ptq::graph::forward::{FullPrecision, forward};
-use ptq::meta::config::{Derivative, Inner, Meta, Terms};
+use ptq::meta::config::{Derivative, Inner, Meta};
 use ptq::meta::gradient::{Engine, MetaUnit, Mix, Part, Sample};
 use ptq::meta::nets::TransformNet;
 use ptq::meta::nets::{Statistics, Transform};
+use ptq::meta::terms::Terms;
 use ptq::meta::terms::{self, Features, Images, Loss, Outer, TERMS};
 use ptq::methods;
 use ptq::ops::conv::{Geometry, conv2d};
@@ -84,7 +85,7 @@ fn step(file: &str, meta: &Meta) -> (Golden, Tanh, Vec<Part>, Vec<Option<Vec<f32
             1e-6,
         );
         let alpha = golden.values(&format!("pre.{layer}.weight_quantizer.bit_logit"));
-        assert_close(layer, &values(&quantizer.alpha), &alpha, 1e-5);
+        assert_close(layer, &values(&quantizer.learned[0]), &alpha, 1e-5);
     }
     for (site, layer) in ["conv1", "conv2"].iter().enumerate() {
         let expected = golden.values(&format!("pre.{layer}.activation_quantizer.scale"));
@@ -239,8 +240,7 @@ fn terms_of_the_meta_loss() {
         check(&format!("kl_T{temperature}"), actual, "gq");
     }
     // No weight, no term.
-    let none = Terms { val_kl: 0.0, label_ce: 0.0, margin: 0.0, distribution: 0.0, feature_mse: 0.0, feature_kl: 0.0 };
-    assert_eq!(terms::active(&none).len(), 0);
+    assert_eq!(terms::active(&Terms::all(0.0)).len(), 0);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use ptq::ops::recon_error::recon_error;
 use ptq::ops::rounding::{Levels, Regulariser, inverse_stretched_sigmoid, soft_weight};
 use ptq::quant::range_search::{Range, search_act};
 use ptq::quant::weight::WeightQuantizer;
-use ptq::recipe::{BatchNorm, RangeSearch};
+use ptq::recipe::{BatchNorm, RangeSearch, RoundingName};
 use ptq::recon::schedule::{BetaSchedule, LearningRate};
 use std::sync::Arc;
 
@@ -92,8 +92,8 @@ fn soft_and_hard_weights() {
             let (scales, zero_points) = (values(&get(scale_name).unwrap()), values(&get(zero_name).unwrap()));
             let ranges: Vec<Range> =
                 scales.iter().zip(&zero_points).map(|(&scale, &zero_point)| Range { scale, zero_point }).collect();
-            let quantizer = WeightQuantizer::new(&weight, &ranges, bits).unwrap();
-            assert_close("alpha", &values(&quantizer.alpha), &values(&get(alpha_name).unwrap()), 1e-5);
+            let quantizer = WeightQuantizer::new(&weight, &ranges, bits, RoundingName::Adaround).unwrap();
+            assert_close("alpha", &values(&quantizer.learned[0]), &values(&get(alpha_name).unwrap()), 1e-5);
             let check = |prefix: &str| {
                 let soft = quantizer.soft(None).unwrap().weight;
                 let expected = |name: &str| get(&format!("{prefix}{name}"));
@@ -101,7 +101,7 @@ fn soft_and_hard_weights() {
                 let hard = values(&quantizer.hard().unwrap());
                 assert_close("hard", &hard, &values(&expected("hard").unwrap()), 1e-5);
                 let gradients = (&soft * &upstream).unwrap().sum_all().unwrap().backward().unwrap();
-                let g_alpha = values(gradients.get(&quantizer.alpha).unwrap());
+                let g_alpha = values(gradients.get(&quantizer.learned[0]).unwrap());
                 assert_close("to alpha", &g_alpha, &values(&expected(&format!("soft_g{alpha_name}")).unwrap()), 1e-4);
                 if let Some(expected) = expected("soft_gscale") {
                     assert_close(
@@ -113,8 +113,8 @@ fn soft_and_hard_weights() {
                 }
             };
             check("");
-            let moved = (quantizer.alpha.as_tensor() + golden.tensor("dlogit")).unwrap();
-            quantizer.alpha.set(&moved).unwrap();
+            let moved = (quantizer.learned[0].as_tensor() + golden.tensor("dlogit")).unwrap();
+            quantizer.learned[0].set(&moved).unwrap();
             if code == "genie" {
                 quantizer.scale.set(&(quantizer.scale.as_tensor() * 1.05).unwrap()).unwrap();
             }
@@ -130,7 +130,7 @@ fn soft_and_hard_weights() {
                 let upstream = soft.weight.zeros_like().unwrap();
                 let gradients = (soft.weight * upstream).unwrap().sum_all().unwrap().backward().unwrap();
                 let expected = values(&get(&format!("{name}_g{alpha_name}")).unwrap());
-                assert_close(&name, &values(gradients.get(&quantizer.alpha).unwrap()), &expected, 1e-4);
+                assert_close(&name, &values(gradients.get(&quantizer.learned[0]).unwrap()), &expected, 1e-4);
             }
         }
     }

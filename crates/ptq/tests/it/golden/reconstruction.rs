@@ -164,7 +164,7 @@ fn genie_block(file: &str, bits: Bits) {
                 golden.values(&format!("{moment}.{layer}.weight_quantizer.{name}"))
             });
             assert_trained(layer, &values(&quantizer.scale), &expected("scale"), 1e-4, steps, 2e-6);
-            assert_trained(layer, &values(&quantizer.alpha), &expected("bit_logit"), 1e-3, steps, 2e-5);
+            assert_trained(layer, &values(&quantizer.learned[0]), &expected("bit_logit"), 1e-3, steps, 2e-5);
         }
         for (site, layer) in ["conv1", "conv2"].iter().enumerate() {
             let expected = golden.values(&format!("{moment}.{layer}.activation_quantizer.scale"));
@@ -244,7 +244,7 @@ fn qdrop_block() {
         if [1, STEPS].contains(&t) {
             for (layer, name) in [("conv1", "conv1_relu"), ("conv2", "conv2")] {
                 let expected = golden.values(&format!("step{t}.{name}.module.weight_fake_quant.alpha"));
-                assert_trained(layer, &values(&weight_named(unit, layer).alpha), &expected, 1e-3, t, 2e-5);
+                assert_trained(layer, &values(&weight_named(unit, layer).learned[0]), &expected, 1e-3, t, 2e-5);
             }
             for (act, name) in [(&unit.acts[0], "conv1_relu.layer_post"), (&unit.acts[1], "block_post")] {
                 let expected = golden.values(&format!("step{t}.{name}_act_fake_quantize.scale"));
@@ -295,7 +295,7 @@ fn brecq_block_in_two_phases() {
         if which == "w" {
             for layer in ["conv1", "conv2"] {
                 let expected = golden.values(&format!("w.step{t}.{layer}.alpha"));
-                assert_trained(layer, &values(&weight_named(unit, layer).alpha), &expected, 1e-3, t, 2e-5);
+                assert_trained(layer, &values(&weight_named(unit, layer).learned[0]), &expected, 1e-3, t, 2e-5);
             }
         } else {
             for (site, name) in ["conv1", "block_out"].iter().enumerate() {

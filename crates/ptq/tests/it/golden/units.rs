@@ -6,9 +6,10 @@ use super::{Golden, assert_close, values};
 use candle_core::{DType, Device, Tensor};
 use ptq::graph::fold_bn::fold_bn;
 use ptq::graph::{BatchNorm, Conv, Linear, Network, Node, Op, Role, Source, Unit};
-use ptq::meta::config::{Meta, Terms};
+use ptq::meta::config::Meta;
 use ptq::meta::nets::{NETS, TransformNet};
 use ptq::meta::nets::{NetName, Transform};
+use ptq::meta::terms::Terms;
 use ptq::meta::train::Trainable;
 use ptq::ops::conv::Geometry;
 use ptq::quant::model::{Mode, QuantModel, QuantUnit};
@@ -154,7 +155,7 @@ fn compare(golden: &Golden, model: &QuantModel) {
             let expected = |what: &str| golden.values(&format!("end.{layer}.{what}"));
             let weight = unit.weights[node].as_ref().unwrap();
             assert_trained(layer, &values(&weight.scale), &expected("scale"), 1e-4, STEPS, 2e-6);
-            assert_trained(layer, &values(&weight.alpha), &expected("bit_logit"), 1e-3, STEPS, 2e-5);
+            assert_trained(layer, &values(&weight.learned[0]), &expected("bit_logit"), 1e-3, STEPS, 2e-5);
             if let Some(scale) = input_scale(unit, node) {
                 assert_trained(layer, &scale, &expected("act"), 4e-5, STEPS, 2e-6);
             }
@@ -176,7 +177,7 @@ fn genie_over_all_units() {
     compare(&golden, &quantized(&recipe));
     // What the golden values tell apart: so much of the rounding of one layer comes out otherwise.
     let off = |model: &QuantModel, unit: usize, node: usize, layer: &str| {
-        let ours = values(&model.units[unit].weights[node].as_ref().unwrap().alpha);
+        let ours = values(&model.units[unit].weights[node].as_ref().unwrap().learned[0]);
         let theirs = golden.values(&format!("end.{layer}.bit_logit"));
         let apart = ours.iter().zip(theirs).filter(|(ours, theirs)| (*ours - theirs).abs() > 2e-5).count();
         apart as f64 / ours.len() as f64
@@ -248,7 +249,7 @@ fn brecq(family: &'static str, arch: &str, units: Vec<Unit>, published: impl Fn(
             let weight = unit.weights[node].as_ref().unwrap();
             assert_close(&name, &values(&weight.scale), &golden.values(&format!("{family}.{name}.scale")), 1e-6);
             if let Some(alpha) = golden.find(&format!("{family}.{name}.alpha")) {
-                assert_trained(&name, &values(&weight.alpha), &values(&alpha), 1e-3, STEPS, 2e-5);
+                assert_trained(&name, &values(&weight.learned[0]), &values(&alpha), 1e-3, STEPS, 2e-5);
             }
         }
         for (node, site) in unit.placement.on_output.iter().enumerate() {
