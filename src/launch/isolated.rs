@@ -150,7 +150,8 @@ fn end_of(status: ExitStatus, said: &[String]) -> String {
     format!("{status}{hint}{said}")
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use crate::store::record::Status;
