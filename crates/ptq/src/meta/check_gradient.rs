@@ -3,7 +3,7 @@
 //! The problem has a stem, one residual unit and a classifier, two 8x8 images, and a transform network of the configured
 //! kind with at most 2 base channels and 2 levels, at random parameters. It is solved in `f64`, where roundings are kept as
 //! they were at the point itself: straight-through gradients are those of the function that this leaves
-//! ([`super::dual`]). The fused `f32` path of a real run is then compared with the `f64` one.
+//! (`dual`). The fused `f32` path of a real run is then compared with the `f64` one.
 
 use super::config::Meta;
 use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};

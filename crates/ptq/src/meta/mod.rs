@@ -16,8 +16,8 @@
 //! | [`nets`] | the transform networks |
 //! | [`warm_up`] | teaches a network to reproduce its input |
 //! | [`terms`] | the terms of the meta-loss |
-//! | [`virtual_update`] | `theta'` and its adjoint |
-//! | [`dual`] | directional derivatives of the inner loss |
+//! | `virtual_update` | `theta'` and its adjoint |
+//! | `dual` | directional derivatives of the inner loss |
 //! | [`gradient`] | the gradient of the meta-loss, by parts |
 //! | [`train`] | trains `T` for one unit |
 //! | [`check_gradient`] | compares that gradient with central differences |

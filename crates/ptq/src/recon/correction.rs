@@ -47,7 +47,7 @@ impl Correction {
         })
     }
 
-    /// `x`, moved to minimise the sum over the unit's BatchNorm layers of [`statistics_error`] at their inputs, plus
+    /// `x`, moved to minimise the sum over the unit's BatchNorm layers of `statistics_error` at their inputs, plus
     /// `mean over images and positions of sum over channels of (x - x_0)^2 / lambda`, by Adam.
     ///
     /// `unit` has its BatchNorm layers; without any, nothing moves.  Shapes: `x` and result `(N, ...)`.

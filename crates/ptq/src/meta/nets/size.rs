@@ -17,17 +17,17 @@ impl Size {
         Self { parameters, values }
     }
 
-    /// With a [`super::layers::Conv`] that has a bias, over `pixels`.
+    /// With a `Conv` that has a bias, over `pixels`.
     pub fn conv(self, (c_in, c_out): (usize, usize), kernel: usize, pixels: usize) -> Self {
         self.with(c_out * (c_in * kernel * kernel + 1), c_out * pixels)
     }
 
-    /// With a [`super::layers::DoubleConv`]: convolution, normalisation and activation function each have an output.
+    /// With a `DoubleConv`: convolution, normalisation and activation function each have an output.
     pub fn double_conv(self, (c_in, c_mid, c_out): (usize, usize, usize), pixels: usize) -> Self {
         self.with(9 * c_mid * (c_in + c_out) + 2 * (c_mid + c_out), 3 * (c_mid + c_out) * pixels)
     }
 
-    /// With a [`super::layers::Doubling`], before which nothing is kept, and what the next layer reads: `read` channels over `pixels`.
+    /// With a `Doubling`, before which nothing is kept, and what the next layer reads: `read` channels over `pixels`.
     pub fn doubling(self, (c_in, c_out): (usize, usize), up: Up, read: usize, pixels: usize) -> Self {
         let parameters = match up {
             Up::Transposed => c_out * (4 * c_in + 1),
