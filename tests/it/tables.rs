@@ -71,7 +71,7 @@ fn declared_tables_are_written_in_all_formats() {
             "| RTN | – [1] [2] | 50.00 ± 0.00 |",
             "| QDrop | 95.00 (1) [3] | 88.50 ± 0.71 † |",
             "| Genie-M | – [4] [5] | **90.50 ± 0.71** |",
-            "[1] resnet20-w4a4-rtn-s0-",
+            "[1] resnet20-w4a4-rtn-s0 ",
             "was not run",
             "failed: it broke",
             "McNemar's exact test",
@@ -117,7 +117,7 @@ fn a_wrong_table_is_shown_in_its_place() {
         (format!("{table}filter = \"method(qdorp)\"\n"), ["matches none of 12 cells", "did you mean qdrop?"]),
         (format!("{table}filter = \"bits(w2a2) & method\"\n"), ["write method(value)", "grid.toml:15:24]"]),
         (format!("{table}metric = \"gap\"\nsignificance = true\n"), ["of test predictions alone", "drop it"]),
-        (format!("{table}metric = \"loss\"\n"), ["unknown value `loss`", "known: test"]),
+        (format!("{table}metric = \"loss\"\n"), ["unknown metric `loss`", "known: full-precision, test"]),
         (format!("{table}colour = 1\n"), ["unknown field `colour`", "columns"]),
         (table.replace("\"method\"", "\"setting\""), ["mixes cells that differ in method", "add \"method\" to rows"]),
     ] {
@@ -222,7 +222,7 @@ fn a_wrong_figure_is_shown_in_its_place() {
         (figure.replace("main", "a/b"), ["not kebab-case", "it names a file"]),
         (format!("{figure}{figure}"), ["two figures are called \"main\"", "rename"]),
         (format!("{figure}filter = \"method(qdorp)\"\n"), ["matches none of 12 cells", "did you mean qdrop?"]),
-        (format!("{figure}y = \"loss\"\n"), ["unknown value `loss`", "known: test"]),
+        (format!("{figure}y = \"loss\"\n"), ["unknown metric `loss`", "known: full-precision, test"]),
         (
             figure.replace("series = [\"method\"]\n", ""),
             ["mixes cells that differ in method", "add \"method\" to series"],
