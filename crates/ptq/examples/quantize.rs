@@ -1,5 +1,5 @@
 //! Quantizes a ResNet-20 to 2 bits with QDrop on 256 images, in some ten seconds:
-//! `cargo run --release --package ptq --example quantize`.
+//! `cargo run --release --example quantize`.
 
 use candle_core::{D, Device, Tensor, safetensors};
 use ptq::graph::{fold_bn::fold_bn, forward::through};
