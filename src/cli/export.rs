@@ -10,7 +10,7 @@ use crate::export::{Run, tensorboard};
 use crate::report::frame::{frame, to_csv};
 use crate::store::record::Record;
 use crate::store::{Query, Stored, scan_all};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 #[command(after_help = DETAILS)]
@@ -91,14 +91,7 @@ pub fn export(args: &Args) -> Result<Exit> {
 /// The stored runs that the command line means.
 fn selected(args: &Args) -> Result<Vec<Stored>> {
     if let Some(grid) = args.what.as_ref().filter(|what| what.ends_with(".toml")) {
-        let grid = GridArgs {
-            grid: PathBuf::from(grid),
-            filter: None,
-            set: Vec::new(),
-            tf32: false,
-            smoke: false,
-            results: args.results.clone(),
-        };
+        let grid = GridArgs::of(Path::new(grid), &args.results);
         let session = Session::of_stored(&grid)?;
         let runs = scan(&session)?
             .records

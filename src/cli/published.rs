@@ -22,14 +22,7 @@ struct Output<'a> {
 
 /// Prints, for every network of the grid at its bits, what was published beside what is stored.
 pub fn compare(grid: &Path, json: bool, results: &ResultsArgs) -> Result<Exit> {
-    let args = GridArgs {
-        grid: grid.to_path_buf(),
-        filter: None,
-        set: Vec::new(),
-        tf32: false,
-        smoke: false,
-        results: results.clone(),
-    };
+    let args = GridArgs::of(grid, results);
     let session = Session::of_stored(&args)?;
     let published = Published::embedded()?;
     let cells = session.plan.iter().map(|planned| &planned.cell);

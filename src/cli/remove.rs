@@ -144,14 +144,7 @@ pub fn gc(args: &GcArgs) -> Result<Exit> {
 
 /// The experiment of `grid`, and the ids of the runs that its cells make.
 fn made_by(grid: &Path, results: &ResultsArgs) -> Result<(String, BTreeSet<String>)> {
-    let args = GridArgs {
-        grid: grid.to_path_buf(),
-        filter: None,
-        set: Vec::new(),
-        tf32: false,
-        smoke: false,
-        results: results.clone(),
-    };
+    let args = GridArgs::of(grid, results);
     let session = Session::open(&args, &Device::Cpu)?;
     Ok((session.experiment.name, session.plan.iter().map(|planned| planned.id.to_string()).collect()))
 }

@@ -36,6 +36,14 @@ pub struct GridArgs {
     pub results: ResultsArgs,
 }
 
+impl GridArgs {
+    /// All of a grid as it is written.
+    pub fn of(grid: &Path, results: &ResultsArgs) -> Self {
+        let (grid, results) = (grid.to_path_buf(), results.clone());
+        Self { grid, filter: None, set: Vec::new(), tf32: false, smoke: false, results }
+    }
+}
+
 /// Where results are.
 #[derive(Args, Clone)]
 pub struct ResultsArgs {

@@ -28,14 +28,7 @@ pub fn why(args: &Args) -> Result<Exit> {
     };
     let mut found = 0;
     for grid in grids {
-        let session = GridArgs {
-            grid: grid.clone(),
-            filter: None,
-            set: Vec::new(),
-            tf32: false,
-            smoke: args.smoke,
-            results: args.results.clone(),
-        };
+        let session = GridArgs { smoke: args.smoke, ..GridArgs::of(&grid, &args.results) };
         let session = match Session::of_what_is_here(&session) {
             Ok(session) => session,
             // A grid that was not asked for may be broken, or have no smoke section.

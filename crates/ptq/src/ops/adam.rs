@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use std::sync::Mutex;
 use tracing::trace_span;
 
-const BETA_1: f64 = 0.9;
-const BETA_2: f64 = 0.999;
+pub(super) const BETA_1: f64 = 0.9;
+pub(super) const BETA_2: f64 = 0.999;
 const EPS: f32 = 1e-8;
 
 /// One parameter with its moments; no weight decay.

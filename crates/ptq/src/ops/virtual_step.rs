@@ -1,15 +1,13 @@
 //! One step of an unrolled Adam and its adjoint, on all parameters of a unit one after the other, in `f64`: the derivative of such a
 //! step is a difference of nearly equal numbers.
 
+use super::adam::{BETA_1, BETA_2};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::dispatch::has_kernels_for;
 use super::kernel::{self, BLOCK};
 use candle_core::{DType, Result, Tensor, bail};
 use rayon::prelude::*;
-
-const BETA_1: f64 = 0.9;
-const BETA_2: f64 = 0.999;
 
 /// Running means of the gradient and of its square, or the derivatives with respect to them; `(n)`, `f64`.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CudaDevice, Result, Tensor, Var, bail};
 
 const ADAM: Module = module!("adam");
+
 /// Running means of a gradient and of its square.
 pub struct Moments {
     m: CudaSlice<f32>,

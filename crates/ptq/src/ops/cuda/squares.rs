@@ -6,6 +6,7 @@ use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CudaDevice, Result, Tensor};
 
 const SQUARES: Module = module!("squares");
+
 /// [`crate::ops::squares::sums_of_squares`] of contiguous tensors on `device`.
 pub fn sums_of_squares(tensors: &[Tensor], device: &CudaDevice) -> Result<CudaSlice<f32>> {
     // SAFETY: every element is written below.
