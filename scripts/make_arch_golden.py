@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes tests/golden/arch_logits.safetensors: logits of torchvision's and timm's models with weights made up by a rule.
+"""Writes tests/golden/arch_logits.safetensors: logits of torchvision's, timm's and EfficientNet-PyTorch's models with weights made up by a rule.
 
-    pip install torch torchvision timm safetensors numpy
+    pip install torch torchvision timm efficientnet-lite-pytorch safetensors numpy
     scripts/make_arch_golden.py
 
 The rule is that of crates/ptq/src/arch/made_up.rs: what a tensor holds depends on its name, so that the same logits can only come out of a
@@ -14,6 +14,7 @@ import numpy as np
 import timm
 import torch
 import torchvision
+from efficientnet_lite_pytorch import EfficientNet
 from safetensors.numpy import save_file
 from torchvision.models.regnet import BlockParams, RegNet
 
@@ -66,6 +67,12 @@ MODELS = {
     "mnasnet1-0.torchvision": lambda: torchvision.models.mnasnet1_0(),
     "mnasnet1-0.timm": lambda: timm.create_model("mnasnet_100"),
     "mnasnet2-0.torchvision": lambda: torchvision.models.MNASNet(2.0),
+    "mobilenetv1.timm": lambda: timm.create_model("mobilenetv1_100"),
+    **{f"efficientnet-lite{i}.timm": lambda i=i: timm.create_model(f"tf_efficientnet_lite{i}") for i in range(5)},
+    **{
+        f"efficientnet-lite{i}.EfficientNet-PyTorch": lambda i=i: EfficientNet.from_name(f"efficientnet-lite{i}")
+        for i in range(5)
+    },
 }
 
 

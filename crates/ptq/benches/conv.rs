@@ -7,7 +7,7 @@
 use candle_core::{DType, Device, Tensor};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use ptq::ops::conv::{Geometry, conv2d, input_gradient, weight_gradient};
+use ptq::ops::conv::{Geometry, Padding, conv2d, input_gradient, weight_gradient};
 use std::fmt;
 
 fn main() {
@@ -73,7 +73,7 @@ impl fmt::Display for Layer {
 
 impl Layer {
     fn geometry(&self) -> Geometry {
-        Geometry { stride: self.stride, padding: self.kernel / 2, groups: self.groups }
+        Geometry { stride: self.stride, padding: Padding::Each(self.kernel / 2), groups: self.groups }
     }
 
     /// Input, weight and the gradient of the output.

@@ -8,7 +8,8 @@ pub struct Layout {
     pub name: &'static str,
     /// A tensor that only this layout has.
     pub marker: &'static str,
-    /// The name in it of a tensor that torchvision calls so; every architecture asks for tensors by torchvision's names.
+    /// The name in it of a tensor that torchvision calls so: architectures ask for tensors by torchvision's names, or where it does
+    /// not have them by timm's.
     pub rename: fn(&str) -> String,
 }
 

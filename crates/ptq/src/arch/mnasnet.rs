@@ -1,9 +1,9 @@
 //! MNasNet-B1 (Tan et al., arXiv 1807.11626), with torchvision's names.
 
-use crate::graph::{Op, Role, Source, StateDict, Unit, UnitBuilder};
-use crate::ops::conv::Geometry;
+use super::blocks::{InvertedResidual, Layer, Names, Style, classifier};
+use crate::graph::{Op, Role, StateDict, Unit};
 
-const EPS: f64 = 1e-5;
+const STYLE: Style = Style { rectifier: Op::Relu, eps: 1e-5, is_same_padded: false };
 /// Channels of the last convolution.
 const LAST: usize = 1280;
 
@@ -24,88 +24,46 @@ pub fn mnasnet_2(weights: &mut StateDict) -> Vec<Unit> {
 /// The layers in front of the first inverted residual are units of their own, as in the published codes.
 fn units(weights: &mut StateDict, width: usize) -> Vec<Unit> {
     let (stem, separable) = (32 * width, 16 * width);
-    let depthwise = Layer { kernel: 3, stride: 1, groups: stem };
-    let pointwise = Layer { kernel: 1, stride: 1, groups: 1 };
-    let mut units = vec![
-        layer(weights, "layers.0", "layers.1", Role::Stem, (3, stem), Layer { kernel: 3, stride: 2, groups: 1 }, true),
-        layer(weights, "layers.3", "layers.4", Role::Block, (stem, stem), depthwise, true),
-        layer(weights, "layers.6", "layers.7", Role::Block, (stem, separable), pointwise, false),
-    ];
+    let unit = |position: usize| (format!("layers.{position}"), names("layers", position));
+    let (name, layers) = unit(0);
+    let mut units = vec![STYLE.rectified_unit(weights, &name, Role::Stem, &layers, Layer::dense((3, stem), 3, 2))];
+    let (name, layers) = unit(3);
+    units.push(STYLE.rectified_unit(weights, &name, Role::Block, &layers, Layer::depthwise(stem, 3, 1)));
+    let (name, layers) = unit(6);
+    units.push(STYLE.linear_unit(weights, &name, Role::Block, &layers, Layer::pointwise((stem, separable))));
     let mut channels = separable;
     for (stage, (expansion, base, kernel, repeats, stride)) in STAGES.into_iter().enumerate() {
         for index in 0..repeats {
             let name = format!("layers.{}.{index}", stage + 8);
-            let stride = if index == 0 { stride } else { 1 };
-            units.push(inverted_residual(weights, &name, (channels, base * width), expansion, (kernel, stride)));
+            let [expand, depthwise, project] = [0, 3, 6].map(|position| {
+                let [conv, norm, _] = names(&format!("{name}.layers"), position);
+                [conv, norm, format!("{name}.layers.{}", position + 2)]
+            });
+            let (channels_in, stride) = (channels, if index == 0 { stride } else { 1 });
             channels = base * width;
+            let block = InvertedResidual {
+                channels: (channels_in, channels),
+                expansion,
+                kernel,
+                stride,
+                expand,
+                depthwise,
+                project,
+            };
+            units.push(STYLE.inverted_residual(weights, &name, &block));
         }
     }
-    units.push(layer(weights, "layers.14", "layers.15", Role::Block, (channels, LAST), pointwise, true));
-    let mut unit = UnitBuilder::new(weights, "classifier", Role::Classifier);
-    let x = unit.push("avgpool", Op::GlobalAvgPool, &[Source::Input]);
-    let x = unit.push("flatten", Op::Flatten, &[x]);
-    unit.linear("classifier.1", x, (LAST, 1000));
-    units.push(unit.finish());
+    let (name, layers) = unit(14);
+    units.push(STYLE.rectified_unit(weights, &name, Role::Block, &layers, Layer::pointwise((channels, LAST))));
+    units.push(classifier(weights, "classifier.1", LAST, 1000));
     units
 }
 
-/// A convolution whose padding keeps the size, but for the stride.
-#[derive(Clone, Copy)]
-struct Layer {
-    kernel: usize,
-    stride: usize,
-    groups: usize,
-}
-
-impl Layer {
-    fn geometry(self) -> Geometry {
-        Geometry { stride: self.stride, padding: self.kernel / 2, groups: self.groups }
-    }
-}
-
-/// Convolution `name` with BatchNorm `norm`, and ReLU if `activated`, as a unit of its own.
-fn layer(
-    weights: &mut StateDict,
-    name: &str,
-    norm: &str,
-    role: Role,
-    channels: (usize, usize),
-    layer: Layer,
-    activated: bool,
-) -> Unit {
-    let mut unit = UnitBuilder::new(weights, name, role);
-    let x = unit.conv(name, Source::Input, channels, layer.kernel, layer.geometry());
-    let x = unit.batch_norm(norm, x, channels.1, EPS);
-    if activated {
-        unit.push(format!("{name}.relu"), Op::Relu, &[x]);
-    }
-    unit.finish()
-}
-
-/// 1x1 expansion, depthwise convolution, 1x1 projection without activation; the input is added where the shape stays.
-fn inverted_residual(
-    weights: &mut StateDict,
-    name: &str,
-    (c_in, c_out): (usize, usize),
-    expansion: usize,
-    (kernel, stride): (usize, usize),
-) -> Unit {
-    let hidden = c_in * expansion;
-    let mut unit = UnitBuilder::new(weights, name, Role::Block);
-    let pointwise = Layer { kernel: 1, stride: 1, groups: 1 };
-    let depthwise = Layer { kernel, stride, groups: hidden };
-    let x = unit.conv(&format!("{name}.layers.0"), Source::Input, (c_in, hidden), 1, pointwise.geometry());
-    let x = unit.batch_norm(&format!("{name}.layers.1"), x, hidden, EPS);
-    let x = unit.push(format!("{name}.layers.2"), Op::Relu, &[x]);
-    let x = unit.conv(&format!("{name}.layers.3"), x, (hidden, hidden), kernel, depthwise.geometry());
-    let x = unit.batch_norm(&format!("{name}.layers.4"), x, hidden, EPS);
-    let x = unit.push(format!("{name}.layers.5"), Op::Relu, &[x]);
-    let x = unit.conv(&format!("{name}.layers.6"), x, (hidden, c_out), 1, pointwise.geometry());
-    let x = unit.batch_norm(&format!("{name}.layers.7"), x, c_out, EPS);
-    if stride == 1 && c_in == c_out {
-        unit.push(format!("{name}.add"), Op::Add, &[x, Source::Input]);
-    }
-    unit.finish()
+/// The layers from `position` of a list on.
+fn names(list: &str, position: usize) -> Names {
+    let conv = format!("{list}.{position}");
+    let rectifier = format!("{conv}.relu");
+    [conv, format!("{list}.{}", position + 1), rectifier]
 }
 
 /// torchvision's name in the layout of timm: `layers.9.1.layers.3.weight` is `blocks.2.1.conv_dw.weight`.

@@ -1,9 +1,9 @@
 //! MobileNetV2 (Sandler et al., arXiv 1801.04381), with torchvision's names.
 
-use crate::graph::{Op, Role, Source, StateDict, Unit, UnitBuilder};
-use crate::ops::conv::Geometry;
+use super::blocks::{InvertedResidual, Layer, Names, Style, classifier};
+use crate::graph::{Op, Role, StateDict, Unit};
 
-const EPS: f64 = 1e-5;
+const STYLE: Style = Style { rectifier: Op::Relu6, eps: 1e-5, is_same_padded: false };
 
 /// What tells the members of the family apart.
 struct Config {
@@ -119,89 +119,44 @@ pub fn mobilenetv2_tiny(weights: &mut StateDict) -> Vec<Unit> {
 
 fn units(weights: &mut StateDict, config: &Config) -> Vec<Unit> {
     let (mut channels, stride) = config.stem;
-    let mut units = vec![conv_unit(weights, "features.0", Role::Stem, (config.input, channels), 3, stride)];
+    let stem = Layer::dense((config.input, channels), 3, stride);
+    let mut units = vec![STYLE.rectified_unit(weights, "features.0", Role::Stem, &names("features.0"), stem)];
     for stage in config.stages {
         for index in 0..stage.repeats {
-            let stride = if index == 0 { stage.stride } else { 1 };
             let name = format!("features.{}", units.len());
-            units.push(inverted_residual(weights, &name, (channels, stage.channels), stage.expansion, stride));
+            // Without expansion the other layers are counted from 0.
+            let first = usize::from(stage.expansion != 1);
+            let layer = |position: usize| format!("{name}.conv.{position}");
+            let block = InvertedResidual {
+                channels: (channels, stage.channels),
+                expansion: stage.expansion,
+                kernel: 3,
+                stride: if index == 0 { stage.stride } else { 1 },
+                expand: names(&layer(0)),
+                depthwise: names(&layer(first)),
+                project: [layer(first + 1), layer(first + 2), String::new()],
+            };
+            units.push(STYLE.inverted_residual(weights, &name, &block));
             channels = stage.channels;
         }
     }
     let name = format!("features.{}", units.len());
-    units.push(conv_unit(weights, &name, Role::Block, (channels, config.last), 1, 1));
-    units.push(classifier(weights, config.last, config.classes));
+    let last = Layer::pointwise((channels, config.last));
+    units.push(STYLE.rectified_unit(weights, &name, Role::Block, &names(&name), last));
+    units.push(classifier(weights, "classifier.1", config.last, config.classes));
     units
 }
 
-fn classifier(weights: &mut StateDict, features: usize, classes: usize) -> Unit {
-    let mut unit = UnitBuilder::new(weights, "classifier", Role::Classifier);
-    let x = unit.push("avgpool", Op::GlobalAvgPool, &[Source::Input]);
-    let x = unit.push("flatten", Op::Flatten, &[x]);
-    unit.linear("classifier.1", x, (features, classes));
-    unit.finish()
-}
-
-/// A convolution with BatchNorm and ReLU6 as a unit of its own.
-fn conv_unit(
-    weights: &mut StateDict,
-    name: &str,
-    role: Role,
-    channels: (usize, usize),
-    kernel: usize,
-    stride: usize,
-) -> Unit {
-    let mut unit = UnitBuilder::new(weights, name, role);
-    conv_bn_relu6(&mut unit, name, Source::Input, channels, kernel, (stride, 1));
-    unit.finish()
-}
-
-/// 1x1 expansion (unless its factor is 1), 3x3 depthwise convolution, 1x1 projection without activation; the input is
-/// added where the shape stays.
-fn inverted_residual(
-    weights: &mut StateDict,
-    name: &str,
-    (c_in, c_out): (usize, usize),
-    expansion: usize,
-    stride: usize,
-) -> Unit {
-    let hidden = c_in * expansion;
-    let mut unit = UnitBuilder::new(weights, name, Role::Block);
-    let mut x = Source::Input;
-    let mut position = 0;
-    if expansion != 1 {
-        x = conv_bn_relu6(&mut unit, &format!("{name}.conv.0"), x, (c_in, hidden), 1, (1, 1));
-        position = 1;
-    }
-    x = conv_bn_relu6(&mut unit, &format!("{name}.conv.{position}"), x, (hidden, hidden), 3, (stride, hidden));
-    let pointwise = Geometry { stride: 1, padding: 0, groups: 1 };
-    x = unit.conv(&format!("{name}.conv.{}", position + 1), x, (hidden, c_out), 1, pointwise);
-    x = unit.batch_norm(&format!("{name}.conv.{}", position + 2), x, c_out, EPS);
-    if stride == 1 && c_in == c_out {
-        unit.push(format!("{name}.add"), Op::Add, &[x, Source::Input]);
-    }
-    unit.finish()
-}
-
-/// `<name>.0` convolution, `<name>.1` BatchNorm, ReLU6.
-fn conv_bn_relu6(
-    unit: &mut UnitBuilder,
-    name: &str,
-    x: Source,
-    channels: (usize, usize),
-    kernel: usize,
-    (stride, groups): (usize, usize),
-) -> Source {
-    let geometry = Geometry { stride, padding: kernel / 2, groups };
-    let x = unit.conv(&format!("{name}.0"), x, channels, kernel, geometry);
-    let x = unit.batch_norm(&format!("{name}.1"), x, channels.1, EPS);
-    unit.push(format!("{name}.2"), Op::Relu6, &[x])
+/// The layers of what torchvision calls `ConvNormActivation`.
+fn names(name: &str) -> Names {
+    [0, 1, 2].map(|position| format!("{name}.{position}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::{convolution, kinds, structure};
-    use super::*;
+    use crate::graph::Source;
+    use crate::ops::conv::Padding;
 
     #[test]
     fn mobilenetv2_tiny_has_a_unit_per_inverted_residual_and_one_for_the_last_convolution() {
@@ -237,7 +192,7 @@ mod tests {
             assert_eq!(kinds(unit), [expand, &body, add].concat(), "{}", unit.name);
             let depthwise = if index == 0 { "0.0" } else { "1.0" };
             let geometry = convolution(&units, &format!("{}.conv.{depthwise}", unit.name));
-            assert_eq!(geometry, [stride, 1, hidden], "{}", unit.name);
+            assert_eq!(geometry, (stride, Padding::Each(1), hidden), "{}", unit.name);
             if adds {
                 let add = &unit.nodes[unit.nodes.len() - 1];
                 assert_eq!(add.inputs, [Source::Node(unit.nodes.len() - 2), Source::Input], "{}", unit.name);

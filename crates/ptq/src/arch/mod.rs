@@ -1,8 +1,11 @@
 //! Architectures: each a list of units and the names of its weights.
 
+mod blocks;
+mod efficientnet_lite;
 pub mod layout;
 pub mod made_up;
 mod mnasnet;
+mod mobilenet_v1;
 mod mobilenet_v2;
 mod regnet;
 mod resnet;
@@ -17,6 +20,7 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     ResNet,
+    /// Those of MobileNetV1 and EfficientNet-Lite too, which no published code knows: networks of depthwise convolutions and ReLU6.
     MobileNetV2,
     RegNet,
     MnasNet,
@@ -155,7 +159,74 @@ pub const ARCHS: &[ArchSpec] = &[
         layouts: &[],
         published: None,
     },
+    ArchSpec {
+        name: "mobilenetv1",
+        title: "MobileNetV1",
+        family: Family::MobileNetV2,
+        images: COLOUR,
+        classes: 1000,
+        build: mobilenet_v1::mobilenetv1,
+        layouts: &[TIMM],
+        published: timm("timm/mobilenetv1_100.ra4_e3600_r224_in1k"),
+    },
+    ArchSpec {
+        name: "efficientnet-lite0",
+        title: "EfficientNet-Lite0",
+        family: Family::MobileNetV2,
+        images: [3, 224, 224],
+        classes: 1000,
+        build: efficientnet_lite::units::<0>,
+        layouts: &[TIMM, efficientnet_pytorch(efficientnet_lite::efficientnet_pytorch::<0>)],
+        published: timm("timm/tf_efficientnet_lite0.in1k"),
+    },
+    ArchSpec {
+        name: "efficientnet-lite1",
+        title: "EfficientNet-Lite1",
+        family: Family::MobileNetV2,
+        images: [3, 240, 240],
+        classes: 1000,
+        build: efficientnet_lite::units::<1>,
+        layouts: &[TIMM, efficientnet_pytorch(efficientnet_lite::efficientnet_pytorch::<1>)],
+        published: timm("timm/tf_efficientnet_lite1.in1k"),
+    },
+    ArchSpec {
+        name: "efficientnet-lite2",
+        title: "EfficientNet-Lite2",
+        family: Family::MobileNetV2,
+        images: [3, 260, 260],
+        classes: 1000,
+        build: efficientnet_lite::units::<2>,
+        layouts: &[TIMM, efficientnet_pytorch(efficientnet_lite::efficientnet_pytorch::<2>)],
+        published: timm("timm/tf_efficientnet_lite2.in1k"),
+    },
+    ArchSpec {
+        name: "efficientnet-lite3",
+        title: "EfficientNet-Lite3",
+        family: Family::MobileNetV2,
+        images: [3, 300, 300],
+        classes: 1000,
+        build: efficientnet_lite::units::<3>,
+        layouts: &[TIMM, efficientnet_pytorch(efficientnet_lite::efficientnet_pytorch::<3>)],
+        published: timm("timm/tf_efficientnet_lite3.in1k"),
+    },
+    ArchSpec {
+        name: "efficientnet-lite4",
+        title: "EfficientNet-Lite4",
+        family: Family::MobileNetV2,
+        images: [3, 380, 380],
+        classes: 1000,
+        build: efficientnet_lite::units::<4>,
+        layouts: &[TIMM, efficientnet_pytorch(efficientnet_lite::efficientnet_pytorch::<4>)],
+        published: timm("timm/tf_efficientnet_lite4.in1k"),
+    },
 ];
+
+/// torchvision has no EfficientNet-Lite and no MobileNetV1: they ask by timm's names.
+const TIMM: Layout = Layout { name: "timm", marker: "conv_stem.weight", rename: str::to_string };
+
+const fn efficientnet_pytorch(rename: fn(&str) -> String) -> Layout {
+    Layout { name: "EfficientNet-PyTorch", marker: "_conv_stem.weight", rename }
+}
 
 const REGNET_LAYOUTS: &[Layout] = &[
     Layout { name: "timm", marker: "s1.b1.conv1.conv.weight", rename: regnet::timm },
@@ -195,6 +266,7 @@ pub fn load(
 mod tests {
     use super::*;
     use crate::graph::{Op, Role, Source};
+    use crate::ops::conv::Padding;
 
     /// The units of `name` without weights: their structure does not depend on them.
     pub(super) fn structure(name: &str) -> Vec<Unit> {
@@ -208,9 +280,9 @@ mod tests {
     }
 
     /// Stride, padding and groups of the convolution called `name`.
-    pub(super) fn convolution(units: &[Unit], name: &str) -> [usize; 3] {
+    pub(super) fn convolution(units: &[Unit], name: &str) -> (usize, Padding, usize) {
         match &units.iter().flat_map(|unit| &unit.nodes).find(|node| node.name == name).unwrap().op {
-            Op::Conv(conv) => [conv.geometry.stride, conv.geometry.padding, conv.geometry.groups],
+            Op::Conv(conv) => (conv.geometry.stride, conv.geometry.padding, conv.geometry.groups),
             op => panic!("{name} is a {}", op.kind()),
         }
     }

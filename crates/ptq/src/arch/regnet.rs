@@ -1,7 +1,7 @@
 //! RegNetX (Radosavovic et al., arXiv 2003.13678), with torchvision's names.
 
 use crate::graph::{Op, Role, Source, StateDict, Unit, UnitBuilder};
-use crate::ops::conv::Geometry;
+use crate::ops::conv::{Geometry, Padding};
 
 const EPS: f64 = 1e-5;
 /// Channels of the first convolution.
@@ -82,7 +82,7 @@ fn conv_bn(
     kernel: usize,
     (stride, groups): (usize, usize),
 ) -> Source {
-    let geometry = Geometry { stride, padding: kernel / 2, groups };
+    let geometry = Geometry { stride, padding: Padding::Each(kernel / 2), groups };
     let x = unit.conv(&format!("{name}.0"), x, channels, kernel, geometry);
     unit.batch_norm(&format!("{name}.1"), x, channels.1, EPS)
 }

@@ -1,7 +1,7 @@
 //! Residual networks of basic blocks (He et al., arXiv 1512.03385).
 
 use crate::graph::{Op, Role, Source, StateDict, Unit, UnitBuilder};
-use crate::ops::conv::Geometry;
+use crate::ops::conv::{Geometry, Padding};
 use crate::ops::pool::Pool;
 
 const EPS: f64 = 1e-5;
@@ -123,7 +123,7 @@ fn classifier(weights: &mut StateDict, features: usize, classes: usize) -> Unit 
 }
 
 fn geometry(stride: usize, padding: usize) -> Geometry {
-    Geometry { stride, padding, groups: 1 }
+    Geometry { stride, padding: Padding::Each(padding), groups: 1 }
 }
 
 #[cfg(test)]
@@ -156,10 +156,10 @@ mod tests {
             assert_eq!(add.inputs, [Source::Node(4), shortcut], "{}", unit.name);
 
             let stride = if downsamples { 2 } else { 1 };
-            assert_eq!(convolution(&units, &format!("{}.conv1", unit.name)), [stride, 1, 1]);
-            assert_eq!(convolution(&units, &format!("{}.conv2", unit.name)), [1, 1, 1]);
+            assert_eq!(convolution(&units, &format!("{}.conv1", unit.name)), (stride, Padding::Each(1), 1));
+            assert_eq!(convolution(&units, &format!("{}.conv2", unit.name)), (1, Padding::Each(1), 1));
             if downsamples {
-                assert_eq!(convolution(&units, &format!("{}.downsample.0", unit.name)), [2, 0, 1]);
+                assert_eq!(convolution(&units, &format!("{}.downsample.0", unit.name)), (2, Padding::Each(0), 1));
                 assert_eq!(unit.nodes[5].inputs, [Source::Input]);
             }
         }

@@ -4,6 +4,7 @@ use super::forward::interpret;
 use super::op::Op;
 use super::unit::{Source, Unit};
 use crate::error::{Error, Result};
+use crate::ops::conv::Padding;
 
 /// Shape of the output of every node of `unit` for an input of shape `(C, H, W)`, or `(C)` behind a flattening.
 ///
@@ -22,18 +23,15 @@ pub fn shapes(unit: &Unit, input: &[usize]) -> Result<Vec<Vec<usize>>> {
 }
 
 fn output(op: &Op, input: &[usize]) -> Option<Vec<usize>> {
-    let slid = |extent: &usize, kernel: usize, stride: usize, padding: usize| {
-        Some((extent + 2 * padding).checked_sub(kernel)?.checked_div(stride)? + 1)
-    };
     Some(match (op, input) {
         (Op::Conv(conv), [_, height, width]) => {
             let (c_out, _, k_h, k_w) = conv.weight.dims4().ok()?;
             let geometry = conv.geometry;
-            let out = |extent, kernel| slid(extent, kernel, geometry.stride, geometry.padding);
+            let out = |extent: &usize, kernel| geometry.padding.windows(*extent, kernel, geometry.stride);
             vec![c_out, out(height, k_h)?, out(width, k_w)?]
         }
         (Op::MaxPool(pool), [channels, height, width]) => {
-            let out = |extent| slid(extent, pool.kernel, pool.stride, pool.padding);
+            let out = |extent: &usize| Padding::Each(pool.padding).windows(*extent, pool.kernel, pool.stride);
             vec![*channels, out(height)?, out(width)?]
         }
         (Op::GlobalAvgPool, [channels, _, _]) => vec![*channels, 1, 1],

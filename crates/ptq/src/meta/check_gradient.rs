@@ -12,7 +12,7 @@ use super::terms::Terms;
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
 use crate::graph::{Conv, Linear, Network, Node, Op, Role, Source, Unit};
-use crate::ops::conv::Geometry;
+use crate::ops::conv::{Geometry, Padding};
 use crate::ops::dual::Roundings;
 use crate::quant::model::{Masks, Mode, QuantModel};
 use crate::recipe::Recipe;
@@ -289,7 +289,7 @@ fn network(stream: Stream) -> Result<Network> {
             weight: weight(name, &[WIDTH, c_in, 3, 3])?,
             bias: Some((noise(stream.named(name).at(1), &[WIDTH])? * 0.1)?.to_dtype(DType::F32)?),
             gain: None,
-            geometry: Geometry { stride: 1, padding: 1, groups: 1 },
+            geometry: Geometry { stride: 1, padding: Padding::Each(1), groups: 1 },
         });
         Ok(Node { name: name.to_string(), op, inputs: vec![input] })
     };

@@ -2,7 +2,7 @@
 
 use super::cuda::open;
 use crate::error::Result;
-use crate::ops::conv::{Geometry, conv2d_relu};
+use crate::ops::conv::{Geometry, Padding, conv2d_relu};
 use crate::ops::fake_quant::{ClipOrder, FakeQuant, Mask, fake_quant};
 use crate::ops::pool::{Pool, max_pool2d};
 use crate::ops::recon_error::recon_error;
@@ -42,7 +42,7 @@ const OPERATIONS: [Operation; 6] = [
 ];
 
 const CHANNELS: usize = 16;
-const GEOMETRY: Geometry = Geometry { stride: 1, padding: 1, groups: 1 };
+const GEOMETRY: Geometry = Geometry { stride: 1, padding: Padding::Each(1), groups: 1 };
 
 /// Runs each operation, forward and backward, on the CPU and on GPU `index`.
 ///

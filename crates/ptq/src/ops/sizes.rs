@@ -4,12 +4,47 @@ use super::window::inside;
 use crate::error::{Error, Result};
 use std::ops::Range;
 
-/// Stride, zero padding (pixels on each side) and number of groups of a square convolution.
+/// Stride, zero padding and number of groups of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Geometry {
     pub stride: usize,
-    pub padding: usize,
+    pub padding: Padding,
     pub groups: usize,
+}
+
+impl Geometry {
+    /// Of an input that has its zeros around it.
+    pub(in crate::ops) fn without_padding(self) -> Geometry {
+        Geometry { padding: Padding::Each(0), ..self }
+    }
+}
+
+/// Zeros around the input of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Padding {
+    /// So many pixels on each side.
+    Each(usize),
+    /// TensorFlow's `SAME`: what makes the output `ceil(input / stride)` pixels, half of it on each side, the odd one behind.
+    Same,
+}
+
+impl Padding {
+    /// Zeros before and behind a row of `input` pixels under windows of `kernel` pixels, `stride` apart.
+    pub fn around(self, input: usize, kernel: usize, stride: usize) -> (usize, usize) {
+        match self {
+            Padding::Each(padding) => (padding, padding),
+            Padding::Same => {
+                let all = ((input.div_ceil(stride).max(1) - 1) * stride + kernel).saturating_sub(input);
+                (all / 2, all.div_ceil(2))
+            }
+        }
+    }
+
+    /// Windows over a row of `input` pixels; `None` where none fits.
+    pub fn windows(self, input: usize, kernel: usize, stride: usize) -> Option<usize> {
+        let (before, behind) = self.around(input, kernel, stride.max(1));
+        Some((before + input + behind).checked_sub(kernel)?.checked_div(stride)? + 1)
+    }
 }
 
 /// Sizes of input, kernel and output of one convolution over a batch.
@@ -28,7 +63,11 @@ pub(in crate::ops) struct Sizes {
     pub out_h: usize,
     pub out_w: usize,
     pub stride: usize,
-    pub padding: usize,
+    /// Rows of zeros above and below the input, columns of zeros left and right of it.
+    pub top: usize,
+    pub bottom: usize,
+    pub left: usize,
+    pub right: usize,
     pub groups: usize,
 }
 
@@ -43,12 +82,13 @@ impl Sizes {
         if c_in_of_group * groups != c_in || c_out % groups != 0 {
             return Err(shape_error(format!("input {x:?} and weight {w:?} do not divide into {groups} groups")));
         }
-        if height + 2 * padding < k_h || width + 2 * padding < k_w {
-            return Err(shape_error(format!("a {k_h}x{k_w} kernel in a {height}x{width} input padded by {padding}")));
-        }
-        let out_h = (height + 2 * padding - k_h) / stride + 1;
-        let out_w = (width + 2 * padding - k_w) / stride + 1;
-        Ok(Sizes { batch, c_in, h: height, w: width, c_out, k_h, k_w, out_h, out_w, stride, padding, groups })
+        let out = padding.windows(height, k_h, stride).zip(padding.windows(width, k_w, stride));
+        let Some((out_h, out_w)) = out else {
+            return Err(shape_error(format!("a {k_h}x{k_w} kernel in a {height}x{width} input, padding {padding:?}")));
+        };
+        let ((top, bottom), (left, right)) = (padding.around(height, k_h, stride), padding.around(width, k_w, stride));
+        let (h, w) = (height, width);
+        Ok(Sizes { batch, c_in, h, w, c_out, k_h, k_w, out_h, out_w, stride, top, bottom, left, right, groups })
     }
 
     pub fn c_in_of_group(&self) -> usize {
@@ -113,17 +153,22 @@ impl Sizes {
 
     /// Whether the output is, pixel by pixel, a matrix product of weight and input.
     pub fn is_pointwise(&self) -> bool {
-        self.taps() == 1 && self.stride == 1 && self.padding == 0
+        self.taps() == 1 && self.stride == 1 && [self.top, self.bottom, self.left, self.right] == [0; 4]
+    }
+
+    /// The padding where it is the same on all four sides.
+    pub fn even_padding(&self) -> Option<usize> {
+        [self.bottom, self.left, self.right].iter().all(|side| *side == self.top).then_some(self.top)
     }
 
     /// Output rows for which row `tap` of the kernel lies on the input rather than on the padding.
     pub fn rows_inside(&self, tap: usize) -> Range<usize> {
-        inside(tap, self.stride, self.padding, self.h, self.out_h)
+        inside(tap, self.stride, self.top, self.h, self.out_h)
     }
 
     /// Output columns for which column `tap` of the kernel lies on the input rather than on the padding.
     pub fn columns_inside(&self, tap: usize) -> Range<usize> {
-        inside(tap, self.stride, self.padding, self.w, self.out_w)
+        inside(tap, self.stride, self.left, self.w, self.out_w)
     }
 }
 

@@ -5,7 +5,7 @@ use super::config::{Statistics, Up};
 use crate::error::Result;
 use crate::ops::batch_norm::{self, batch_norm_train};
 use crate::ops::channels::add_bias;
-use crate::ops::conv::{Geometry, conv2d};
+use crate::ops::conv::{Geometry, Padding, conv2d};
 use crate::ops::layout::pixel_shuffle;
 use crate::ops::pool::Pool;
 use crate::ops::pool::max_pool2d;
@@ -45,7 +45,7 @@ impl Conv {
 
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let padding = self.weight.dim(2)? / 2;
-        let geometry = Geometry { stride: 1, padding, groups: 1 };
+        let geometry = Geometry { stride: 1, padding: Padding::Each(padding), groups: 1 };
         conv2d(x, self.weight.as_tensor(), self.bias.as_ref().map(Var::as_tensor), geometry)
     }
 }
@@ -160,7 +160,7 @@ impl Doubling {
 fn doubled_by_convolution(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (c_in, c_out, _, _) = weight.dims4()?;
     let weight = weight.permute((1, 2, 3, 0))?.contiguous()?.reshape((c_out * 4, c_in, 1, 1))?;
-    let y = conv2d(x, &weight, None, Geometry { stride: 1, padding: 0, groups: 1 })?;
+    let y = conv2d(x, &weight, None, Geometry { stride: 1, padding: Padding::Each(0), groups: 1 })?;
     Ok(add_bias(&pixel_shuffle(&y)?, bias)?)
 }
 

@@ -3,7 +3,7 @@
 use super::views::Sliding;
 use super::*;
 use crate::ops::check::noise;
-use crate::ops::conv::{Geometry, conv2d};
+use crate::ops::conv::{Geometry, Padding, conv2d};
 use crate::ops::fake_quant::{ClipOrder, FakeQuant, Linearised};
 use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, soft_weight};
 use crate::ops::{mix as fast_mix, recon_error as fast_error, relu as fast_relu};
@@ -203,7 +203,8 @@ fn convolutions_in_groups() {
                 false => grouped_conv2d(&t[0], &t[1], groups, sliding),
             };
             let fast = |t: &[Tensor]| {
-                conv2d(&t[0], &t[1], None, Geometry { stride, padding, groups }).map_err(candle_core::Error::wrap)
+                conv2d(&t[0], &t[1], None, Geometry { stride, padding: Padding::Each(padding), groups })
+                    .map_err(candle_core::Error::wrap)
             };
             assert_same(&format!("{sliding:?} {groups}"), &[x, weight], &composed, &fast, 1e-12);
         }

@@ -32,20 +32,20 @@ pub(super) struct Flat {
 
 impl Flat {
     pub fn new(sizes: &Sizes, images: usize) -> Flat {
-        let Sizes { h, w, k_h, k_w, out_h, out_w, stride, padding, .. } = *sizes;
+        let Sizes { h, w, k_h, k_w, out_h, out_w, stride, top, left, .. } = *sizes;
         // What an image takes in a plane, down or across. Behind it come the zeros, `padding / stride` or more, before the
         // next row or image: what is read of the padding behind it can lie there.
-        let extent = |input: usize, kernel: usize, output: usize| {
+        let extent = |input: usize, kernel: usize, output: usize, padding: usize| {
             let data = (input - 1 + padding) / stride + 1;
             let read = output + (kernel - 1) / stride;
             output.max(data).max(read.saturating_sub(padding / stride))
         };
-        let pitch = extent(w, k_w, out_w);
+        let pitch = extent(w, k_w, out_w, left);
         Flat {
             sizes: *sizes,
             images,
             pitch,
-            image: extent(h, k_h, out_h) * pitch,
+            image: extent(h, k_h, out_h, top) * pitch,
             phases_y: stride.min(k_h),
             phases_x: stride.min(k_w),
         }
@@ -116,12 +116,12 @@ impl Flat {
 
     /// The input rows that plane `number` holds parts of: the row, the first of its pixels there, and where in the plane.
     fn rows_of_plane(&self, number: usize, image: usize) -> impl Iterator<Item = (usize, usize, Range<usize>)> {
-        let Sizes { h, w, stride, padding, .. } = self.sizes;
+        let Sizes { h, w, stride, top, left, .. } = self.sizes;
         let (phase_y, phase_x) = (number / self.phases_x, number % self.phases_x);
         // The first row and column at or after the padding that belong to this plane.
-        let row = padding.saturating_sub(phase_y).div_ceil(stride);
-        let column = padding.saturating_sub(phase_x).div_ceil(stride);
-        let (first_y, first_x) = (row * stride + phase_y - padding, column * stride + phase_x - padding);
+        let row = top.saturating_sub(phase_y).div_ceil(stride);
+        let column = left.saturating_sub(phase_x).div_ceil(stride);
+        let (first_y, first_x) = (row * stride + phase_y - top, column * stride + phase_x - left);
         let len = w.saturating_sub(first_x).div_ceil(stride);
         let start = image * self.image + row * self.pitch + column;
         let (pitch, end) = (self.pitch, if len == 0 { 0 } else { h });

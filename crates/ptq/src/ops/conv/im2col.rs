@@ -50,8 +50,7 @@ fn unfold_tap<T: Real>(sizes: &Sizes, channel: &[T], tap_y: usize, tap_x: usize,
             line.fill(T::zero());
             continue;
         }
-        let first =
-            (y * sizes.stride + tap_y - sizes.padding) * sizes.w + xs.start * sizes.stride + tap_x - sizes.padding;
+        let first = (y * sizes.stride + tap_y - sizes.top) * sizes.w + xs.start * sizes.stride + tap_x - sizes.left;
         line[..xs.start].fill(T::zero());
         line[xs.end..].fill(T::zero());
         take_every(sizes.stride, &channel[first..], &mut line[xs.clone()]);
@@ -67,7 +66,7 @@ fn moved(sizes: &Sizes, tap_y: usize, tap_x: usize) -> Option<(usize, Range<usiz
     }
     let ys = sizes.rows_inside(tap_y);
     // Pixel `i` of the row is pixel `i + ahead - behind` of the channel.
-    let (ahead, behind) = (tap_y * sizes.w + tap_x, sizes.padding * sizes.w + sizes.padding);
+    let (ahead, behind) = (tap_y * sizes.w + tap_x, sizes.top * sizes.w + sizes.left);
     let start = (ys.start * sizes.w).max(behind.saturating_sub(ahead));
     let end = (ys.end * sizes.w).min((sizes.in_pixels() + behind).saturating_sub(ahead));
     Some(if start < end { (start + ahead - behind, start..end) } else { (0, 0..0) })
@@ -112,8 +111,7 @@ fn fold_tap<T: Real>(sizes: &Sizes, row: &mut [T], tap_y: usize, tap_x: usize, c
         return;
     }
     for y in ys {
-        let first =
-            (y * sizes.stride + tap_y - sizes.padding) * sizes.w + xs.start * sizes.stride + tap_x - sizes.padding;
+        let first = (y * sizes.stride + tap_y - sizes.top) * sizes.w + xs.start * sizes.stride + tap_x - sizes.left;
         let line = &row[y * sizes.out_w..][xs.clone()];
         if sizes.stride == 1 {
             channel[first..first + line.len()].iter_mut().zip(line).for_each(|(to, from)| *to += *from);

@@ -27,21 +27,22 @@ use super::channels::add_bias;
 use super::composed::{self, Sliding};
 use super::dispatch::has_kernels;
 use super::relu::clipped_relu;
-pub use super::sizes::Geometry;
+pub use super::sizes::{Geometry, Padding};
 use super::sizes::{Sizes, shape_error};
 use crate::error::Result;
 use bilinear::{Forward, InputGradient, WeightGradient};
 use candle_core::{DType, Tensor};
 
-/// Convolves: `y[n,o,i,j] = bias[o] + sum_{c,a,b} w[o,c,a,b] x[n, c + first channel of o's group, s i + a - p, s j + b - p]`.
+/// Convolves: `y[n,o,i,j] = bias[o] + sum_{c,a,b} w[o,c,a,b] x[n, c + first channel of o's group, s i + a - top, s j + b - left]`.
 ///
 /// Shapes: `x` `(N, C_in, H, W)`; `w` `(C_out, C_in / groups, K_h, K_w)`; `bias` `(C_out)`;
-/// result `(N, C_out, H', W')` with `H' = (H + 2p - K_h) / s + 1`. On the CPU `f32` or `f64`.
+/// result `(N, C_out, H', W')` with `H' = (top + H + bottom - K_h) / s + 1`, and the zeros that [`Padding`] says around `x`. On the CPU
+/// `f32` or `f64`.
 /// Gradient: flows to `x`, `w` and `bias`, to any order; on the CPU only those that somebody needs are computed.
 /// Errors: [`Error::Shape`](crate::error::Error::Shape) when the shapes, element types or the geometry do not go together.
 ///
 /// On GPUs cuDNN convolves (feature `cudnn`), cuBLAS where kernels are of one pixel, or for depthwise convolutions kernels of ours. Elsewhere this is Candle's own convolution, or for
-/// several groups one without a loop over them.
+/// several groups one without a loop over them. All but the depthwise kernels take padding that differs per side as part of `x`.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Tensor> {
     convolve(x, w, bias, geometry, None)
 }
@@ -58,8 +59,11 @@ fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, u
     {
         return Err(shape_error(format!("bias {:?} for {} output channels", bias.dims(), sizes.c_out)));
     }
+    if !pads(x, &sizes) {
+        return convolve(&padded(x, &sizes)?, w, bias, geometry.without_padding(), upper);
+    }
     if !computes(x, &sizes) {
-        let Geometry { stride, padding, groups } = geometry;
+        let (Geometry { stride, groups, .. }, padding) = (geometry, sizes.even_padding().unwrap_or(0));
         let sliding = Sliding { kernel: (sizes.k_h, sizes.k_w), stride, padding, out: (sizes.out_h, sizes.out_w) };
         let y = match groups {
             1 => x.conv2d(w, padding, stride, 1, 1)?,
@@ -98,6 +102,11 @@ pub fn input_gradient(gy: &Tensor, w: &Tensor, (height, width): (usize, usize), 
     let sizes = Sizes::new((batch, c_in, height, width), w.dims4()?, geometry)?;
     check_output(&sizes, (c_out, out_h, out_w))?;
     check_dtypes(&[gy, w])?;
+    if !pads(gy, &sizes) {
+        let extent = (sizes.top + height + sizes.bottom, sizes.left + width + sizes.right);
+        let of_padded = input_gradient(gy, w, extent, geometry.without_padding())?;
+        return Ok(of_padded.narrow(2, sizes.top, height)?.narrow(3, sizes.left, width)?);
+    }
     Ok(gy.contiguous()?.apply_op2(&w.contiguous()?, InputGradient(sizes))?)
 }
 
@@ -114,6 +123,9 @@ pub fn weight_gradient(x: &Tensor, gy: &Tensor, (k_h, k_w): (usize, usize), geom
     }
     check_output(&sizes, (c_out, out_h, out_w))?;
     check_dtypes(&[x, gy])?;
+    if !pads(x, &sizes) {
+        return weight_gradient(&padded(x, &sizes)?, gy, (k_h, k_w), geometry.without_padding());
+    }
     Ok(x.contiguous()?.apply_op2(&gy.contiguous()?, WeightGradient(sizes))?)
 }
 
@@ -123,6 +135,16 @@ fn computes(x: &Tensor, sizes: &Sizes) -> bool {
     #[cfg(feature = "cuda")]
     let without_cudnn = without_cudnn || super::cuda::are_products(sizes);
     has_kernels(x) && (x.device().is_cpu() || cfg!(feature = "cudnn") || without_cudnn)
+}
+
+/// Whether what convolves where `x` is knows the padding: cuDNN and Candle know only such as is the same on all sides.
+fn pads(x: &Tensor, sizes: &Sizes) -> bool {
+    sizes.even_padding().is_some() || has_kernels(x) && (x.device().is_cpu() || sizes.is_depthwise())
+}
+
+/// `x` with its zeros around it.
+fn padded(x: &Tensor, sizes: &Sizes) -> Result<Tensor> {
+    Ok(x.pad_with_zeros(2, sizes.top, sizes.bottom)?.pad_with_zeros(3, sizes.left, sizes.right)?)
 }
 
 fn check_output(sizes: &Sizes, gy: (usize, usize, usize)) -> Result<()> {

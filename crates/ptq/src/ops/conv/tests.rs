@@ -12,7 +12,16 @@ fn reference(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) 
     let (c_out, c_group, k_h, k_w) = w.dims4().unwrap();
     let flat = |t: &Tensor| t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
     let (x, w, bias) = (flat(x), flat(w), bias.map(flat));
-    let (out_h, out_w) = ((height + 2 * padding - k_h) / stride + 1, (width + 2 * padding - k_w) / stride + 1);
+    let sides = |extent: usize, kernel: usize| match padding {
+        Padding::Each(side) => (side, side),
+        Padding::Same => {
+            let needed = (extent.div_ceil(stride) - 1) * stride + kernel;
+            let all = if needed > extent { needed - extent } else { 0 };
+            (all / 2, all - all / 2)
+        }
+    };
+    let ((top, bottom), (left, right)) = (sides(height, k_h), sides(width, k_w));
+    let (out_h, out_w) = ((top + height + bottom - k_h) / stride + 1, (left + width + right - k_w) / stride + 1);
     let mut y = Vec::new();
     for n in 0..batch {
         for o in 0..c_out {
@@ -21,11 +30,11 @@ fn reference(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) 
                 for c in 0..c_group {
                     for (a, b) in (0..k_h).flat_map(|a| (0..k_w).map(move |b| (a, b))) {
                         let (row, column) = (i * stride + a, j * stride + b);
-                        if row < padding || row >= height + padding || column < padding || column >= width + padding {
+                        if row < top || row >= height + top || column < left || column >= width + left {
                             continue;
                         }
                         let channel = o / (c_out / groups) * c_group + c;
-                        let pixel = (row - padding) * width + column - padding;
+                        let pixel = (row - top) * width + column - left;
                         sum += w[((o * c_group + c) * k_h + a) * k_w + b]
                             * x[(n * c_in + channel) * height * width + pixel];
                     }
@@ -47,7 +56,11 @@ struct Case {
 
 impl Case {
     fn new(x: (usize, usize, usize, usize), w: (usize, usize, usize, usize), stride: usize, padding: usize) -> Case {
-        Case { x, w, geometry: Geometry { stride, padding, groups: x.1 / w.1 } }
+        Case { x, w, geometry: Geometry { stride, padding: Padding::Each(padding), groups: x.1 / w.1 } }
+    }
+
+    fn same(x: (usize, usize, usize, usize), w: (usize, usize, usize, usize), stride: usize) -> Case {
+        Case { x, w, geometry: Geometry { stride, padding: Padding::Same, groups: x.1 / w.1 } }
     }
 
     fn tensors(&self, dtype: DType) -> (Tensor, Tensor, Tensor) {
@@ -61,16 +74,19 @@ fn cases() -> impl Strategy<Value = Case> {
         (1usize..4, 1usize..4, 2usize..4).prop_map(|(i, o, groups)| (i * groups, o * groups, groups)),
         (1usize..10).prop_map(|channels| (channels, channels, channels)),
     ];
-    (channels, 1usize..5, 1usize..5, 1usize..4, 0usize..4, 0usize..24, 0usize..24, 0usize..4).prop_map(
-        |((c_in, c_out, groups), k_h, k_w, stride, padding, extra_h, extra_w, batch)| Case {
-            x: (
-                batch,
-                c_in,
-                (k_h + extra_h).saturating_sub(2 * padding).max(1),
-                (k_w + extra_w).saturating_sub(2 * padding).max(1),
-            ),
-            w: (c_out, c_in / groups, k_h, k_w),
-            geometry: Geometry { stride, padding, groups },
+    (channels, 1usize..5, 1usize..5, 1usize..4, 0usize..5, 0usize..24, 0usize..24, 0usize..4).prop_map(
+        |((c_in, c_out, groups), k_h, k_w, stride, padding, extra_h, extra_w, batch)| {
+            // Padding that differs per side takes inputs smaller than the kernel, too.
+            let (padding, room) = match padding {
+                4 => (Padding::Same, 3),
+                each => (Padding::Each(each), 2 * each),
+            };
+            let extent = |kernel: usize, extra: usize| (kernel + extra).saturating_sub(room).max(1);
+            Case {
+                x: (batch, c_in, extent(k_h, extra_h), extent(k_w, extra_w)),
+                w: (c_out, c_in / groups, k_h, k_w),
+                geometry: Geometry { stride, padding, groups },
+            }
         },
     )
 }
@@ -96,6 +112,12 @@ fn network_cases() -> Vec<Case> {
         Case::new((11, 256, 7, 7), (288, 128, 3, 3), 2, 1),
         Case::new((0, 128, 5, 5), (136, 128, 3, 3), 1, 1),
         Case::new((0, 8, 9, 7), (12, 4, 3, 3), 2, 1),
+        Case::same((2, 3, 30, 31), (32, 3, 3, 3), 2),
+        Case::same((2, 96, 28, 27), (96, 1, 3, 3), 2),
+        Case::same((3, 24, 14, 14), (24, 1, 5, 5), 2),
+        Case::same((3, 24, 15, 10), (24, 1, 5, 5), 1),
+        Case::same((9, 70, 8, 7), (72, 70, 3, 3), 2),
+        Case::same((37, 128, 6, 6), (136, 128, 3, 3), 2),
     ]
 }
 
@@ -203,6 +225,8 @@ fn every_gradient_matches_central_differences() {
         Case::new((2, 4, 5, 6), (6, 2, 3, 2), 2, 1),
         Case::new((2, 3, 4, 5), (3, 1, 3, 3), 1, 1),
         Case::new((2, 3, 4, 4), (5, 3, 1, 1), 1, 0),
+        Case::same((2, 4, 6, 5), (6, 2, 3, 3), 2),
+        Case::same((2, 3, 6, 4), (3, 1, 5, 4), 2),
     ] {
         let (x, w, bias) = case.tensors(DType::F64);
         let vars = [x, w, bias].map(|t| Var::from_tensor(&t).unwrap());
@@ -221,6 +245,8 @@ fn gradient_operations_have_the_right_gradients() {
         Case::new((2, 4, 5, 6), (6, 2, 3, 2), 2, 1),
         Case::new((2, 3, 4, 5), (3, 1, 3, 3), 1, 1),
         Case::new((2, 3, 4, 4), (5, 3, 1, 1), 1, 0),
+        Case::same((2, 4, 6, 5), (6, 2, 3, 3), 2),
+        Case::same((2, 3, 6, 4), (3, 1, 5, 4), 2),
     ] {
         let (x, w, _) = case.tensors(DType::F64);
         let gy = noise(conv2d(&x, &w, None, case.geometry).unwrap().dims(), 4, DType::F64);
@@ -240,12 +266,13 @@ fn second_derivatives_match_central_differences() {
         for (case, second) in [
             (Case::new((2, 4, 5, 6), (6, 2, 3, 2), 2, 1), (2, 6, 2, 2)),
             (Case::new((2, 3, 4, 4), (3, 1, 3, 3), 1, 1), (4, 3, 1, 1)),
+            (Case::same((2, 3, 6, 5), (3, 1, 3, 3), 2), (4, 3, 1, 1)),
         ] {
             let (x, w, bias) = case.tensors(DType::F64);
             let vars = [x, w, bias, noise(second, 4, DType::F64)].map(|t| Var::from_tensor(&t).unwrap());
             let inner = |x: &Tensor, w: &Tensor, v: &[Var]| -> Result<Tensor> {
                 let y = conv2d(x, w, Some(v[2].as_tensor()), case.geometry)?.tanh()?;
-                let plain = Geometry { stride: 1, padding: 0, groups: 1 };
+                let plain = Geometry { stride: 1, padding: Padding::Each(0), groups: 1 };
                 Ok(conv2d(&y, &v[3], None, plain)?.sqr()?.sum_all()?)
             };
             let loss = |v: &[Var]| {
@@ -299,7 +326,7 @@ fn bits_do_not_depend_on_the_number_of_threads() {
 fn what_does_not_fit_is_an_error() {
     let x = noise((2, 4, 5, 5), 1, DType::F32);
     let w = noise((6, 2, 3, 3), 2, DType::F32);
-    let good = Geometry { stride: 1, padding: 1, groups: 2 };
+    let good = Geometry { stride: 1, padding: Padding::Each(1), groups: 2 };
     assert!(conv2d(&x, &w, None, good).is_ok());
     let problem =
         |x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry| conv2d(x, w, bias, geometry).unwrap_err().to_string();

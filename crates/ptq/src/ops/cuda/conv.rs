@@ -67,14 +67,14 @@ fn check(have: [usize; 2], need: [usize; 2]) -> Result<()> {
 }
 
 /// `Sizes` of `kernels/depthwise.cu`.
-fn depthwise(sizes: &Sizes) -> Result<[u32; 10]> {
-    let Sizes { batch, c_in, h, w, out_h, out_w, k_h, k_w, stride, padding, .. } = *sizes;
-    let mut numbers = [0; 10];
+fn depthwise(sizes: &Sizes) -> Result<[u32; 11]> {
+    let Sizes { batch, c_in, h, w, out_h, out_w, k_h, k_w, stride, top, bottom, left, right, .. } = *sizes;
+    let mut numbers = [0; 11];
     // Kernels take positions in a plane, in one that is padded, and in the weight as numbers of 32 bits.
-    for positions in [h * w, out_h * out_w, h + 2 * padding, w + 2 * padding, sizes.weight()] {
+    for positions in [h * w, out_h * out_w, top + h + bottom, left + w + right, sizes.weight()] {
         u32_of(positions)?;
     }
-    for (to, size) in numbers.iter_mut().zip([batch, c_in, h, w, out_h, out_w, k_h, k_w, stride, padding]) {
+    for (to, size) in numbers.iter_mut().zip([batch, c_in, h, w, out_h, out_w, k_h, k_w, stride, top, left]) {
         *to = u32_of(size)?;
     }
     Ok(numbers)

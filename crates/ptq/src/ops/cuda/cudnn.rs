@@ -227,8 +227,8 @@ impl Plan {
         use sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
         use sys::cudnnTensorFormat_t::CUDNN_TENSOR_NCHW;
         let four = |numbers: [usize; 4]| numbers.map(|number| number as i32);
-        let Sizes { batch, c_in, h, w, c_out, k_h, k_w, out_h, out_w, stride, padding, groups } = *sizes;
-        let (stride, padding) = (stride as i32, padding as i32);
+        let Sizes { batch, c_in, h, w, c_out, k_h, k_w, out_h, out_w, stride, top, left, groups, .. } = *sizes;
+        let (step, top, left) = (stride as i32, top as i32, left as i32);
         // SAFETY: each descriptor is made here before it is set.
         unsafe {
             let described = Descriptors {
@@ -244,8 +244,7 @@ impl Plan {
             let w_shape = four([c_out, c_in / groups, k_h, k_w]);
             result::set_filter4d_descriptor(w_desc, CUDNN_DATA_FLOAT, CUDNN_TENSOR_NCHW, w_shape)?;
             let mode = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-            let [pad, step] = [padding, stride];
-            result::set_convolution2d_descriptor(conv, pad, pad, step, step, 1, 1, mode, CUDNN_DATA_FLOAT)?;
+            result::set_convolution2d_descriptor(conv, top, left, step, step, 1, 1, mode, CUDNN_DATA_FLOAT)?;
             result::set_convolution_group_count(conv, groups as i32)?;
             let math = match precision {
                 Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,

@@ -4,7 +4,7 @@ use super::launch::open;
 use crate::error::Result;
 use crate::ops::adam::{self, AdamState};
 use crate::ops::check::noise;
-use crate::ops::conv::{Geometry, conv2d, conv2d_relu, input_gradient, weight_gradient};
+use crate::ops::conv::{Geometry, Padding, conv2d, conv2d_relu, input_gradient, weight_gradient};
 use crate::ops::fake_quant::{ClipOrder, FakeQuant, Linearised, Mask, fake_quant};
 use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, soft_weight};
 use crate::ops::{batch_norm, channels, layout, mix, pool, recon_error, relu, statistics};
@@ -199,22 +199,25 @@ fn statistics_of_batches_and_images() {
 #[test]
 fn convolutions_of_every_kind() {
     for (c_in, c_out, groups, kernel, stride, padding, size) in [
-        (16, 24, 1, 3, 1, 1, 19),
-        (16, 24, 1, 3, 2, 1, 19),
-        (3, 32, 1, 7, 2, 3, 57),
-        (64, 128, 1, 1, 1, 0, 14),
-        (64, 128, 1, 1, 2, 0, 15),
-        (48, 48, 2, 3, 1, 1, 14),
-        (48, 48, 3, 3, 2, 1, 15),
-        (32, 32, 32, 3, 1, 1, 28),
-        (32, 32, 32, 3, 2, 1, 29),
-        (24, 24, 24, 5, 2, 2, 21),
+        (16, 24, 1, 3, 1, Padding::Each(1), 19),
+        (16, 24, 1, 3, 2, Padding::Each(1), 19),
+        (3, 32, 1, 7, 2, Padding::Each(3), 57),
+        (64, 128, 1, 1, 1, Padding::Each(0), 14),
+        (64, 128, 1, 1, 2, Padding::Each(0), 15),
+        (48, 48, 2, 3, 1, Padding::Each(1), 14),
+        (48, 48, 3, 3, 2, Padding::Each(1), 15),
+        (32, 32, 32, 3, 1, Padding::Each(1), 28),
+        (32, 32, 32, 3, 2, Padding::Each(1), 29),
+        (24, 24, 24, 5, 2, Padding::Each(2), 21),
+        (3, 32, 1, 3, 2, Padding::Same, 56),
+        (32, 32, 32, 3, 2, Padding::Same, 28),
+        (24, 24, 24, 5, 2, Padding::Same, 20),
     ] {
         let geometry = Geometry { stride, padding, groups };
         let x = noise((4, c_in, size, size - 2), 1, DType::F32);
         let w = noise((c_out, c_in / groups, kernel, kernel), 2, DType::F32);
         let bias = noise(c_out, 3, DType::F32);
-        let what = format!("conv {c_in}-{c_out}/{groups}, {kernel}x{kernel}, stride {stride}");
+        let what = format!("conv {c_in}-{c_out}/{groups}, {kernel}x{kernel}, stride {stride}, {padding:?}");
         let plain: Function = &|t| conv2d(&t[0], &t[1], None, geometry);
         assert_same(&what, &[x.clone(), w.clone()], plain, 1e-5);
         // A rectifier's gate depends on rounding where a sum is close to its bounds.

@@ -2,7 +2,7 @@
 #include "launch.h"
 
 struct Sizes {
-    u32 images, channels, h, w, out_h, out_w, k_h, k_w, stride, padding;
+    u32 images, channels, h, w, out_h, out_w, k_h, k_w, stride, top, left;
 };
 
 // What one output value sums up; of 3x3 windows, the most common ones, with loops that the compiler knows.
@@ -11,9 +11,9 @@ DEVICE float window_sum(const float *from, const float *taps, u32 i, u32 j, Size
     u32 k_h = KNOWN ? KNOWN : sizes.k_h, k_w = KNOWN ? KNOWN : sizes.k_w;
     float sum = 0.0f;
     UNROLL for (u32 a = 0; a < k_h; ++a) {
-        u32 row = i * sizes.stride + a - sizes.padding;
+        u32 row = i * sizes.stride + a - sizes.top;
         UNROLL for (u32 b = 0; b < k_w; ++b) {
-            u32 column = j * sizes.stride + b - sizes.padding;
+            u32 column = j * sizes.stride + b - sizes.left;
             // Unsigned: what lies above or left of the image is larger than any index.
             if (row < sizes.h && column < sizes.w) sum = fmaf(taps[a * k_w + b], from[row * sizes.w + column], sum);
         }
@@ -21,7 +21,7 @@ DEVICE float window_sum(const float *from, const float *taps, u32 i, u32 j, Size
     return sum;
 }
 
-// y[n, c, i, j] = sum over a, b of w[c, a, b] x[n, c, s i + a - p, s j + b - p].
+// y[n, c, i, j] = sum over a, b of w[c, a, b] x[n, c, s i + a - top, s j + b - left].
 KERNEL depthwise_forward(const float *x, const float *weight, float *y, Sizes sizes, u64 n) {
     EACH(at, n) {
         u64 line = quotient(at, sizes.out_w), plane = quotient(line, sizes.out_h);
@@ -33,11 +33,11 @@ KERNEL depthwise_forward(const float *x, const float *weight, float *y, Sizes si
     }
 }
 
-// What one input value gets back from the outputs whose windows hold it: output i for tap a with s i = row + p - a.
+// What one input value gets back from the outputs whose windows hold it: output i for tap a with s i = row + top - a.
 template <u32 STRIDE>
 DEVICE float gradient_sum(const float *from, const float *taps, u32 row, u32 column, Sizes sizes) {
     u32 stride = STRIDE ? STRIDE : sizes.stride;
-    u32 below = row + sizes.padding, behind = column + sizes.padding;
+    u32 below = row + sizes.top, behind = column + sizes.left;
     // Only every stride-th tap meets an output, and from one of these to the next the output is the one before.
     u32 first_a = below % stride, first_b = behind % stride, last_i = below / stride, last_j = behind / stride;
     float sum = 0.0f;
@@ -63,7 +63,7 @@ KERNEL depthwise_input_gradient(const float *gy, const float *weight, float *gx,
     }
 }
 
-// The taps `first` to `first` + 9 of one plane: of_image[plane, tap] = sum over i, j of gy[i, j] x[s i + a - p, s j + b - p].
+// The taps `first` to `first` + 9 of one plane: of_image[plane, tap] = sum over i, j of gy[i, j] x[s i + a - top, s j + b - left].
 DEVICE void nine_taps(const float *from, const float *g, float *of_image, u32 first, Sizes sizes) {
     SHARED double sums[BLOCK_THREADS];
     SHARED float of_threads[9][BLOCK_THREADS];
@@ -73,8 +73,8 @@ DEVICE void nine_taps(const float *from, const float *g, float *of_image, u32 fi
         // 64 bits: the step after the last pixel must not start again at the first.
         for (u64 i = t; i < pixels; i += BLOCK_THREADS) {
             u32 pixel = (u32)i;
-            u32 top = pixel / sizes.out_w * sizes.stride - sizes.padding;
-            u32 left = pixel % sizes.out_w * sizes.stride - sizes.padding;
+            u32 top = pixel / sizes.out_w * sizes.stride - sizes.top;
+            u32 left = pixel % sizes.out_w * sizes.stride - sizes.left;
             float of_pixel = g[pixel];
             UNROLL for (u32 at = 0; at < 9; ++at) {
                 u32 tap = first + at, row = top + tap / sizes.k_w, column = left + tap % sizes.k_w;

@@ -13,7 +13,7 @@ use ptq::meta::nets::{Statistics, Transform};
 use ptq::meta::terms::Terms;
 use ptq::meta::terms::{self, Features, Images, Loss, Outer, TERMS};
 use ptq::methods;
-use ptq::ops::conv::{Geometry, conv2d};
+use ptq::ops::conv::{Geometry, Padding, conv2d};
 use ptq::quant::model::{Masks, Mode, QuantModel};
 use ptq::recipe::{Bits, Setting};
 use ptq::recipe::{Prefix, Recipe};
@@ -44,7 +44,7 @@ impl Tanh {
     fn forward(&self, x: &Tensor) -> Tensor {
         let conv = |x: &Tensor, layer: usize| {
             let (weight, bias) = (self.vars[2 * layer].1.as_tensor(), self.vars[2 * layer + 1].1.as_tensor());
-            conv2d(x, weight, Some(bias), Geometry { stride: 1, padding: 1, groups: 1 }).unwrap()
+            conv2d(x, weight, Some(bias), Geometry { stride: 1, padding: Padding::Each(1), groups: 1 }).unwrap()
         };
         (x + conv(&conv(x, 0).tanh().unwrap(), 1)).unwrap()
     }

@@ -4,7 +4,7 @@ use super::{Golden, assert_close, values};
 use candle_core::{Tensor, Var};
 use ptq::graph::forward::{FullPrecision, forward};
 use ptq::graph::{BatchNorm, Conv, Node, Op, Role, Source, Unit};
-use ptq::ops::conv::Geometry;
+use ptq::ops::conv::{Geometry, Padding};
 use ptq::ops::recon_error::recon_error;
 use ptq::recon::activations::{Activations, Memory};
 use ptq::recon::correction::Correction;
@@ -43,7 +43,7 @@ fn block(golden: &Golden) -> Unit {
     };
     let mut x = Source::Input;
     for i in [1, 2] {
-        let geometry = Geometry { stride: 1, padding: 1, groups: 1 };
+        let geometry = Geometry { stride: 1, padding: Padding::Each(1), groups: 1 };
         let conv = Conv { weight: get(&format!("conv{i}.weight")), bias: None, gain: None, geometry };
         let norm = BatchNorm {
             weight: get(&format!("bn{i}.weight")),

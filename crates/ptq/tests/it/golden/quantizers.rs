@@ -3,7 +3,7 @@
 use super::{Golden, assert_close, values};
 use candle_core::{DType, Tensor, Var};
 use ptq::graph::{Conv, Network, Node, Op, Role, Source, Unit};
-use ptq::ops::conv::Geometry;
+use ptq::ops::conv::{Geometry, Padding};
 use ptq::ops::fake_quant::ClipOrder;
 use ptq::ops::fake_quant::{FakeQuant, Mask, fake_quant};
 use ptq::ops::recon_error::recon_error;
@@ -183,7 +183,7 @@ fn folded_batch_norm() {
             var: get("var").unwrap(),
             eps: 1e-5,
         };
-        let geometry = Geometry { stride: 1, padding: 1, groups: 1 };
+        let geometry = Geometry { stride: 1, padding: Padding::Each(1), groups: 1 };
         let conv = Conv { weight: get("w").unwrap(), bias: get("b"), gain: None, geometry };
         let nodes = vec![
             Node { name: "conv".into(), op: Op::Conv(conv), inputs: vec![Source::Input] },

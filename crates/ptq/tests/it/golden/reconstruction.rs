@@ -6,7 +6,7 @@ use ptq::arch;
 use ptq::graph::forward::{FullPrecision, forward};
 use ptq::graph::{BatchNorm, Conv, Linear, Network, Node, Op, Role, Source, Unit};
 use ptq::methods;
-use ptq::ops::conv::Geometry;
+use ptq::ops::conv::{Geometry, Padding};
 use ptq::ops::fake_quant::Mask;
 use ptq::ops::mix::mix_rows;
 use ptq::quant::model::{Masks, Mode, QuantModel, QuantUnit};
@@ -45,7 +45,7 @@ fn recipe(method: &str) -> Recipe {
 
 fn conv(golden: &Golden, prefix: &str, name: &str, input: Source, stride: usize) -> Node {
     let weight = golden.tensor(&format!("{prefix}{name}.weight"));
-    let padding = weight.dim(2).unwrap() / 2;
+    let padding = Padding::Each(weight.dim(2).unwrap() / 2);
     let geometry = Geometry { stride, padding, groups: 1 };
     let op = Op::Conv(Conv { weight, bias: golden.find(&format!("{prefix}{name}.bias")), gain: None, geometry });
     Node { name: name.to_string(), op, inputs: vec![input] }

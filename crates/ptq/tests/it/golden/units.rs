@@ -11,7 +11,7 @@ use ptq::meta::nets::{NETS, TransformNet};
 use ptq::meta::nets::{NetName, Transform};
 use ptq::meta::terms::Terms;
 use ptq::meta::train::Trainable;
-use ptq::ops::conv::Geometry;
+use ptq::ops::conv::{Geometry, Padding};
 use ptq::quant::model::{Mode, QuantModel, QuantUnit};
 use ptq::quantize::added::Added;
 use ptq::quantize::{Calibration, quantize};
@@ -54,7 +54,7 @@ impl<'a> Builder<'a> {
     /// Convolution `conv` with BatchNorm `norm`; its padding keeps the size, but for the stride.
     fn conv(&mut self, (conv, norm): (&str, &str), x: Source, stride: usize, groups: usize) -> Source {
         let weight = self.tensor(format!("{conv}.weight"));
-        let geometry = Geometry { stride, padding: weight.dim(2).unwrap() / 2, groups };
+        let geometry = Geometry { stride, padding: Padding::Each(weight.dim(2).unwrap() / 2), groups };
         let x = self.push(conv, Op::Conv(Conv { weight, bias: None, gain: None, geometry }), &[x]);
         let get = |suffix: &str| self.tensor(format!("{norm}.{suffix}"));
         let (weight, bias) = (get("weight"), get("bias"));

@@ -1,8 +1,8 @@
 //! Depthwise convolutions.
 
 use super::host::{Grid, kernels};
-use super::{PLANES, Sums, assert_equal, eighths, outcome, tensor, windows, written};
-use ptq::ops::conv::{Geometry, conv2d};
+use super::{PLANES, Sums, assert_equal, eighths, outcome, tensor, written};
+use ptq::ops::conv::{Geometry, Padding, conv2d};
 
 kernels! { Depthwise of "depthwise.cu":
     fn depthwise_forward(x: *const f32, weight: *const f32, y: *mut f32, sizes: Sizes, n: u64);
@@ -23,7 +23,8 @@ pub struct Sizes {
     pub k_h: u32,
     pub k_w: u32,
     pub stride: u32,
-    pub padding: u32,
+    pub top: u32,
+    pub left: u32,
 }
 
 #[test]
@@ -31,8 +32,9 @@ fn depthwise_convolutions_and_their_gradients() {
     // Blocks take nine taps at a time: fewer than nine, nine, one more, several times nine with and without a rest.
     let kernels = [(1, 1), (2, 2), (3, 3), (5, 5), (7, 7), (3, 1), (1, 3), (2, 5), (6, 3), (3, 6)];
     for (kernel, stride) in kernels.iter().flat_map(|kernel| (1..4).map(move |stride| (*kernel, stride))) {
-        for (padding, (h, w)) in (0..4).flat_map(|padding| PLANES.map(|plane| (padding, plane))) {
-            let Some(out) = windows(h, kernel.0, stride, padding).zip(windows(w, kernel.1, stride, padding)) else {
+        let paddings = (0..4).map(Padding::Each).chain([Padding::Same]);
+        for (padding, (h, w)) in paddings.flat_map(|padding| PLANES.map(|plane| (padding, plane))) {
+            let Some(out) = padding.windows(h, kernel.0, stride).zip(padding.windows(w, kernel.1, stride)) else {
                 continue;
             };
             for images in [0, 1, 3] {
@@ -50,9 +52,10 @@ fn depthwise(shape: [usize; 4], (out_h, out_w): (usize, usize), (k_h, k_w): (usi
     let inputs = [&tensor(&x, &shape), &tensor(&weight, &[channels, 1, k_h, k_w])];
     let (value, [of_x, of_weight]) = outcome(inputs, &gy, |[x, w]| conv2d(x, w, None, geometry).unwrap());
     let Geometry { stride, padding, .. } = geometry;
-    let [images, channels, h, w, out_h, out_w, k_h, k_w, stride, padding] =
-        [images, channels, h, w, out_h, out_w, k_h, k_w, stride, padding].map(|size| size as u32);
-    let sizes = Sizes { images, channels, h, w, out_h, out_w, k_h, k_w, stride, padding };
+    let ((top, _), (left, _)) = (padding.around(h, k_h, stride), padding.around(w, k_w, stride));
+    let [images, channels, h, w, out_h, out_w, k_h, k_w, stride, top, left] =
+        [images, channels, h, w, out_h, out_w, k_h, k_w, stride, top, left].map(|size| size as u32);
+    let sizes = Sizes { images, channels, h, w, out_h, out_w, k_h, k_w, stride, top, left };
     for (kernels, sums) in Depthwise::compiled().zip(Sums::compiled()) {
         let (x, weight, gy) = (x.as_ptr(), weight.as_ptr(), gy.as_ptr());
         let y = written(n_out, |y| kernels.depthwise_forward(Grid::each(n_out), x, weight, y, sizes, n_out as u64));
