@@ -21,6 +21,7 @@ use ptq::meta::nets::Transform;
 use ptq::meta::terms::Terms;
 use ptq::meta::train::{self as meta_train, Originals, Trainable};
 use ptq::meta::warm_up::untrained;
+use ptq::ops::conv::Padding;
 use ptq::ops::device::set_precision;
 use ptq::ops::precision::Precision;
 use ptq::quant::range_search::search_weight;
@@ -146,7 +147,11 @@ fn structure(network: &Network) -> Value {
                     }
                     if let Op::Conv(conv) = &node.op {
                         let geometry = conv.geometry;
-                        of_node["geometry"] = json!([geometry.stride, geometry.padding, geometry.groups]);
+                        let padding = match geometry.padding {
+                            Padding::Each(padding) => json!(padding),
+                            Padding::Same => json!("same"),
+                        };
+                        of_node["geometry"] = json!([geometry.stride, padding, geometry.groups]);
                     }
                     if let Op::MaxPool(pool) = &node.op {
                         of_node["pool"] = json!([pool.kernel, pool.stride, pool.padding]);

@@ -147,6 +147,12 @@ def rounding_h(alpha):
     return (torch.sigmoid(alpha) * 1.2 - 0.1).clamp(0, 1)
 
 
+def same(extent, node, stride):
+    """TensorFlow's padding before and behind."""
+    zeros = max((-(-extent // stride) - 1) * stride + node["weight"][2] - extent, 0)
+    return zeros // 2, zeros - zeros // 2
+
+
 def ste(x):
     return (x.round() - x).detach() + x
 
@@ -247,6 +253,8 @@ class Unit(torch.nn.Module):
                 bias = getattr(self, f"bias{index}")
             if kind == "conv":
                 stride, padding, groups = node["geometry"]
+                if padding == "same":
+                    y, padding = F.pad(y, [side for extent in (3, 2) for side in same(y.shape[extent], node, stride)]), 0
                 if self.outputs:
                     y = F.conv2d(y, weight, bias, stride, padding, 1, groups)
                 else:
@@ -280,7 +288,10 @@ class Unit(torch.nn.Module):
             if node["kind"] == "conv":
                 stride, padding, _ = node["geometry"]
                 c_out, _, kernel, _ = node["weight"]
-                side = [(extent + 2 * padding - kernel) // stride + 1 for extent in shape[1:]]
+                if padding == "same":
+                    side = [-(-extent // stride) for extent in shape[1:]]
+                else:
+                    side = [(extent + 2 * padding - kernel) // stride + 1 for extent in shape[1:]]
                 shape = [c_out, *side]
                 total += math.prod(node["weight"]) * math.prod(side)
             elif node["kind"] == "max-pool":

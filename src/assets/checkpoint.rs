@@ -108,9 +108,12 @@ fn of_table(file: String, table: Option<&str>) -> String {
     }
 }
 
-/// The text of the `config.json` in the folder of a `model.safetensors`, as a copy of a Hub repository has it.
+/// Names that weights have in a repository of the Hub.
+const NAMES_ON_HUB: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+
+/// The text of the `config.json` in the folder of a file that is called as on the Hub: a copy of a repository.
 fn config_beside(weights: &Path) -> Result<Option<String>> {
-    if weights.file_name().is_none_or(|name| name != "model.safetensors") {
+    if !weights.file_name().is_some_and(|name| NAMES_ON_HUB.iter().any(|on_hub| name == *on_hub)) {
         return Ok(None);
     }
     let path = weights.with_file_name("config.json");
@@ -237,12 +240,13 @@ mod tests {
     #[test]
     fn a_configuration_beside_a_copy_of_a_repository_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let paths = ["model.safetensors", "other.safetensors"].map(|name| folder.path().join(name));
+        let names = ["model.safetensors", "pytorch_model.bin", "other.safetensors"];
+        let paths = names.map(|name| folder.path().join(name));
         paths.iter().for_each(|path| std::fs::write(path, embedded::read(RESNET20).unwrap().0).unwrap());
         let config = |path: &Path| load(&format!("file:{}", path.display())).unwrap().config;
         assert_eq!(config(&paths[0]), None);
         std::fs::write(folder.path().join("config.json"), "{}").unwrap();
-        assert_eq!(paths.each_ref().map(|path| config(path)), [Some("{}".to_string()), None]);
+        assert_eq!(paths.each_ref().map(|path| config(path)), [Some("{}".to_string()), Some("{}".to_string()), None]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub(crate) mod statistics;
 pub mod virtual_step;
 
 use dispatch::dispatch;
-pub(crate) use kernel::{BLOCK, block_sums};
+pub(crate) use kernel::{BLOCK, block_sums, lane_sum, vectorised};
 
 mod window;
 mod windows;

@@ -16,7 +16,7 @@ fn reference(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) 
         Padding::Each(side) => (side, side),
         Padding::Same => {
             let needed = (extent.div_ceil(stride) - 1) * stride + kernel;
-            let all = if needed > extent { needed - extent } else { 0 };
+            let all = needed.saturating_sub(extent);
             (all / 2, all - all / 2)
         }
     };

@@ -3,6 +3,8 @@
 //! Every search of the published codes is a list of candidate `(scale, zero_point)` pairs, tried in order; a strictly
 //! better candidate wins.
 
+mod screen;
+
 use crate::ops::power::power;
 use crate::ops::{BLOCK, block_sums};
 use crate::recipe::RangeSearch;
@@ -12,7 +14,7 @@ use rayon::prelude::*;
 const EXPONENT: f32 = 2.4;
 /// Smallest scale: an all-zero tensor must not divide by zero.
 const MIN_SCALE: f32 = 1e-8;
-/// Blocks whose sums are held at once: two-sided 8-bit tensors have 25,600 candidates.
+/// Blocks whose sums are held at once.
 const GROUP: usize = 64;
 
 /// Scale and zero point of a uniform quantizer `scale * (clip(round(x / scale) + zero_point, 0, 2^b - 1) - zero_point)`.
@@ -164,13 +166,14 @@ fn thresholds(min: f32, max: f32, sides: Sides, bits: u32) -> Vec<Range> {
 
 /// The first candidate with the smallest error.
 fn best(values: &[f32], candidates: &[Range], bits: u32) -> Range {
-    let scores = errors(values, candidates, highest(bits));
-    let first = (candidates[0], scores[0]);
-    candidates
-        .iter()
-        .zip(&scores)
-        .fold(first, |best, (candidate, &score)| if score < best.1 { (*candidate, score) } else { best })
-        .0
+    let candidates = screen::promising(values, candidates, highest(bits));
+    first_of_smallest(&candidates, &errors(values, &candidates, highest(bits)))
+}
+
+fn first_of_smallest(candidates: &[Range], errors: &[f64]) -> Range {
+    let first = (candidates[0], errors[0]);
+    let both = candidates.iter().zip(errors);
+    both.fold(first, |best, (candidate, &error)| if error < best.1 { (*candidate, error) } else { best }).0
 }
 
 /// `sum |Q(x) - x|^2.4` of every candidate.
