@@ -54,13 +54,13 @@ class BasicBlock(nn.Module):
         return F.relu(y, inplace=True)
 
 
-class ResNet20(nn.Module):
-    """CIFAR-style ResNet-20 (He et al., arXiv 1512.03385, section 4.2) for grey images, with torchvision-like names."""
+class CifarResNet(nn.Module):
+    """ResNet of 6 `blocks` + 2 layers (He et al., arXiv 1512.03385, section 4.2), with torchvision-like names."""
 
-    def __init__(self, classes=10, widths=(16, 32, 64), blocks=3):
+    def __init__(self, image_channels=1, classes=10, widths=(16, 32, 64), blocks=3):
         super().__init__()
         channels = widths[0]
-        self.conv1 = nn.Conv2d(1, channels, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(image_channels, channels, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         for stage, width in enumerate(widths):
             layer = []
@@ -122,7 +122,7 @@ class MobileNetV2Tiny(nn.Module):
         return self.classifier(self.features(x).mean([2, 3]))
 
 
-ARCHS = {"resnet20": ResNet20, "mobilenetv2-tiny": MobileNetV2Tiny}
+ARCHS = {"resnet20": CifarResNet, "mobilenetv2-tiny": MobileNetV2Tiny}
 
 
 def initialise(network):
@@ -199,14 +199,17 @@ def train(network, train_split, test_split, epochs, generator):
     return test_top1
 
 
-def save(folder, arch, network, test_top1):
-    """Writes weights and card; the weights under another name first, so that there never is half a file."""
+def save_weights(folder, arch, network):
+    """Writes FOLDER/model.safetensors, under another name first, so that there never is half a file."""
     folder.mkdir(parents=True, exist_ok=True)
     state = network.state_dict()
     tensors = {k: v.detach().float().contiguous().clone() for k, v in state.items() if "num_batches_tracked" not in k}
     unfinished = folder / "model.safetensors.part"
     save_file(tensors, unfinished, metadata={"arch": arch})
     os.replace(unfinished, folder / "model.safetensors")
+
+
+def save_card(folder, arch, test_top1):
     (folder / "card.toml").write_text(
         "# What the harness checks a checkpoint against before it is quantized.\n"
         f'arch = "{arch}"\n'
@@ -241,7 +244,9 @@ def main():
     # Of its own, so that the order of the images does not depend on the network.
     generator = torch.Generator().manual_seed(args.seed + 1)
     test_top1 = train(network, *splits, args.epochs, generator)
-    save(args.out / f"{args.arch}-fashion-mnist", args.arch, network, test_top1)
+    folder = args.out / f"{args.arch}-fashion-mnist"
+    save_weights(folder, args.arch, network)
+    save_card(folder, args.arch, test_top1)
 
 
 if __name__ == "__main__":

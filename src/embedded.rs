@@ -16,7 +16,7 @@ macro_rules! embed {
     };
 }
 
-/// Every embedded file that `assets/SHA256SUMS` lists.
+/// Every embedded file; `assets/SHA256SUMS` lists them, beside the weights that a grid names as files.
 pub const FILES: &[Embedded] = embed![
     "fashion-mnist/pool-images-idx3-ubyte.gz",
     "fashion-mnist/pool-labels-idx1-ubyte.gz",
@@ -61,10 +61,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_listed_file_is_embedded_unaltered() {
-        assert_eq!(SUMS.lines().count(), FILES.len());
+    fn every_embedded_file_is_listed_and_every_listed_file_unaltered() {
         for file in FILES {
             read(file.path).unwrap();
+        }
+        for line in SUMS.lines() {
+            let (_, path) = line.split_once("  ").unwrap();
+            let bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/").to_string() + path).unwrap();
+            verify(path, &bytes).unwrap();
         }
     }
 

@@ -77,7 +77,8 @@ fn is_harmless(module: &str, name: &str) -> bool {
     is_storage || HARMLESS.iter().any(|(known, names)| *known == module && names.contains(&name))
 }
 
-fn without_prefix(tensors: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+/// Without what PyTorch's parallel wrappers put before every name.
+pub(super) fn without_prefix(tensors: HashMap<String, Tensor>) -> HashMap<String, Tensor> {
     if !tensors.keys().all(|name| name.starts_with(PARALLEL)) {
         return tensors;
     }

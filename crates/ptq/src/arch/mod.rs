@@ -53,8 +53,9 @@ pub struct PublishedWeights {
     pub file: &'static str,
 }
 
-/// Images of Fashion-MNIST and of ImageNet.
+/// Images of Fashion-MNIST, of CIFAR and of ImageNet.
 const GREY: [usize; 3] = [1, 28, 28];
+const SMALL: [usize; 3] = [3, 32, 32];
 const COLOUR: [usize; 3] = [3, 224, 224];
 
 /// timm's weights of that name.
@@ -71,7 +72,7 @@ pub const ARCHS: &[ArchSpec] = &[
         images: GREY,
         classes: 10,
         build: resnet::resnet20,
-        layouts: &[],
+        layouts: CIFAR_LAYOUTS,
         published: None,
     },
     ArchSpec {
@@ -84,6 +85,13 @@ pub const ARCHS: &[ArchSpec] = &[
         layouts: &[],
         published: None,
     },
+    for_cifar("resnet32", "ResNet-32", resnet::resnet32),
+    for_cifar("resnet44", "ResNet-44", resnet::resnet44),
+    for_cifar("resnet56", "ResNet-56", resnet::resnet56),
+    for_cifar("resnet20-identity", "ResNet-20 (identity shortcuts)", resnet::resnet20_identity),
+    for_cifar("resnet32-identity", "ResNet-32 (identity shortcuts)", resnet::resnet32_identity),
+    for_cifar("resnet44-identity", "ResNet-44 (identity shortcuts)", resnet::resnet44_identity),
+    for_cifar("resnet56-identity", "ResNet-56 (identity shortcuts)", resnet::resnet56_identity),
     // In ResNets timm and BRECQ follow torchvision.
     ArchSpec {
         name: "resnet18",
@@ -226,6 +234,23 @@ const TIMM: Layout = Layout { name: "timm", marker: "conv_stem.weight", rename: 
 
 const fn efficientnet_pytorch(rename: fn(&str) -> String) -> Layout {
     Layout { name: "EfficientNet-PyTorch", marker: "_conv_stem.weight", rename }
+}
+
+// chenyaofo/pytorch-cifar-models follows torchvision.
+const CIFAR_LAYOUTS: &[Layout] = &[Layout { name: "akamaster", marker: "linear.weight", rename: resnet::akamaster }];
+
+/// A ResNet for CIFAR.
+const fn for_cifar(name: &'static str, title: &'static str, build: fn(&mut StateDict) -> Vec<Unit>) -> ArchSpec {
+    ArchSpec {
+        name,
+        title,
+        family: Family::ResNet,
+        images: SMALL,
+        classes: 10,
+        build,
+        layouts: CIFAR_LAYOUTS,
+        published: None,
+    }
 }
 
 const REGNET_LAYOUTS: &[Layout] = &[

@@ -6,13 +6,58 @@ use crate::ops::pool::Pool;
 
 const EPS: f64 = 1e-5;
 
-/// CIFAR-style ResNet-20 (section 4.2 there): 3 stages of 3 blocks, 16, 32 and 64 channels; for as many image channels
-/// and classes as its weights have (1 and 10 without any).
+/// ResNet-20 for CIFAR with projections as shortcuts; without weights for images of one channel, as the embedded one.
 pub fn resnet20(weights: &mut StateDict) -> Vec<Unit> {
-    let image_channels = weights.size("conv1.weight", 1).unwrap_or(1);
+    for_cifar(weights, 3, basic_block, 1)
+}
+
+/// ResNet-32 for CIFAR with projections as shortcuts.
+pub fn resnet32(weights: &mut StateDict) -> Vec<Unit> {
+    for_cifar(weights, 5, basic_block, 3)
+}
+
+/// ResNet-44 for CIFAR with projections as shortcuts.
+pub fn resnet44(weights: &mut StateDict) -> Vec<Unit> {
+    for_cifar(weights, 7, basic_block, 3)
+}
+
+/// ResNet-56 for CIFAR with projections as shortcuts.
+pub fn resnet56(weights: &mut StateDict) -> Vec<Unit> {
+    for_cifar(weights, 9, basic_block, 3)
+}
+
+/// ResNet-20 for CIFAR with identities as shortcuts.
+pub fn resnet20_identity(weights: &mut StateDict) -> Vec<Unit> {
+    for_cifar(weights, 3, identity_block, 3)
+}
+
+/// ResNet-32 for CIFAR with identities as shortcuts.
+pub fn resnet32_identity(weights: &mut StateDict) -> Vec<Unit> {
+    for_cifar(weights, 5, identity_block, 3)
+}
+
+/// ResNet-44 for CIFAR with identities as shortcuts.
+pub fn resnet44_identity(weights: &mut StateDict) -> Vec<Unit> {
+    for_cifar(weights, 7, identity_block, 3)
+}
+
+/// ResNet-56 for CIFAR with identities as shortcuts.
+pub fn resnet56_identity(weights: &mut StateDict) -> Vec<Unit> {
+    for_cifar(weights, 9, identity_block, 3)
+}
+
+/// The name that a tensor has in akamaster/pytorch_resnet_cifar10.
+pub fn akamaster(name: &str) -> String {
+    name.replace("downsample", "shortcut").replace("fc.", "linear.")
+}
+
+/// Networks of section 4.2 there: 3 stages of `blocks` blocks, 16, 32 and 64 channels; for as many image channels and classes
+/// as the weights have (`image_channels` and 10 without any).
+fn for_cifar(weights: &mut StateDict, blocks: usize, block: Block, image_channels: usize) -> Vec<Unit> {
+    let image_channels = weights.size("conv1.weight", 1).unwrap_or(image_channels);
     let classes = weights.size("fc.weight", 0).unwrap_or(10);
     let stem = cifar_stem(weights, image_channels, 16);
-    network(weights, stem, &[(16, 3), (32, 3), (64, 3)], 16, basic_block, classes)
+    network(weights, stem, &[(16, blocks), (32, blocks), (64, blocks)], 16, block, classes)
 }
 
 /// ResNet-18 for ImageNet (table 1 there).
@@ -72,15 +117,30 @@ fn imagenet_stem(weights: &mut StateDict) -> Unit {
     unit.finish()
 }
 
-/// Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes.
-fn basic_block(weights: &mut StateDict, name: &str, (c_in, c_out): (usize, usize), stride: usize) -> Unit {
+/// Two 3x3 convolutions and a shortcut, which is a [`projection`] where the shape changes.
+fn basic_block(weights: &mut StateDict, name: &str, channels: (usize, usize), stride: usize) -> Unit {
+    block_with(projection, weights, name, channels, stride)
+}
+
+/// A [`basic_block`] with an [`identity`] in place of the projection.
+fn identity_block(weights: &mut StateDict, name: &str, channels: (usize, usize), stride: usize) -> Unit {
+    block_with(identity, weights, name, channels, stride)
+}
+
+fn block_with(
+    shortcut: Shortcut,
+    weights: &mut StateDict,
+    name: &str,
+    (c_in, c_out): (usize, usize),
+    stride: usize,
+) -> Unit {
     let mut unit = UnitBuilder::new(weights, name, Role::Block);
     let x = unit.conv(&format!("{name}.conv1"), Source::Input, (c_in, c_out), 3, geometry(stride, 1));
     let x = unit.batch_norm(&format!("{name}.bn1"), x, c_out, EPS);
     let x = unit.push(format!("{name}.relu1"), Op::Relu, &[x]);
     let x = unit.conv(&format!("{name}.conv2"), x, (c_out, c_out), 3, geometry(1, 1));
     let x = unit.batch_norm(&format!("{name}.bn2"), x, c_out, EPS);
-    let sum = residual_sum(&mut unit, name, x, (c_in, c_out), stride);
+    let sum = residual_sum(&mut unit, name, x, (c_in, c_out), stride, shortcut);
     unit.push(format!("{name}.relu2"), Op::Relu, &[sum]);
     unit.finish()
 }
@@ -97,19 +157,38 @@ fn bottleneck(weights: &mut StateDict, name: &str, (c_in, c_out): (usize, usize)
     let x = unit.push(format!("{name}.relu2"), Op::Relu, &[x]);
     let x = unit.conv(&format!("{name}.conv3"), x, (width, c_out), 1, geometry(1, 0));
     let x = unit.batch_norm(&format!("{name}.bn3"), x, c_out, EPS);
-    let sum = residual_sum(&mut unit, name, x, (c_in, c_out), stride);
+    let sum = residual_sum(&mut unit, name, x, (c_in, c_out), stride, projection);
     unit.push(format!("{name}.relu3"), Op::Relu, &[sum]);
     unit.finish()
 }
 
-/// `x` plus the shortcut.
-fn residual_sum(unit: &mut UnitBuilder, name: &str, x: Source, (c_in, c_out): (usize, usize), stride: usize) -> Source {
+/// Builds what brings the input of the block of this name to other channels and a stride.
+type Shortcut = fn(&mut UnitBuilder, &str, (usize, usize), usize) -> Source;
+
+/// 1x1 convolution and BatchNorm: option B in section 3.3 there.
+fn projection(unit: &mut UnitBuilder, name: &str, channels: (usize, usize), stride: usize) -> Source {
+    let x = unit.conv(&format!("{name}.downsample.0"), Source::Input, channels, 1, geometry(stride, 0));
+    unit.batch_norm(&format!("{name}.downsample.1"), x, channels.1, EPS)
+}
+
+/// The pixels at the stride, and zeros for the channels that are missing: option A.
+fn identity(unit: &mut UnitBuilder, name: &str, (c_in, c_out): (usize, usize), stride: usize) -> Source {
+    let op = Op::PaddedIdentity { stride, padding: (c_out - c_in) / 2 };
+    unit.push(format!("{name}.shortcut"), op, &[Source::Input])
+}
+
+/// `x` plus the input of the unit, by way of `shortcut` where the shape changes.
+fn residual_sum(
+    unit: &mut UnitBuilder,
+    name: &str,
+    x: Source,
+    (c_in, c_out): (usize, usize),
+    stride: usize,
+    shortcut: Shortcut,
+) -> Source {
     let shortcut = match stride != 1 || c_in != c_out {
         false => Source::Input,
-        true => {
-            let x = unit.conv(&format!("{name}.downsample.0"), Source::Input, (c_in, c_out), 1, geometry(stride, 0));
-            unit.batch_norm(&format!("{name}.downsample.1"), x, c_out, EPS)
-        }
+        true => shortcut(unit, name, (c_in, c_out), stride),
     };
     unit.push(format!("{name}.add"), Op::Add, &[x, shortcut])
 }
@@ -128,6 +207,7 @@ fn geometry(stride: usize, padding: usize) -> Geometry {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Family;
     use super::super::tests::{convolution, kinds, structure};
     use super::*;
 
@@ -141,6 +221,24 @@ mod tests {
         assert_eq!(names, expected);
         // 19 convolutions of 3x3, 2 shortcuts of 1x1, 1 linear layer.
         assert_eq!(units.iter().flat_map(|unit| &unit.nodes).filter(|node| node.op.weight().is_some()).count(), 22);
+    }
+
+    #[test]
+    fn networks_for_cifar_have_as_many_layers_as_they_are_called_after() {
+        for arch in super::super::ARCHS.iter().filter(|arch| arch.family == Family::ResNet && arch.classes == 10) {
+            let units = structure(arch.name);
+            let weighted = |unit: &Unit| unit.nodes.iter().filter(|node| node.op.weight().is_some()).count();
+            let layers: usize = units.iter().map(weighted).sum();
+            let is_identity = arch.name.ends_with("-identity");
+            let projections = if is_identity { 0 } else { 2 };
+            let depth: usize = arch.name.trim_start_matches("resnet").trim_end_matches("-identity").parse().unwrap();
+            assert_eq!(layers, depth + projections, "{}", arch.name);
+
+            let second = units.iter().find(|unit| unit.name == "layer2.0").unwrap();
+            let shortcut = Op::PaddedIdentity { stride: 2, padding: 8 };
+            let has_shortcut = second.nodes.iter().any(|node| format!("{:?}", node.op) == format!("{shortcut:?}"));
+            assert_eq!(has_shortcut, is_identity, "{}", arch.name);
+        }
     }
 
     #[test]

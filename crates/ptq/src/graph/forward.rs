@@ -4,6 +4,7 @@ use super::op::{BatchNorm, Conv, Op};
 use super::unit::{Node, Source, Unit};
 use crate::error::{Error, Result};
 use crate::ops::channels::scale_rows;
+use crate::ops::padded_identity::padded_identity;
 use crate::ops::{conv, pool, relu};
 use candle_core::{D, Tensor};
 
@@ -152,6 +153,7 @@ fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>, upper: Option<f32>
         Op::MaxPool(window) => pool::max_pool2d(x, *window)?,
         Op::GlobalAvgPool => x.mean_keepdim((D::Minus2, D::Minus1))?,
         Op::Flatten => x.flatten_from(1)?,
+        Op::PaddedIdentity { stride, padding } => padded_identity(x, *stride, *padding)?,
     })
 }
 

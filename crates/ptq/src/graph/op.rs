@@ -22,6 +22,12 @@ pub enum Op {
     GlobalAvgPool,
     /// `(N, C, H, W)` to `(N, C*H*W)`.
     Flatten,
+    /// Every `stride`-th row and column, between `padding` channels of zeros before and behind
+    /// ([`padded_identity`](crate::ops::padded_identity::padded_identity)).
+    PaddedIdentity {
+        stride: usize,
+        padding: usize,
+    },
 }
 
 /// 2-d convolution, `y = conv(x, weight) * gain + bias`.
@@ -109,6 +115,7 @@ impl Op {
             Op::MaxPool(_) => "max-pool",
             Op::GlobalAvgPool => "global-avg-pool",
             Op::Flatten => "flatten",
+            Op::PaddedIdentity { .. } => "padded-identity",
         }
     }
 }

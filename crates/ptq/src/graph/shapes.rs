@@ -35,10 +35,13 @@ fn output(op: &Op, input: &[usize]) -> Option<Vec<usize>> {
             vec![*channels, out(height)?, out(width)?]
         }
         (Op::GlobalAvgPool, [channels, _, _]) => vec![*channels, 1, 1],
+        (Op::PaddedIdentity { stride, padding }, [channels, height, width]) if *stride > 0 => {
+            vec![channels + 2 * padding, height.div_ceil(*stride), width.div_ceil(*stride)]
+        }
         (Op::Linear(linear), _) => vec![linear.weight.dim(0).ok()?],
         (Op::Flatten, _) => vec![input.iter().product()],
         (Op::BatchNorm(_) | Op::Relu | Op::Relu6 | Op::Add, _) => input.to_vec(),
-        (Op::Conv(_) | Op::MaxPool(_) | Op::GlobalAvgPool, _) => return None,
+        (Op::Conv(_) | Op::MaxPool(_) | Op::GlobalAvgPool | Op::PaddedIdentity { .. }, _) => return None,
     })
 }
 
@@ -53,10 +56,13 @@ mod tests {
 
     #[test]
     fn shapes_are_those_that_a_pass_computes() {
-        for arch in ARCHS.iter().filter(|arch| ["resnet20", "mobilenetv2-tiny", "resnet18"].contains(&arch.name)) {
+        for arch in ARCHS
+            .iter()
+            .filter(|arch| ["resnet20", "resnet20-identity", "mobilenetv2-tiny", "resnet18"].contains(&arch.name))
+        {
             let tensors = made_up::tensors(arch, &TORCHVISION).unwrap();
             let network = load(arch, tensors, "made-up", &Device::Cpu).unwrap();
-            let input = if arch.name == "resnet18" { (1, 3, 33, 39) } else { (1, 1, 28, 28) };
+            let input = if arch.images[0] == 3 { (1, 3, 33, 39) } else { (1, 1, 28, 28) };
             let mut x = Tensor::zeros(input, DType::F32, &Device::Cpu).unwrap();
             for unit in &network.units {
                 let shapes = shapes(unit, &x.dims()[1..]).unwrap();

@@ -85,7 +85,7 @@ impl StateDict {
 
     /// Size of tensor `name`, not yet taken, in dimension `dim`.
     pub fn size(&self, name: &str, dim: usize) -> Option<usize> {
-        self.tensors.get(name).and_then(|tensor| tensor.dims().get(dim).copied())
+        self.tensors.get(&(self.rename)(name)).and_then(|tensor| tensor.dims().get(dim).copied())
     }
 
     /// Ends the building of `arch` from the weights in `origin`: an error that lists everything missing, misshapen,

@@ -15,6 +15,7 @@ use crate::graph::{Op, Source};
 use crate::ops::conv::conv2d;
 use crate::ops::dual::{Dual, Roundings, sum};
 use crate::ops::fake_quant::{Linearised, Mask};
+use crate::ops::padded_identity::padded_identity;
 use crate::ops::pool::{Maxima, max_pool2d};
 use crate::ops::relu::{clipped_relu, gate};
 use crate::ops::rounding::Regulariser;
@@ -129,6 +130,7 @@ fn apply(op: &Op, inputs: &[Dual], weight: Option<&Dual>) -> Result<Dual> {
         },
         (Op::GlobalAvgPool, _) => x.map(|x| Ok(x.mean_keepdim((D::Minus2, D::Minus1))?)),
         (Op::Flatten, _) => x.map(|x| Ok(x.flatten_from(1)?)),
+        (Op::PaddedIdentity { stride, padding }, _) => x.map(|x| padded_identity(x, *stride, *padding)),
         (Op::Conv(_) | Op::Linear(_), None) => {
             Err(Error::Shape { op: "dual pass", problem: format!("a {} without a weight", op.kind()) })
         }

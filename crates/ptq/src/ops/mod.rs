@@ -25,6 +25,7 @@ mod kernel;
 pub mod layout;
 mod mask;
 pub mod mix;
+pub mod padded_identity;
 pub mod pool;
 pub(crate) mod power;
 pub mod precision;

@@ -32,7 +32,8 @@ pub struct UnitPlacement {
 /// Weights: `bits.w`; 8 for the first and the last layer. Activations, with [`Placement::Outputs`]: at the output of
 /// every layer, after its activation function, except where it only feeds a sum, whose own output is quantized; with
 /// [`Placement::LayerOutputs`] there too, and no sum is quantized.
-/// With [`Placement::Inputs`]: at the input of every layer and of every sum that reads the unit's input directly.
+/// With [`Placement::Inputs`]: at the input of every layer and of every sum that reads the unit's input directly, or by way of a
+/// shortcut without weights.
 /// The image is not quantized. The classifier's input has 8 bits if the recipe says so, the second layer's input in
 /// [`Setting::Brecq`]; the others `bits.a`. A width of 32 places nothing.
 pub fn place(network: &Network, bits: Bits, setting: Setting, recipe: &Recipe) -> Vec<UnitPlacement> {
@@ -130,7 +131,8 @@ fn inputs(unit: &Unit, position: &Position, bits: u32, setting: Setting, recipe:
     let mut site_of: Vec<(Source, usize)> = Vec::new();
     for (index, node) in unit.nodes.iter().enumerate() {
         for (slot, &source) in node.inputs.iter().enumerate() {
-            let quantized = node.op.weight().is_some() || (matches!(node.op, Op::Add) && source == Source::Input);
+            let passes = matches!(node.op, Op::Add | Op::PaddedIdentity { .. });
+            let quantized = node.op.weight().is_some() || (passes && source == Source::Input);
             if !quantized {
                 continue;
             }
@@ -159,6 +161,7 @@ mod tests {
     use crate::graph::fold_bn::fold_bn;
     use crate::{arch, methods};
     use candle_core::Device;
+    use std::collections::HashMap;
 
     /// Tensors with their bits where BRECQ quantizes activations of `arch`, unit by unit.
     fn placed(arch: &str) -> Vec<Vec<(String, u32)>> {
@@ -182,6 +185,27 @@ mod tests {
         assert_eq!(placed[4], expected);
         let ends: [Vec<(String, u32)>; 2] = [names(&["layers.0.relu"], 8), names(&["layers.14.relu"], 8)];
         assert_eq!([placed[0].clone(), placed[placed.len() - 2].clone()], ends);
+    }
+
+    /// The zeros of the shortcut, like those of a convolution's padding, are levels of any quantizer.
+    #[test]
+    fn a_padded_shortcut_reads_what_the_first_layer_reads() {
+        let placed = |arch: &str, method: &str| {
+            let arch = arch::find(arch).unwrap();
+            let recipe = (methods::find(method).unwrap().recipe)(arch);
+            let units = (arch.build)(&mut StateDict::new(HashMap::new(), str::to_string, &Device::Cpu).unwrap());
+            let at = units.iter().position(|unit| unit.name == "layer2.0").unwrap();
+            let network = Network { arch: arch.name, units };
+            (place(&network, Bits { w: 2, a: 2 }, Setting::Qdrop, &recipe).remove(at), network.units[at].clone())
+        };
+        for method in ["qdrop", "genie-m"] {
+            let (placed, unit) = placed("resnet20-identity", method);
+            let shortcut = unit.nodes.iter().position(|node| matches!(node.op, Op::PaddedIdentity { .. })).unwrap();
+            assert_eq!((placed.weight_bits[shortcut], placed.on_output[shortcut]), (None, None), "{method}");
+            let conv1 = unit.nodes.iter().position(|node| node.name == "layer2.0.conv1").unwrap();
+            assert_eq!(placed.on_input[shortcut], placed.on_input[conv1], "{method}");
+            assert_eq!(placed.on_input[shortcut] == [Some(0)], method == "genie-m", "{method}");
+        }
     }
 
     #[test]

@@ -162,12 +162,9 @@ mod tests {
         for (what, values) in tensors() {
             // Of the short ones every candidate of 8 bits.
             let most = if values.len() < 2000 { 8 } else { 4 };
-            for (search, bits) in [
-                (RangeSearch::Qdrop, 2),
-                (RangeSearch::Qdrop, most),
-                (RangeSearch::Brecq, 4),
-                (RangeSearch::Genie, 8),
-            ] {
+            for (search, bits) in
+                [(RangeSearch::Qdrop, 2), (RangeSearch::Qdrop, most), (RangeSearch::Brecq, 4), (RangeSearch::Genie, 8)]
+            {
                 let (candidates, highest) = (act_candidates(&values, search, bits), highest(bits));
                 let all = first_of_smallest(&candidates, &errors(&values, &candidates, highest));
                 let left = promising(&values, &candidates, highest);

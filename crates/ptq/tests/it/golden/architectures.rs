@@ -12,14 +12,17 @@ const BRECQ: &str = "BRECQ";
 /// The one whose package pads for one size of images, in Lite0 alone as for the image here.
 const EFFICIENTNET_PYTORCH: &str = "EfficientNet-PyTorch";
 
-fn image() -> Tensor {
-    let values: Vec<f32> = made_up::noise("image.bias", 3 * 64 * 64).map(|u| (0.2 * u) as f32 * 5.0).collect();
-    Tensor::from_vec(values, (1, 3, 64, 64), &Device::Cpu).unwrap()
+/// ImageNet's images would take long.
+fn image(arch: &ArchSpec) -> Tensor {
+    let [channels, height, width] = arch.images.map(|extent| extent.min(64));
+    let noise = made_up::noise("image.bias", channels * height * width);
+    let values: Vec<f32> = noise.map(|u| (0.2 * u) as f32 * 5.0).collect();
+    Tensor::from_vec(values, (1, channels, height, width), &Device::Cpu).unwrap()
 }
 
 fn logits(arch: &'static ArchSpec, tensors: HashMap<String, Tensor>) -> Vec<f32> {
     let network = arch::load(arch, tensors, "made up", &Device::Cpu).unwrap();
-    values(&through(network.units.iter(), &image()).unwrap())
+    values(&through(network.units.iter(), &image(arch)).unwrap())
 }
 
 /// The architectures for ImageNet, each in all layouts.
@@ -60,6 +63,37 @@ fn members_of_efficientnet_lite_have_the_same_weights_under_both_names() {
             .collect();
         assert!(renamed.keys().all(|name| name.starts_with('_')), "{:?}", renamed.keys());
         assert_close(arch.name, &logits(arch, renamed), &golden.values(&format!("{}.timm", arch.name)), 1e-4);
+    }
+}
+
+/// ResNets for CIFAR with both shortcuts, each in torchvision's layout and akamaster's, as the script defines them.
+#[test]
+fn logits_of_networks_for_cifar_are_those_of_their_definition() {
+    let golden = Golden::open("cifar_logits");
+    for arch in ARCHS.iter().filter(|arch| arch.layouts.iter().any(|layout| layout.name == "akamaster")) {
+        for layout in std::iter::once(&TORCHVISION).chain(arch.layouts) {
+            let expected = golden.values(&format!("{}.{}", arch.name, layout.name));
+            let ours = logits(arch, made_up::tensors(arch, layout).unwrap());
+            assert_close(&format!("{} of {}", arch.name, layout.name), &ours, &expected, 1e-4);
+        }
+    }
+}
+
+/// The layout and the number of classes and channels are those of the checkpoint; the form of the shortcut is not guessed.
+#[test]
+fn checkpoints_of_cifar_100_are_read_in_any_layout_and_other_shortcuts_are_refused() {
+    let arch = arch::find("resnet20-identity").unwrap();
+    for layout in std::iter::once(&TORCHVISION).chain(arch.layouts) {
+        let mut tensors = made_up::tensors(arch, layout).unwrap();
+        for (suffix, shape) in [("weight", &[100usize, 64][..]), ("bias", &[100])] {
+            let classifier = Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+            tensors.insert((layout.rename)(&format!("fc.{suffix}")), classifier);
+        }
+        assert_eq!(logits(arch, tensors.clone()).len(), 100, "{}", layout.name);
+        let projecting = arch::find("resnet20").unwrap();
+        let error = arch::load(projecting, tensors, "made up", &Device::Cpu).unwrap_err().to_string();
+        let missing = (layout.rename)("missing layer2.0.downsample.0.weight [32, 16, 1, 1]");
+        assert!(error.contains(&missing), "{error}");
     }
 }
 
