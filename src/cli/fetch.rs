@@ -3,10 +3,10 @@
 use super::Exit;
 use super::download::hub;
 use super::session::GridArgs;
-use crate::assets::hub::{Fetched, Hub};
 use crate::assets::source::WeightsSource;
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, Experiment, Filter, Options};
+use crate::hub::{Fetched, Hub};
 use std::collections::BTreeSet;
 
 #[derive(clap::Args)]

@@ -1,10 +1,10 @@
 //! What several verbs share: a grid with its store and plan.
 
 use super::download::hub;
-use crate::assets::hub::{Hub, HubSettings};
 use crate::error::{Error, Result};
 use crate::experiment::filter::Subject;
 use crate::experiment::{Cell, Experiment, Filter, Hashes, Options, SMOKE_SUFFIX};
+use crate::hub::{Hub, HubSettings};
 use crate::launch::Loader;
 use crate::store::{Planned, plan};
 use crate::store::{Scan, Store, Stored};

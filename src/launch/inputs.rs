@@ -2,13 +2,13 @@
 
 use super::memory::Footprint;
 use crate::assets::checkpoint::{Card, Checkpoint, load_weights};
-use crate::assets::hub::Hub;
 use crate::data::preprocess::Preprocess;
 use crate::data::{self, CardSize, Corrupt, Data, ImageSet, Request, Sample, Split};
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::experiment::Hashes;
+use crate::hub::Hub;
 use candle_core::{Device, DeviceLocation};
 use ptq::arch::{self, ArchSpec};
 use ptq::graph::{Network, Op};

@@ -2,8 +2,8 @@
 
 use crate::cli::{Bench, assert_contains, ended};
 use candle_core::Device;
-use metaaug::assets::hub::Hub;
 use metaaug::experiment::{Experiment, Options, Revisions, RunId};
+use metaaug::hub::Hub;
 use metaaug::launch::{Event, Job, Loader, What};
 use metaaug::store::record::Record;
 use metaaug::store::{Store, read_traces};
