@@ -164,13 +164,20 @@ impl Hub {
     }
 
     /// The files of `entries`, which the listed `repo` has, in their order; what is not in the cache is announced at once, then
-    /// downloaded.
+    /// downloaded. At the end the branches that were found to be at its commit are so without a network, too.
     pub fn fetch_listed(&self, repo: &HubRepo, entries: &[HubEntry]) -> Result<Vec<Fetched>> {
         let (files, bytes) = self.lacking(repo, entries)?;
         if files > 0 && !self.settings.offline {
             (self.observe)(HubEvent::Lacking { repo, files, bytes });
         }
-        entries.iter().map(|entry| self.fetch(&file_in(repo, &entry.path)?)).collect()
+        let fetched =
+            entries.iter().map(|entry| self.fetch(&file_in(repo, &entry.path)?)).collect::<Result<Vec<_>>>()?;
+        let cache = RepoCache::new(&self.settings.cache, repo);
+        let is_here = |(branch, commit): &(&HubRepo, &String)| branch.at(commit) == *repo;
+        for (branch, commit) in self.commits().iter().filter(is_here) {
+            cache.remember_commit(branch.revision(), commit)?;
+        }
+        Ok(fetched)
     }
 
     /// How many of `entries` are not in the cache, and their bytes; `repo` is at a commit.

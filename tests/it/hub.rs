@@ -1,5 +1,6 @@
 //! Weights from the Hub: its protocol, spoken by a server on loopback, and its cache.
 
+mod data;
 mod server;
 
 use crate::cli::{Bench, Ended, assert_contains, ended};

@@ -150,7 +150,7 @@ fn a_job_leaves_lines_of_events_and_the_folder_of_its_run() {
     let revisions = Revisions::of(&cell);
     let run_id = RunId::new(&cell, &hashes, &revisions).to_string();
     let (experiment, grid) = ("tiny".to_string(), "grid.toml".to_string());
-    let mut job = Job { run_id: run_id.clone(), experiment, grid, cell, hashes, revisions };
+    let mut job = Job { run_id: run_id.clone(), experiment, grid, cell, hashes, revisions, data_source: None };
     job.write(&bench.path().join("job.json")).unwrap();
     let arguments = ["cell", "job.json", "--out", "out"];
     let end = bench.harness(&arguments);
