@@ -1,10 +1,10 @@
 //! Which shards of a data set on the Hub a cell needs: all of the test split, and some of the pool's.
 //!
 //! A calibration sample is drawn from the fewest shards that hold sixteen times as many images as are drawn, and as many as a
-//! sample of 1,024 asks for: two seeds have a sixteenth of their images in common on average, and up to 1,024 images a sample
+//! sample of 1,024 asks for: two seeds have at most a sixteenth of their images in common on average, and up to 1,024 images a sample
 //! stays the beginning of a larger one. The shards are the first of an order that spreads over all, whatever their number:
-//! 0, 147, 73, 220, ... of ImageNet's 294, of which four (2 of 147 GB) are enough. So what is drawn depends on the commit, the
-//! number of images and the seed alone.
+//! 0, 147, 73, 220, ... of ImageNet's 294, of which these four are enough. So what is drawn depends on the commit, the number of
+//! images and the seed alone.
 //!
 //! How many rows a shard has stands in its last bytes, which are asked for alone where it is not in the cache.
 
@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 const IMAGES_PER_DRAWN: usize = 16;
 /// Samples of fewer images are drawn from the shards of one of so many.
 const SAMPLE: usize = 1024;
-/// Bytes at the end of a shard in which its metadata lie, most likely: ImageNet's take some 60 KiB.
+/// Bytes at the end of a shard that are asked for first; metadata that take more are asked for again.
 const FOOTER_BYTES: u64 = 1 << 17;
 /// Length and magic number at the very end.
 const END_BYTES: usize = 8;
