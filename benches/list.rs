@@ -39,6 +39,7 @@ static RESULTS: LazyLock<TempDir> = LazyLock::new(|| {
             error: None,
             preprocess: None,
             weights_source: None,
+            data_source: None,
             metrics: Some(Metrics {
                 skipped_images: 0,
                 skipped_calib_images: 0,

@@ -10,8 +10,8 @@ mod steps;
 
 use candle_core::{Device, Tensor};
 use metaaug::allocator;
-use metaaug::assets::hub::Hub;
 use metaaug::cli::device::device as open;
+use metaaug::hub::Hub;
 use metaaug::launch::{Caches, Loader, Stopwatch, eval_batch, run_cell, sensible_memory_bytes};
 use ptq::graph::fold_bn::fold_bn;
 use ptq::graph::forward::through;

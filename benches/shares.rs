@@ -8,8 +8,8 @@
 mod steps;
 
 use candle_core::{Device, Tensor};
-use metaaug::assets::hub::Hub;
 use metaaug::experiment::Cell;
+use metaaug::hub::Hub;
 use metaaug::launch::{Inputs, Loader, evaluate};
 use ptq::graph::fold_bn::fold_bn;
 use ptq::quant::model::{Mode, QuantModel};

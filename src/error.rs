@@ -27,9 +27,9 @@ pub enum Error {
     /// An image that cannot be decoded.
     #[error("{0}")]
     Image(String),
-    /// A file on the Hugging Face Hub that cannot be had, why, and what to do.
-    #[error("{file}: {problem}")]
-    Hub { file: String, problem: String },
+    /// A repository or file on the Hugging Face Hub that cannot be had, why, and what to do.
+    #[error("{name}: {problem}")]
+    Hub { name: String, problem: String },
     /// A check that must hold before a cell is quantized does not.
     #[error("sanity check failed: {0}")]
     Sanity(String),

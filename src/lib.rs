@@ -21,6 +21,7 @@
 //! | [`experiment`] | grid files, the cells they expand to, run ids |
 //! | [`assets`] | pretrained weights: compiled in, files, or from the Hugging Face Hub |
 //! | [`data`] | data sets, calibration samples |
+//! | [`hub`] | repositories of the Hugging Face Hub, through its cache |
 //! | [`published`] | published numbers |
 //! | [`embedded`] | the files that are compiled in |
 //! | [`profile`] | where the time of a run goes |
@@ -39,6 +40,7 @@ pub mod embedded;
 pub mod error;
 pub mod experiment;
 pub mod export;
+pub mod hub;
 pub mod launch;
 pub mod profile;
 pub mod published;

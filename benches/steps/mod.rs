@@ -6,10 +6,10 @@ pub mod device_memory;
 
 use candle_core::{Device, Tensor};
 use metaaug::assets::checkpoint::load_weights;
-use metaaug::assets::hub::Hub;
 use metaaug::assets::source::{EMBEDDED, MADE_UP};
 use metaaug::data;
 use metaaug::experiment::{Cell, Experiment, Options};
+use metaaug::hub::Hub;
 use ptq::arch::{self, ArchSpec};
 use ptq::graph::Network;
 use ptq::graph::fold_bn::fold_bn;

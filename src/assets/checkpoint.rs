@@ -1,6 +1,5 @@
 //! Pretrained weights as named tensors.
 
-use super::hub::{HUB_PREFIX, Hub, HubFile};
 use super::pickle;
 use super::source::{FILE_PREFIX, MADE_UP, WeightsSource, embedded_model, with_table};
 use crate::data;
@@ -8,6 +7,7 @@ use crate::data::preprocess::Preprocess;
 use crate::disk::sha256;
 use crate::embedded;
 use crate::error::{Error, Result};
+use crate::hub::{HUB_PREFIX, Hub, HubFile};
 use candle_core::{Device, Tensor};
 use ptq::arch::layout::TORCHVISION;
 use ptq::arch::{ArchSpec, made_up};

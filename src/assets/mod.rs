@@ -1,6 +1,5 @@
 //! Pretrained weights and data: compiled into the binary, from files, or from the Hugging Face Hub.
 
 pub mod checkpoint;
-pub mod hub;
 mod pickle;
 pub mod source;

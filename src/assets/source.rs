@@ -1,7 +1,7 @@
 //! Where a cell's weights come from.
 
-use super::hub::{HUB_PREFIX, HubFile};
 use crate::embedded;
+use crate::hub::{HUB_PREFIX, HubFile};
 use ptq::arch::ArchSpec;
 use std::path::Path;
 

@@ -45,6 +45,9 @@ pub fn cell(args: &Args) -> Result<Exit> {
     }
     let caches = Caches::new(&cache_folder()?, args.memory.unwrap_or_else(|| sensible_bytes_on(&device)));
     let mut loader = loader(&device, true);
+    if let Some(source) = &job.data_source {
+        loader.pin_data(&job.cell, source)?;
+    }
     let mut launcher = InProcess { workers: vec![Worker::with_all_threads(&mut loader)], caches: &caches };
     // Whoever does not read on is gone.
     let print = |event: &Event| match serde_json::to_string(event) {

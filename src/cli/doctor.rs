@@ -2,11 +2,11 @@
 
 use super::Exit;
 use super::session::cache_folder;
-use crate::assets::hub::HubSettings;
 use crate::data::DATASETS;
 use crate::data::location::{self, locate};
 use crate::embedded;
 use crate::error::Result;
+use crate::hub::HubSettings;
 use crate::store::processor;
 use ptq::arch::ARCHS;
 use ptq::methods::METHODS;

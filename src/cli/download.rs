@@ -1,7 +1,7 @@
 //! Downloads on the terminal: a bar, or lines where there is no terminal.
 
 use super::progress::style;
-use crate::assets::hub::{Hub, HubEvent, HubObserver, HubSettings};
+use crate::hub::{Hub, HubEvent, HubObserver, HubSettings};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget};
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
@@ -21,6 +21,9 @@ fn shown() -> HubObserver {
     Arc::new(move |event| {
         let Ok(mut current) = current.lock() else { return };
         match event {
+            HubEvent::Lacking { repo, files, bytes } => {
+                eprintln!("{repo}: {files} files to download, {}", HumanBytes(bytes));
+            }
             HubEvent::Waiting { file } => eprintln!("waiting for another process that downloads {file}"),
             HubEvent::Received { file, have, bytes } => {
                 let bar = current.get_or_insert_with(|| begin(&file.to_string(), have, bytes));
@@ -56,7 +59,7 @@ fn begin(file: &str, have: u64, bytes: Option<u64>) -> ProgressBar {
 
 /// What the user must know however quiet it is to be.
 fn warn(event: &HubEvent) {
-    if let HubEvent::Unreachable { file, commit } = event {
-        eprintln!("warning: the Hub does not answer; {file} is taken from the cache, at commit {commit}");
+    if let HubEvent::Unreachable { repo, commit } = event {
+        eprintln!("warning: the Hub does not answer; {repo} is taken to be what it was last seen at, commit {commit}");
     }
 }

@@ -64,9 +64,9 @@ Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error,
 enum Verb {
     /// Run the cells of a grid that have no stored result, then write its tables and plots.
     Run(run::Args),
-    /// List the cells of a grid with their ids and what is stored of them.
+    /// List the cells of a grid with their ids, what is stored of them, and what will be downloaded of their data.
     Plan(plan::Args),
-    /// Download the weights that the cells of a grid need from the Hugging Face Hub, computing nothing.
+    /// Download the weights and data that the cells of a grid need from the Hugging Face Hub, computing nothing.
     Fetch(fetch::Args),
     /// Write tables and plots again from stored runs, computing nothing.
     Report(report::Args),

@@ -2,11 +2,10 @@
 
 use super::Exit;
 use super::bytes;
-use super::session::{GridArgs, Session};
+use super::session::{GridArgs, Session, lacks_data};
 use crate::error::Result;
 use crate::launch::sensible_memory_bytes;
 use crate::store::State;
-use candle_core::Device;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -14,9 +13,9 @@ pub struct Args {
     grid: GridArgs,
 }
 
-/// Lists every cell with its id and state, and how much memory it will take.
+/// Lists every cell with its id and state, and how much memory it will take; and what will be downloaded of its data.
 pub fn plan(args: &Args) -> Result<Exit> {
-    let mut session = Session::open(&args.grid, &Device::Cpu)?;
+    let mut session = Session::without_downloads(&args.grid)?;
     let width = session.plan.iter().map(|planned| planned.id.to_string().len()).max().unwrap_or(0);
     for planned in &session.plan {
         let why = match &planned.state {
@@ -29,6 +28,8 @@ pub fn plan(args: &Args) -> Result<Exit> {
         };
         let memory = match planned.state {
             State::Done => String::new(),
+            // Their size is not known.
+            _ if lacks_data(&mut session.loader, &planned.cell)? => String::new(),
             // A network that does not fit its images is a failed cell when it runs, and no reason to list nothing.
             _ => match session.loader.peak_bytes(&planned.cell, sensible_memory_bytes()) {
                 Ok(peak) => format!("  about {}", bytes::shown(peak)),
@@ -40,5 +41,6 @@ pub fn plan(args: &Args) -> Result<Exit> {
     }
     let done = session.plan.iter().filter(|planned| planned.state == State::Done).count();
     say!("{} cells, {done} done", session.plan.len());
+    session.say_lacking()?;
     Ok(Exit::Done)
 }

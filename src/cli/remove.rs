@@ -6,7 +6,6 @@ use super::session::{GridArgs, ResultsArgs, Session, cache_folder};
 use crate::error::{Error, Result};
 use crate::store::removal::{Removable, over_limit};
 use crate::store::{Query, Store, Stored, experiments, scan_all, select_one};
-use candle_core::Device;
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -145,7 +144,7 @@ pub fn gc(args: &GcArgs) -> Result<Exit> {
 /// The experiment of `grid`, and the ids of the runs that its cells make.
 fn made_by(grid: &Path, results: &ResultsArgs) -> Result<(String, BTreeSet<String>)> {
     let args = GridArgs::of(grid, results);
-    let session = Session::open(&args, &Device::Cpu)?;
+    let session = Session::without_downloads(&args)?;
     Ok((session.experiment.name, session.plan.iter().map(|planned| planned.id.to_string()).collect()))
 }
 

@@ -5,7 +5,7 @@ use super::bytes;
 use super::device::DeviceArgs;
 use super::jobs;
 use super::progress::Progress;
-use super::session::{GridArgs, Session, cache_folder, loader};
+use super::session::{GridArgs, Session, cache_folder, loader_beside};
 use crate::error::{Error, Result};
 use crate::launch::{
     Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Outcome, Place, Publisher, Worker, device_name,
@@ -54,15 +54,13 @@ pub struct Args {
 
 /// Runs what is pending, then reports.
 pub fn run(args: &Args) -> Result<Exit> {
+    if args.dry_run {
+        return say_what_would_run(args);
+    }
     let devices = args.devices.open()?;
     let mut session = Session::open_quietly(&args.grid, &devices[0], args.quiet)?;
     session.refuse_namesake()?;
     let jobs = pending(&session, args.fresh);
-    if args.dry_run {
-        jobs.iter().for_each(|job| say!("{}", job.run_id));
-        say!("{} of {} cells would run", jobs.len(), session.plan.len());
-        return Ok(Exit::Done);
-    }
     if !args.quiet {
         warn_of_departures(&session);
     }
@@ -77,9 +75,24 @@ pub fn run(args: &Args) -> Result<Exit> {
     Ok(ended(&outcome, jobs.len(), &args.grid.grid.display().to_string()))
 }
 
+/// Downloads no data for it.
+fn say_what_would_run(args: &Args) -> Result<Exit> {
+    args.devices.open()?;
+    let mut session = Session::without_downloads(&args.grid)?;
+    session.refuse_namesake()?;
+    let to_run: Vec<&Planned> = to_run(&session, args.fresh).collect();
+    to_run.iter().for_each(|planned| say!("{}", planned.id));
+    say!("{} of {} cells would run", to_run.len(), session.plan.len());
+    session.say_lacking()?;
+    Ok(Exit::Done)
+}
+
+fn to_run(session: &Session, is_fresh: bool) -> impl Iterator<Item = &Planned> {
+    session.plan.iter().filter(move |planned| is_fresh || planned.state != State::Done)
+}
+
 /// What is to run of the plan.
 fn pending(session: &Session, is_fresh: bool) -> Vec<Job> {
-    let to_run = session.plan.iter().filter(|planned| is_fresh || planned.state != State::Done);
     let job = |planned: &Planned| {
         Some(Job {
             run_id: planned.id.to_string(),
@@ -88,9 +101,10 @@ fn pending(session: &Session, is_fresh: bool) -> Vec<Job> {
             cell: planned.cell.clone(),
             hashes: planned.hashes.clone()?,
             revisions: planned.revisions.clone(),
+            data_source: session.loader.data_source(&planned.cell),
         })
     };
-    to_run.filter_map(job).collect()
+    to_run(session, is_fresh).filter_map(job).collect()
 }
 
 /// Has the jobs run, shows and publishes how far they are, and stores what comes.
@@ -112,7 +126,7 @@ fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) 
     let (outcome, published) = match args.isolate {
         true => run(&mut isolated(places, args.memory)?),
         false => {
-            let mut others: Vec<Loader> = places.skip(1).map(|device| loader(device, args.quiet)).collect();
+            let mut others: Vec<Loader> = places.skip(1).map(|device| loader_beside(&session.loader, device)).collect();
             let caches = Caches::new(&cache_folder()?, args.memory.unwrap_or_else(|| sensible_bytes(devices)));
             run(&mut InProcess { workers: workers(&mut session.loader, &mut others)?, caches: &caches })
         }

@@ -1,15 +1,16 @@
 //! What several verbs share: a grid with its store and plan.
 
 use super::download::hub;
-use crate::assets::hub::{Hub, HubSettings};
 use crate::error::{Error, Result};
 use crate::experiment::filter::Subject;
 use crate::experiment::{Cell, Experiment, Filter, Hashes, Options, SMOKE_SUFFIX};
+use crate::hub::{Hub, HubSettings};
 use crate::launch::Loader;
 use crate::store::{Planned, plan};
 use crate::store::{Scan, Store, Stored};
 use candle_core::Device;
 use clap::Args;
+use indicatif::HumanBytes;
 use ptq::ops::precision::Precision;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -69,6 +70,35 @@ impl Session {
     /// The same, downloading in silence if `quiet`.
     pub fn open_quietly(args: &GridArgs, device: &Device, quiet: bool) -> Result<Self> {
         Self::with_hashes(args, loader(device, quiet), |loader, cell| loader.hashes(cell).map(Some))
+    }
+
+    /// The same, downloading no data: those that are not here count as those of the stored runs, if there are any.
+    pub fn without_downloads(args: &GridArgs) -> Result<Self> {
+        Self::with_hashes(args, loader(&Device::Cpu, false), |loader, cell| match lacks_data(loader, cell)? {
+            true => Ok(None),
+            false => loader.hashes(cell).map(Some),
+        })
+    }
+
+    /// Prints what its cells need of data on the Hub that is not here.
+    pub fn say_lacking(&mut self) -> Result<()> {
+        let mut lines = BTreeSet::new();
+        let hub = self.loader.hub();
+        for planned in &self.plan {
+            if let Some(needed) = self.loader.on_hub(&planned.cell)? {
+                let (files, bytes) = needed.lacking(&hub)?;
+                let (set, test, pool, of) = (&needed.set, needed.test.len(), needed.pool.len(), needed.of);
+                lines.extend((files > 0).then(|| {
+                    format!(
+                        "{set}: {files} files to download, {} ({test} of {test} shards of the test split, {pool} of {of} of the \
+                         training split)",
+                        HumanBytes(bytes)
+                    )
+                }));
+            }
+        }
+        lines.iter().for_each(|line| say!("{line}"));
+        Ok(())
     }
 
     /// The same without a look at weights and data: they count as those of the stored runs.
@@ -142,6 +172,13 @@ impl Session {
     }
 }
 
+/// Whether `cell` needs data on the Hub that are not here.
+pub fn lacks_data(loader: &mut Loader, cell: &Cell) -> Result<bool> {
+    let hub = loader.hub();
+    let Some(needed) = loader.on_hub(cell)? else { return Ok(false) };
+    Ok(needed.lacking(&hub)?.0 > 0)
+}
+
 /// A cell of a plan with its stored run, if there is one.
 struct Candidate {
     planned: Planned,
@@ -183,6 +220,11 @@ fn selected(filter: &Filter, plan: Vec<Planned>, store: &Store, scan: Scan) -> R
 /// `quiet`.
 pub fn loader(device: &Device, quiet: bool) -> Loader {
     remembering(Loader::new(device, hub(quiet)))
+}
+
+/// Another loader of what `loader` loads, on `device`.
+pub fn loader_beside(loader: &Loader, device: &Device) -> Loader {
+    remembering(Loader::new(device, loader.hub()))
 }
 
 /// `loader` with the cache folder, if there is one.

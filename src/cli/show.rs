@@ -86,6 +86,9 @@ fn print(run: &Stored) -> Result<()> {
     if let Some(source) = &record.weights_source {
         say!("weights            {source}");
     }
+    if let Some(source) = &record.data_source {
+        say!("data               {source}");
+    }
     say!(
         "SHA-256            weights {}\n                   calibration {}\n                   test {}",
         hashes.weights,

@@ -167,6 +167,7 @@ fn again(
         cell: cell.clone(),
         hashes,
         revisions,
+        data_source: loader.data_source(cell),
     };
     let progress = Progress::new(1, 0, quiet);
     let caches = Caches::new(&folder.join(".cache"), sensible_memory_bytes());

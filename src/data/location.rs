@@ -1,6 +1,7 @@
 //! Where the data of a cell lies: its field `data`, or a folder under `HARNESS_DATA`.
 
 use super::DatasetSpec;
+use super::hub_set::HubSet;
 use super::shard_names::{TEST, shard_paths};
 use crate::error::{Error, Result};
 use std::ffi::OsString;
@@ -24,9 +25,12 @@ pub enum Location {
     Binary(PathBuf),
     /// MNIST's four files.
     Idx(PathBuf),
+    /// Parquet shards in a repository of the Hugging Face Hub.
+    Hub(HubSet),
 }
 
-const FORMATS: &str = "embedded, folder:PATH, parquet:PATH, binary:PATH or idx:PATH";
+const FORMATS: &str =
+    "embedded, folder:PATH, parquet:PATH, binary:PATH, idx:PATH or hub:OWNER/NAME[@REVISION][/CONFIG]";
 
 impl FromStr for Location {
     type Err = String;
@@ -38,6 +42,7 @@ impl FromStr for Location {
             "parquet" => Location::Parquet,
             "binary" => Location::Binary,
             "idx" => Location::Idx,
+            "hub" => return text.parse().map(Location::Hub),
             _ => return Err(format!("data `{text}` is not {FORMATS}")),
         };
         match text.split_once(':') {
@@ -51,6 +56,7 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (format, path) = match self {
             Location::Embedded => return f.write_str("embedded"),
+            Location::Hub(set) => return set.fmt(f),
             Location::Folder(path) => ("folder", path),
             Location::Parquet(path) => ("parquet", path),
             Location::Binary(path) => ("binary", path),
@@ -74,7 +80,7 @@ pub fn locate(dataset: &DatasetSpec, data: Option<&str>, root: Option<&Path>) ->
         (Some(data), _) => data.parse().map_err(Error::Usage),
         (None, _) if dataset.embedded.is_some() => Ok(Location::Embedded),
         (None, None) => Err(Error::Usage(format!(
-            "where is {name}? set data = \"folder:PATH\" (or parquet:PATH, ...) under [base], or {ROOT} to a folder that \
+            "where is {name}? set data = \"folder:PATH\" (or parquet:PATH, hub:OWNER/NAME, ...) under [base], or {ROOT} to a folder that \
              has a folder {name}"
         ))),
         (None, Some(root)) => {
@@ -109,7 +115,7 @@ mod tests {
 
     #[test]
     fn locations_come_back_from_their_text() {
-        for text in ["embedded", "folder:/data/imagenet", "parquet:data", "binary:C:\\cifar", "idx:."] {
+        for text in ["embedded", "folder:/data/imagenet", "parquet:data", "binary:C:\\cifar", "idx:.", "hub:a/b@v1/c"] {
             assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
         }
         for text in ["", "folder", "folder:", "zip:/data", "embedded:x", "/data/imagenet"] {

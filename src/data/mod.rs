@@ -9,13 +9,15 @@
 //! | embedded Fashion-MNIST, MNIST's IDX files | `idx` |
 //! | CIFAR's binary files | `cifar` |
 //! | folders of image files | `folder` |
-//! | the Hub's Parquet shards | `shards` |
+//! | the Hub's Parquet shards | `shards`; `hub_shards` says which of those on the Hub are needed |
 
 mod cifar;
 mod contents;
 pub mod decode;
 mod fashion_mnist;
 mod folder;
+pub mod hub_set;
+pub mod hub_shards;
 mod idx;
 mod images;
 mod item;
@@ -32,7 +34,9 @@ pub use resize::Interpolation;
 
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
+use crate::hub::Hub;
 use candle_core::Device;
+use hub_shards::HubShards;
 use item::Stored;
 use location::{Location, locate};
 use preprocess::Preprocess;
@@ -141,6 +145,10 @@ pub struct Request<'a> {
     pub corrupt: Corrupt,
     /// Where hashes of test splits are remembered.
     pub contents: Option<&'a Cache>,
+    /// Where data on the Hub come from; `None`: as the environment says.
+    pub hub: Option<&'a Hub>,
+    /// How many images a sample will have: it decides how much of a pool on the Hub is needed.
+    pub calib_images: usize,
 }
 
 /// Pool and test images in memory.
@@ -246,8 +254,19 @@ impl DatasetSpec {
             let problem = format!("{} channels, but {} has {}", preprocess.channels(), self.name, default.channels());
             return Err(Error::content("config.json", problem));
         }
-        let location = locate(self, request.data, location::root().as_deref())?;
-        let (pool, test, classes) = self.sources(&location)?;
+        let of_environment;
+        let hub = match request.hub {
+            Some(hub) => hub,
+            None => {
+                of_environment = Hub::silent();
+                &of_environment
+            }
+        };
+        let location = match locate(self, request.data, location::root().as_deref())? {
+            Location::Hub(set) => Location::Hub(set.of(hub.resolve(&set.repo)?)),
+            location => location,
+        };
+        let (pool, test, classes) = self.sources(&location, (hub, request.calib_images))?;
         let is_default = preprocess == default;
         let (of_pool, of_test) = (pool.sha256(), test.content_sha256(request.contents)?);
         let set =
@@ -256,8 +275,33 @@ impl DatasetSpec {
         Ok(Data { pool: set(pool, of_pool), test: set(test, of_test), preprocess, location, classes, is_shuffled })
     }
 
-    /// Pool, test split and number of classes at `location`.
-    fn sources(&self, location: &Location) -> Result<(Source, Source, Option<usize>)> {
+    /// Pool and test split of a set on the Hub, downloaded if they are not there.
+    fn sources_on_hub(&self, needed: &HubShards, hub: &Hub) -> Result<(Source, Source)> {
+        let labels = Labels { columns: self.labels, classes: self.classes };
+        let (pool, test) = needed.fetch(hub)?;
+        let (pool, test) = (Shards::of(&pool, labels, false)?, Shards::of(&test, labels, true)?);
+        if needed.is_part() {
+            let (own, all) = (pool.classes()?.len(), test.classes()?.len());
+            // A random part has most of them: of as many images as classes, 63 %.
+            if 2 * own < all.min(pool.len()) {
+                return Err(Error::Sanity(format!(
+                    "the {} of {} shards that calibration images are drawn from have {own} of {all} classes: {} is sorted \
+                     by class; download all of it, and name its folder as data = \"parquet:PATH\"",
+                    needed.pool.len(),
+                    needed.of,
+                    needed.set
+                )));
+            }
+        }
+        Ok((Source::Shards(pool), Source::Shards(test)))
+    }
+
+    /// Pool, test split and number of classes at `location`; of a pool on `hub` as much as a sample of `calib_images` needs.
+    fn sources(
+        &self,
+        location: &Location,
+        (hub, calib_images): (&Hub, usize),
+    ) -> Result<(Source, Source, Option<usize>)> {
         let stored = |(pool, test): InMemory| (Source::Memory(pool), Source::Memory(test), self.classes);
         let missing = |format: &str| {
             let problem = format!("{} is not read from {format}: data = \"{location}\"", self.name);
@@ -291,6 +335,10 @@ impl DatasetSpec {
                 let test = Shards::open(path, &shard_names::TEST, labels, true)?;
                 let pool = Shards::open(path, &shard_names::POOL, labels, false)?;
                 Ok((Source::Shards(pool), Source::Shards(test), self.classes))
+            }
+            Location::Hub(set) => {
+                let (pool, test) = self.sources_on_hub(&HubShards::choose(set, calib_images, hub)?, hub)?;
+                Ok((pool, test, self.classes))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Which files are the shards of a split, and whether they are all of them.
 
 use crate::error::{Error, Result};
+use crate::hub::HubEntry;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -8,32 +9,65 @@ use std::path::{Path, PathBuf};
 pub(super) const POOL: [&str; 1] = ["train"];
 pub(super) const TEST: [&str; 3] = ["validation", "val", "test"];
 
+/// Where shards may lie beside the folder itself.
+pub(super) const DATA: &str = "data";
+
 /// The files `<name>-*.parquet`, `<name>.parquet` or `<name>/*.parquet`, sorted, of the first name that has any.
 pub(super) fn shard_paths(folder: &Path, names: &[&str]) -> Result<Vec<PathBuf>> {
-    for folder in [folder, &folder.join("data")] {
+    for folder in [folder, &folder.join(DATA)] {
         for name in names {
-            let mut paths = parquet_files(folder, |file| {
-                file == format!("{name}.parquet") || file.starts_with(&format!("{name}-"))
-            })?;
-            paths.extend(parquet_files(&folder.join(name), |file| !file.starts_with('.'))?);
+            let mut paths = files_in(folder, |file| is_shard(file, name))?;
+            paths.extend(files_in(&folder.join(name), |file| is_shard(&format!("{name}/{file}"), name))?);
             paths.sort_unstable();
             if !paths.is_empty() {
                 return Ok(paths);
             }
         }
     }
-    let wanted: Vec<String> = names.iter().map(|name| format!("{name}-*.parquet")).collect();
-    Err(Error::content(folder, format!("it holds no {}", wanted.join(" or "))))
+    Err(Error::content(folder, format!("it holds no {}", wanted(names))))
 }
 
-/// The Parquet files in `folder` with such a name; none if there is no folder.
-fn parquet_files(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+/// Those of a repository's files that [`shard_paths`] would find in `folder`, which is empty for the repository itself.
+pub(super) fn shards_among<'e>(entries: &'e [HubEntry], folder: &str, names: &[&str]) -> Vec<&'e HubEntry> {
+    let root = Path::new(folder);
+    for folder in [root, &root.join(DATA)] {
+        for name in names {
+            let is_wanted = |entry: &&HubEntry| {
+                let inner = Path::new(&entry.path).strip_prefix(folder).ok().and_then(Path::to_str);
+                inner.is_some_and(|path| is_shard(path, name))
+            };
+            let mut shards: Vec<&HubEntry> = entries.iter().filter(is_wanted).collect();
+            shards.sort_unstable_by_key(|entry| Path::new(&entry.path));
+            if !shards.is_empty() {
+                return shards;
+            }
+        }
+    }
+    Vec::new()
+}
+
+/// Whether `path`, inside a folder of shards, is one of the split that is called `name`.
+fn is_shard(path: &str, name: &str) -> bool {
+    let Some(stem) = path.strip_suffix(".parquet") else { return false };
+    match stem.split_once('/') {
+        Some((folder, file)) => folder == name && !file.is_empty() && !file.starts_with('.') && !file.contains('/'),
+        None => stem == name || stem.strip_prefix(name).is_some_and(|rest| rest.starts_with('-')),
+    }
+}
+
+/// What the shards of a split called by one of `names` look like.
+pub(super) fn wanted(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("{name}-*.parquet")).collect();
+    names.join(" or ")
+}
+
+/// The files in `folder` with such a name; none if there is no folder.
+fn files_in(folder: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(Error::io("cannot read", folder))?.path();
-        let is_parquet = path.extension().is_some_and(|extension| extension == "parquet");
-        if is_parquet && path.file_name().and_then(|name| name.to_str()).is_some_and(&is_wanted) {
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(&is_wanted) {
             paths.push(path);
         }
     }
@@ -115,6 +149,49 @@ mod tests {
     fn check(names: &[&str], whole: bool) -> Result<(), String> {
         let paths: Vec<PathBuf> = names.iter().map(|name| PathBuf::from(format!("{name}.parquet"))).collect();
         check_set(&paths, whole).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn shards_are_told_by_their_names() {
+        for path in ["val.parquet", "val-0.parquet", "val-00000-of-00014.parquet", "val/0000.parquet"] {
+            assert!(is_shard(path, "val"), "{path}");
+        }
+        for path in [
+            "validation-0.parquet",
+            "val-0.parquet.part",
+            "val",
+            "val/.parquet",
+            "val/.0.parquet",
+            "val/a/0.parquet",
+            "a/val-0.parquet",
+            "a/val/0.parquet",
+            ".parquet",
+        ] {
+            assert!(!is_shard(path, "val"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_repository_and_its_copy_have_the_same_shards_in_the_same_order() {
+        let copy = tempfile::tempdir().unwrap();
+        let paths =
+            ["c/train-1.parquet", "c/train-0.parquet", "c/train/2.parquet", "c/data/train-9.parquet", "train-5.txt"];
+        let entries: Vec<HubEntry> = paths.iter().map(|path| HubEntry { path: path.to_string(), bytes: 0 }).collect();
+        for path in paths {
+            std::fs::create_dir_all(copy.path().join(path).parent().unwrap()).unwrap();
+            std::fs::write(copy.path().join(path), "").unwrap();
+        }
+        for (folder, expected) in [
+            ("c", &["c/train/2.parquet", "c/train-0.parquet", "c/train-1.parquet"][..]),
+            ("c/data", &["c/data/train-9.parquet"]),
+            ("", &[]),
+        ] {
+            let shards: Vec<&str> =
+                shards_among(&entries, folder, &POOL).into_iter().map(|entry| entry.path.as_str()).collect();
+            assert_eq!(shards, expected, "{folder}");
+            let in_copy = shard_paths(&copy.path().join(folder), &POOL).unwrap_or_default();
+            assert_eq!(in_copy, expected.iter().map(|path| copy.path().join(path)).collect::<Vec<_>>(), "{folder}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use parquet::file::properties::ReaderProperties;
 use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::file::serialized_reader::SerializedRowGroupReader;
 use rayon::prelude::*;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -67,11 +68,18 @@ impl Shards {
     ///
     /// With `check`, all shards that their names promise must be there, and all labels are read and must be in range;
     /// without, a split may be some of its shards: the pool that a sample is drawn from.
-    /// The hash is of names and sizes. Errors: no shard; names that are not those of one set; files that are not Parquet, lack
-    /// the columns or have others than the first; labels out of range.
+    /// Errors: no shard; names that are not those of one set; as of [`Self::of`].
     pub fn open(folder: &Path, names: &[&str], labels: Labels, check: bool) -> Result<Self> {
         let paths = shard_paths(folder, names)?;
         check_set(&paths, check)?;
+        Self::of(&paths, labels, check)
+    }
+
+    /// The shards at `paths`, in this order; with `check`, all labels are read.
+    ///
+    /// The hash is of names and sizes. Errors: files that are not Parquet, lack the columns or have others than the first;
+    /// labels out of range.
+    pub fn of(paths: &[PathBuf], labels: Labels, check: bool) -> Result<Self> {
         let shards: Vec<Shard> = paths.par_iter().map(|path| Shard::open(path, labels)).collect::<Result<_>>()?;
         if let Some(other) = shards.iter().find(|shard| shard.columns != shards[0].columns) {
             let [own, first] = [other, &shards[0]].map(|shard| shard.columns.join(", "));
@@ -95,11 +103,16 @@ impl Shards {
         let sha256 = sha256(&[listing.as_bytes()]);
         let mut opened = Self { groups, shards, labels, largest_label: None, sha256 };
         if check {
-            let read = |group: &Group| opened.labels_of(group, 0..group.rows.len());
-            let all: Vec<Vec<u32>> = opened.groups.par_iter().map(read).collect::<Result<_>>()?;
-            opened.largest_label = all.into_iter().flatten().max();
+            opened.largest_label = opened.classes()?.last().copied();
         }
         Ok(opened)
+    }
+
+    /// The labels that occur.
+    pub fn classes(&self) -> Result<BTreeSet<u32>> {
+        let read = |group: &Group| Ok(self.labels_of(group, 0..group.rows.len())?.into_iter().collect());
+        let of_groups: Vec<BTreeSet<u32>> = self.groups.par_iter().map(read).collect::<Result<_>>()?;
+        Ok(of_groups.into_iter().flatten().collect())
     }
 
     pub fn len(&self) -> usize {

@@ -120,7 +120,7 @@ pub fn check_folding(original: &Network, folded: &Network, calib: &Tensor, contr
 mod tests {
     use super::*;
     use crate::assets::checkpoint::Card;
-    use crate::assets::hub::Hub;
+    use crate::hub::Hub;
     use crate::launch::Loader;
     use crate::store::record::Record;
     use candle_core::Device;

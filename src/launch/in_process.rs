@@ -106,8 +106,8 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assets::hub::Hub;
     use crate::experiment::Hashes;
+    use crate::hub::Hub;
     use crate::launch::Event;
     use candle_core::Device;
     use std::sync::Mutex;

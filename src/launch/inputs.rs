@@ -2,18 +2,22 @@
 
 use super::memory::Footprint;
 use crate::assets::checkpoint::{Card, Checkpoint, load_weights};
-use crate::assets::hub::Hub;
+use crate::data::hub_set::HubSet;
+use crate::data::hub_shards::{HubShards, images_to_draw_from};
+use crate::data::location::Location;
 use crate::data::preprocess::Preprocess;
 use crate::data::{self, CardSize, Corrupt, Data, ImageSet, Request, Sample, Split};
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::experiment::Hashes;
+use crate::hub::{HUB_PREFIX, Hub};
 use candle_core::{Device, DeviceLocation};
 use ptq::arch::{self, ArchSpec};
 use ptq::graph::{Network, Op};
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The inputs of one cell.
 pub struct Inputs {
@@ -32,7 +36,7 @@ pub struct Inputs {
 /// Loads inputs and remembers them.
 pub struct Loader {
     device: Device,
-    hub: Hub,
+    hub: Arc<Hub>,
     checkpoints: HashMap<CheckpointKey, Checkpoint>,
     data: HashMap<DataKey, Data>,
     samples: HashMap<SampleKey, Sample>,
@@ -41,16 +45,19 @@ pub struct Loader {
     footprints: HashMap<(CheckpointKey, DataKey), Footprint>,
     /// Hashes of test splits, if there is a folder for them.
     contents: Option<Cache>,
+    /// What cells need of data on the Hub, by place and how much is drawn from.
+    on_hub: HashMap<(String, usize), HubShards>,
 }
 
 type CheckpointKey = (String, String, String);
 
-/// What determines a cell's data: name, place, how unreadable images are treated, the checkpoint's `config.json` and which
-/// of its sizes counts.
+/// What determines a cell's data: name, place, how much of a pool on the Hub, how unreadable images are treated, the checkpoint's
+/// `config.json` and which of its sizes counts.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct DataKey {
     dataset: String,
     data: Option<String>,
+    drawn_from: Option<usize>,
     skip: bool,
     config: Option<String>,
     size: CardSize,
@@ -59,17 +66,23 @@ struct DataKey {
 type SampleKey = (DataKey, usize, u64);
 
 impl Loader {
-    pub fn new(device: &Device, hub: Hub) -> Self {
+    /// Loads on `device`; loaders that share a Hub see the same commits of its branches.
+    pub fn new(device: &Device, hub: impl Into<Arc<Hub>>) -> Self {
         Self {
             device: device.clone(),
-            hub,
+            hub: hub.into(),
             checkpoints: HashMap::new(),
             data: HashMap::new(),
             samples: HashMap::new(),
             calib: None,
             footprints: HashMap::new(),
             contents: None,
+            on_hub: HashMap::new(),
         }
+    }
+
+    pub fn hub(&self) -> Arc<Hub> {
+        self.hub.clone()
     }
 
     /// Remembers hashes of test splits on disk in `cache`, so that these are read whole only once.
@@ -122,6 +135,40 @@ impl Loader {
         Some(self.checkpoints.get(&checkpoint_key(cell))?.source.clone())
     }
 
+    /// Where the data of `cell` were found on the Hub, with the commit; `None` if they are elsewhere or not loaded.
+    pub fn data_source(&self, cell: &Cell) -> Option<String> {
+        let config = self.checkpoints.get(&checkpoint_key(cell))?.config.clone();
+        match &self.data.get(&data_key(cell, config))?.location {
+            location @ Location::Hub(_) => Some(location.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Has the data of `cell` count as those of `source`, a name on the Hub with the commit that another process found.
+    ///
+    /// Errors: another name than the cell's, or none.
+    pub fn pin_data(&self, cell: &Cell, source: &str) -> Result<()> {
+        let own = set_on_hub(cell)?;
+        match (own, source.parse::<HubSet>().map_err(Error::Usage)?) {
+            (Some(own), pinned) if own.repo.name() == pinned.repo.name() && pinned.repo.commit().is_some() => {
+                self.hub.pin(&own.repo, pinned.repo.revision());
+                Ok(())
+            }
+            _ => Err(Error::Usage(format!("{source} is no commit of data = {:?}", cell.data))),
+        }
+    }
+
+    /// The shards that `cell` needs of data on the Hub, downloaded or not; `None` where its data are elsewhere.
+    pub fn on_hub(&mut self, cell: &Cell) -> Result<Option<&HubShards>> {
+        let Some(set) = set_on_hub(cell)? else { return Ok(None) };
+        let key = (set.to_string(), images_to_draw_from(cell.calib_images));
+        if !self.on_hub.contains_key(&key) {
+            let needed = HubShards::choose(&set, cell.calib_images, &self.hub)?;
+            self.on_hub.insert(key.clone(), needed);
+        }
+        Ok(self.on_hub.get(&key))
+    }
+
     fn checkpoint(&mut self, cell: &Cell) -> Result<&Checkpoint> {
         let key = checkpoint_key(cell);
         if !self.checkpoints.contains_key(&key) {
@@ -133,8 +180,7 @@ impl Loader {
 
     fn data_key(&mut self, cell: &Cell) -> Result<DataKey> {
         let config = self.checkpoint(cell)?.config.clone();
-        let (dataset, data) = (cell.dataset.clone(), cell.data.clone());
-        Ok(DataKey { dataset, data, skip: cell.corrupt == Corrupt::Skip, config, size: cell.preprocess })
+        Ok(data_key(cell, config))
     }
 
     fn data(&mut self, cell: &Cell) -> Result<&Data> {
@@ -149,6 +195,8 @@ impl Loader {
                 size: key.size,
                 corrupt: cell.corrupt,
                 contents: self.contents.as_ref(),
+                hub: Some(&self.hub),
+                calib_images: cell.calib_images,
             };
             let data = dataset.load(&request, &self.device)?;
             self.data.insert(key.clone(), data);
@@ -190,6 +238,27 @@ pub fn device_name(device: &Device) -> String {
 
 fn checkpoint_key(cell: &Cell) -> CheckpointKey {
     (cell.arch.clone(), cell.weights.clone(), cell.dataset.clone())
+}
+
+/// `config` is that of the cell's checkpoint.
+fn data_key(cell: &Cell, config: Option<String>) -> DataKey {
+    let is_on_hub = cell.data.as_ref().is_some_and(|data| data.starts_with(HUB_PREFIX));
+    DataKey {
+        dataset: cell.dataset.clone(),
+        data: cell.data.clone(),
+        drawn_from: is_on_hub.then(|| images_to_draw_from(cell.calib_images)),
+        skip: cell.corrupt == Corrupt::Skip,
+        config,
+        size: cell.preprocess,
+    }
+}
+
+/// The set on the Hub that the data of `cell` are.
+fn set_on_hub(cell: &Cell) -> Result<Option<HubSet>> {
+    match &cell.data {
+        Some(data) if data.starts_with(HUB_PREFIX) => data.parse().map(Some).map_err(Error::Usage),
+        _ => Ok(None),
+    }
 }
 
 /// The number of channels that `network` takes and of classes that it tells apart.

@@ -143,7 +143,7 @@ impl Steps {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assets::hub::Hub;
+    use crate::hub::Hub;
     use crate::launch::Loader;
     use crate::store::record::Record;
     use candle_core::Device;

@@ -187,7 +187,7 @@ impl Values {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assets::hub::Hub;
+    use crate::hub::Hub;
     use crate::launch::Loader;
     use crate::store::record::Record;
     use candle_core::Device;

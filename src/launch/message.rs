@@ -22,6 +22,9 @@ pub struct Job {
     pub hashes: Hashes,
     /// Of what computes it.
     pub revisions: Revisions,
+    /// Where data on the Hub were found, with the commit: its branch may move until the job runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_source: Option<String>,
 }
 
 /// Something happened to a run.
@@ -114,6 +117,7 @@ impl Job {
             revisions: self.revisions.modules.clone(),
             hashes: hashes.unwrap_or_else(|| self.hashes.clone()),
             weights_source: None,
+            data_source: self.data_source.clone(),
             status: if error.is_none() { Status::Done } else { Status::Failed },
             error,
             metrics,
@@ -132,7 +136,7 @@ impl Job {
         let revisions = record.made_with();
         let run_id = RunId::new(&record.cell, &record.hashes, &revisions).to_string();
         let (experiment, grid) = ("x".to_string(), "x.toml".to_string());
-        Self { run_id, experiment, grid, cell: record.cell, hashes: record.hashes, revisions }
+        Self { run_id, experiment, grid, cell: record.cell, hashes: record.hashes, revisions, data_source: None }
     }
 }
 

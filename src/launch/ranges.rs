@@ -140,7 +140,7 @@ fn read(bytes: &[u8]) -> Option<Vec<Vec<Range>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::assets::hub::Hub;
+    use crate::hub::Hub;
     use crate::launch::Loader;
     use crate::store::record::Record;
     use ptq::graph::fold_bn::fold_bn;

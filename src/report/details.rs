@@ -113,6 +113,9 @@ fn facts(run: &Stored) -> Vec<(&'static str, String)> {
             "weights",
             format!("{}, SHA-256 {}", record.weights_source.as_deref().unwrap_or(&record.cell.weights), hashes.weights),
         ),
+    ]);
+    facts.extend(record.data_source.iter().map(|source| ("data", source.clone())));
+    facts.extend([
         ("calibration", format!("SHA-256 {}", hashes.calib)),
         ("test images", format!("SHA-256 {}", hashes.test)),
     ]);

@@ -60,6 +60,9 @@ pub struct Record {
     /// The file that the weights were loaded from, see [`Checkpoint`](crate::assets::checkpoint::Checkpoint).
     #[serde(default)]
     pub weights_source: Option<String>,
+    /// The data set on the Hub that the images were loaded from, with the commit; `None` for images from elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_source: Option<String>,
     pub status: Status,
     /// Why it failed; `None` for [`Status::Done`].
     pub error: Option<String>,
@@ -116,6 +119,7 @@ impl Record {
             method_revision: 1,
             revisions: BTreeMap::new(),
             weights_source: None,
+            data_source: None,
             hashes: Hashes { weights: "aa".into(), calib: "bb".into(), test: "cc".into() },
             status: Status::Done,
             error: None,

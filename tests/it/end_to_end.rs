@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use metaaug::assets::checkpoint::load_weights;
-use metaaug::assets::hub::Hub;
 use metaaug::assets::source::EMBEDDED;
 use metaaug::data::{self, Request, Split};
+use metaaug::hub::Hub;
 use metaaug::launch::{predict, top1};
 use ptq::arch::ARCHS;
 use ptq::graph::Network;

@@ -1,12 +1,13 @@
 //! Weights from the Hub: its protocol, spoken by a server on loopback, and its cache.
 
+mod data;
 mod server;
 
 use crate::cli::{Bench, Ended, assert_contains, ended};
-use metaaug::assets::hub::{Fetched, Hub, HubEvent, HubFile, HubSettings, Token};
 use metaaug::disk::sha256;
 use metaaug::embedded;
 use metaaug::error::Result;
+use metaaug::hub::{Fetched, Hub, HubEvent, HubFile, HubSettings, Token};
 use server::{COMMIT, REPO, Request, TOKEN, TestHub};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -350,7 +351,7 @@ fn the_two_servers_are_different_hosts() {
     assert!(server.endpoint().starts_with("http://127.0.0.1:"));
     let client = Client::new(&server);
     let name: HubFile = WEIGHTS.parse().unwrap();
-    assert_eq!(name.repo(), REPO);
+    assert_eq!(name.repo().name(), REPO);
     client.hub.fetch(&name).unwrap();
     let requests = server.requests();
     assert!(transfers(&requests)[0].headers["host"].starts_with("localhost:"));

@@ -62,6 +62,7 @@ impl Results {
             method_revision: revisions.method,
             revisions: revisions.modules,
             weights_source: None,
+            data_source: None,
             hashes,
             status: Status::Done,
             error: None,

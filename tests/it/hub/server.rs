@@ -1,4 +1,5 @@
-//! A Hub on loopback: one repository on one port, its large files on another, as the real one has them elsewhere.
+//! A Hub on loopback: a repository of weights and one of data on one port, their large files on another, as the real one has them
+//! elsewhere.
 
 use metaaug::disk::sha256;
 use std::collections::{BTreeMap, VecDeque};
@@ -8,11 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub const REPO: &str = "someone/resnet20";
+pub const DATASET: &str = "someone/pictures";
+/// The commit that `main` of both repositories is.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 /// What a gated repository wants to see.
 pub const TOKEN: &str = "hf_thisIsTheSecret";
 
-/// A file of the repository.
+/// Files on a page of a list.
+const PAGE: usize = 4;
+
+/// A file of a repository.
 pub struct Stored {
     pub content: Vec<u8>,
     /// Whether it comes from the content server, with its SHA-256 as its entity tag.
@@ -22,6 +28,7 @@ pub struct Stored {
 /// What the servers do; tests change it while they run.
 #[derive(Default)]
 pub struct Behaviour {
+    /// By path; those of the repository of data lie in `datasets/`.
     pub files: BTreeMap<String, Stored>,
     /// Every request for a file is refused with this status, `x-error-code` and `x-error-message`.
     pub refusal: Option<(u16, &'static str, &'static str)>,
@@ -99,6 +106,15 @@ impl TestHub {
         self.shared.behaviour.lock().unwrap()
     }
 
+    /// Has the repository of data hold `files`, all of them large, and nothing else.
+    pub fn hold(&self, files: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        let stored = &mut self.behaviour().files;
+        stored.retain(|path, _| !path.starts_with("datasets/"));
+        let files =
+            files.into_iter().map(|(path, content)| (format!("datasets/{path}"), Stored { content, large: true }));
+        stored.extend(files);
+    }
+
     /// The requests since the last call.
     pub fn requests(&self) -> Vec<Request> {
         std::mem::take(&mut self.shared.requests.lock().unwrap())
@@ -150,15 +166,23 @@ impl Shared {
             (status, headers, b"a page about the error".to_vec())
         };
         let path = request.path.split('?').next().unwrap_or_default();
-        if let Some(rest) = path.strip_prefix("/api/models/") {
+        let repos = [("/api/models/", REPO), ("/api/datasets/", DATASET)];
+        if let Some((rest, repo)) = repos.iter().find_map(|(api, repo)| Some((path.strip_prefix(api)?, repo))) {
             if let Some((status, code)) = behaviour.api_refusal {
                 return refuse(status, code, "");
             }
-            return match rest.strip_prefix(REPO) {
+            let json = |json: String| (200, header("Content-Type", "application/json"), json.into_bytes());
+            let listed = format!("/tree/{COMMIT}");
+            return match rest.strip_prefix(repo) {
                 Some("/revision/main") => {
                     let commit = behaviour.commit.unwrap_or(COMMIT);
-                    let json = format!(r#"{{"_id":"1","id":"{REPO}","sha":"{commit}"}}"#);
-                    (200, header("Content-Type", "application/json"), json.into_bytes())
+                    json(format!(r#"{{"_id":"1","id":"{repo}","sha":"{commit}"}}"#))
+                }
+                Some(of) if of == listed && *repo == DATASET => {
+                    let (page, next) = self.page(request, &behaviour.files);
+                    let (status, mut headers, content) = json(page);
+                    headers.extend(next.into_iter().flat_map(|next| header("Link", &next)));
+                    (status, headers, content)
                 }
                 Some(_) => refuse(404, "RevisionNotFound", "Invalid rev id"),
                 None => refuse(401, "RepoNotFound", "Repository not found"),
@@ -171,13 +195,16 @@ impl Shared {
             return refuse(401, "GatedRepo", "Access to model someone/resnet20 is restricted");
         }
         let inner = format!("/inner/{COMMIT}/");
-        let (file, is_inner) = match (path.strip_prefix(&format!("/{REPO}/resolve/")), path.strip_prefix(&inner)) {
-            (Some(rest), _) => (rest.split_once('/').map_or("", |(_, file)| file), false),
-            (None, Some(file)) => (file, true),
-            (None, None) => return refuse(401, "RepoNotFound", "Repository not found"),
+        let of_data = path.strip_prefix(&format!("/datasets/{DATASET}/resolve/")).and_then(|rest| rest.split_once('/'));
+        let of_weights = path.strip_prefix(&format!("/{REPO}/resolve/"));
+        let (file, is_inner) = match (of_weights, path.strip_prefix(&inner), of_data) {
+            (Some(rest), ..) => (rest.split_once('/').map_or("", |(_, file)| file).to_string(), false),
+            (None, Some(file), _) => (file.to_string(), true),
+            (None, None, Some((_, file))) => (format!("datasets/{file}"), false),
+            (None, None, None) => return refuse(401, "RepoNotFound", "Repository not found"),
         };
         let mut headers = header("x-repo-commit", behaviour.commit.unwrap_or(COMMIT));
-        let Some(stored) = behaviour.files.get(file) else {
+        let Some(stored) = behaviour.files.get(&file) else {
             let (status, more, content) = refuse(404, "EntryNotFound", "Entry not found");
             headers.extend(more);
             return (status, headers, content);
@@ -198,6 +225,26 @@ impl Shared {
         }
         headers.extend(header("ETag", &etag));
         (200, headers, stored.content.clone())
+    }
+
+    /// The part of the list of data that is asked for, and where the next one is.
+    fn page(&self, request: &Request, files: &BTreeMap<String, Stored>) -> (String, Option<String>) {
+        let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
+        assert!(query.contains("recursive=true"), "{query}");
+        let from = query.split('&').find_map(|part| part.strip_prefix("cursor=")?.parse().ok()).unwrap_or(0);
+        let all = files.iter().filter_map(|(path, stored)| Some((path.strip_prefix("datasets/")?, stored)));
+        let all: Vec<(&str, &Stored)> = all.collect();
+        let of_file = |(path, stored): &(&str, &Stored)| {
+            let size = stored.content.len();
+            format!(r#"{{"type":"file","oid":"0123","size":{size},"path":"{path}","lfs":null}}"#)
+        };
+        let folder = r#"{"type":"directory","oid":"4567","size":0,"path":"folder"}"#.to_string();
+        let page: Vec<String> = all.iter().skip(from).take(PAGE).map(of_file).chain([folder]).collect();
+        let host = &request.headers["host"];
+        let next = from + PAGE;
+        let next =
+            (next < all.len()).then(|| format!("<http://{host}{path}?recursive=true&cursor={next}>; rel=\"next\""));
+        (format!("[{}]", page.join(",")), next)
     }
 
     fn content(&self, request: &Request) -> Answer {

@@ -5,10 +5,12 @@
 //!                     snapshots/COMMIT/FILE         a link to
 //!                     blobs/ETAG                    the content; ETAG.incomplete while it comes
 //!                     .no_exist/COMMIT/FILE         the commit has no such file
+//!                     .listing/COMMIT.json          the files of the commit: of this program alone
 //! .locks/models--OWNER--NAME/ETAG.lock              held by whoever downloads
 //! ```
 
-use super::name::{HubFile, is_commit, is_sha256};
+use super::HubEntry;
+use super::name::{HubFile, HubRepo, is_commit, is_sha256};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use std::fs::{File, TryLockError};
@@ -36,8 +38,8 @@ pub(super) enum Lock {
 }
 
 impl RepoCache {
-    pub fn new(cache: &Path, file: &HubFile) -> Self {
-        let folder = format!("{}--{}", file.kind().plural(), file.repo().replace('/', "--"));
+    pub fn new(cache: &Path, repo: &HubRepo) -> Self {
+        let folder = format!("{}--{}", repo.kind().plural(), repo.name().replace('/', "--"));
         Self { root: cache.join(&folder), locks: cache.join(".locks").join(folder) }
     }
 
@@ -64,11 +66,11 @@ impl RepoCache {
     }
 
     fn pointer(&self, file: &HubFile) -> PathBuf {
-        self.root.join("snapshots").join(file.revision()).join(file.file())
+        self.root.join("snapshots").join(file.repo().revision()).join(file.file())
     }
 
     fn no_exist(&self, file: &HubFile) -> PathBuf {
-        self.root.join(".no_exist").join(file.revision()).join(file.file())
+        self.root.join(".no_exist").join(file.repo().revision()).join(file.file())
     }
 
     /// The commit that `revision` was last seen at.
@@ -87,6 +89,21 @@ impl RepoCache {
     /// Writes down that the commit which is the revision of `file` has no such file.
     pub fn remember_missing(&self, file: &HubFile) -> Result<()> {
         atomic::write(&self.no_exist(file), b"")
+    }
+
+    /// The files that the repository has at `commit`, if they were ever listed.
+    pub fn listing(&self, commit: &str) -> Option<Vec<HubEntry>> {
+        serde_json::from_slice(&std::fs::read(self.listing_path(commit)).ok()?).ok()
+    }
+
+    pub fn remember_listing(&self, commit: &str, entries: &[HubEntry]) -> Result<()> {
+        let path = self.listing_path(commit);
+        let json = serde_json::to_vec(entries).map_err(|error| Error::content(&path, error.to_string()))?;
+        atomic::write(&path, &json)
+    }
+
+    fn listing_path(&self, commit: &str) -> PathBuf {
+        self.root.join(".listing").join(format!("{commit}.json"))
     }
 
     /// Makes the snapshot that `file` belongs to point at the blob; at every moment the pointer is missing or right.

@@ -1,6 +1,6 @@
 //! What can go wrong with the Hub, and what to do about it.
 
-use super::name::HubFile;
+use super::name::HubRepo;
 use super::settings::HubSettings;
 use crate::error::Error;
 use hf_hub::HFError;
@@ -53,8 +53,8 @@ impl Failure {
         }
     }
 
-    /// The error that the user reads.
-    pub(super) fn error(self, file: &HubFile, settings: &HubSettings) -> Error {
+    /// The error that the user reads; it is about `repo`, or the file of this path in it.
+    pub(super) fn error(self, repo: &HubRepo, file: Option<&str>, settings: &HubSettings) -> Error {
         let problem = match self {
             Failure::Local(error) => return error,
             Failure::Unreachable(problem) => {
@@ -63,28 +63,35 @@ impl Failure {
             Failure::Broken { have, problem } => {
                 format!("the connection broke after {have} bytes ({problem}); the same command goes on from there")
             }
-            Failure::Refused { status, code, message, .. } => refusal(status, &code, &message, file, settings),
+            Failure::Refused { status, code, message, .. } => refusal(status, &code, &message, (repo, file), settings),
             Failure::Malformed(problem) => format!("{} gave no usable answer: {problem}", settings.shown_endpoint()),
             Failure::Offline => {
                 format!("is not in the cache, and HF_HUB_OFFLINE is set: unset it, or {}", elsewhere(settings))
             }
         };
-        Error::Hub { file: file.to_string(), problem: settings.redact(&problem) }
+        let name = file.map_or(repo.to_string(), |file| format!("{repo}/{file}"));
+        Error::Hub { name, problem: settings.redact(&problem) }
     }
 }
 
 /// What each refusal means.
-fn refusal(status: u16, code: &str, message: &str, file: &HubFile, settings: &HubSettings) -> String {
-    let page = format!("{}/{}{}", settings.shown_endpoint(), file.kind().prefix(), file.repo());
-    let repo = file.repo();
+fn refusal(
+    status: u16,
+    code: &str,
+    message: &str,
+    (repo, file): (&HubRepo, Option<&str>),
+    settings: &HubSettings,
+) -> String {
+    let page = format!("{}/{}{}", settings.shown_endpoint(), repo.kind().prefix(), repo.name());
+    let (name, revision) = (repo.name(), repo.revision());
     let said = if message.is_empty() { String::new() } else { format!(" ({message})") };
     let log_in = "log in with `hf auth login` or set HF_TOKEN";
     match (status, code) {
         (401, "GatedRepo") => format!("gated: accept the licence at {page}, then {log_in}"),
         (_, "GatedRepo") => format!("gated: accept the licence at {page} with the account of your token{said}"),
-        (_, "EntryNotFound") => format!("not found: {repo} has no file {} at {}", file.file(), file.revision()),
+        (_, "EntryNotFound") => format!("not found: {name} has no file {} at {revision}", file.unwrap_or_default()),
         (_, "RevisionNotFound") => {
-            format!("not found: {repo} has no branch, tag or commit {}; see {page}/commits", file.revision())
+            format!("not found: {name} has no branch, tag or commit {revision}; see {page}/commits")
         }
         (401, _) if settings.token.is_some() => {
             format!("not found, or your token is not valid or not allowed to read {page}{said}")
@@ -152,7 +159,7 @@ mod tests {
             token: token.and_then(super::super::settings::Token::new),
             offline: false,
         };
-        failure.error(&HubFile::new(RepoKind::Model, "a/b", "v1", "m.bin").unwrap(), &settings).to_string()
+        failure.error(&HubRepo::new(RepoKind::Model, "a/b", "v1").unwrap(), Some("m.bin"), &settings).to_string()
     }
 
     fn refused(status: u16, code: &str, message: &str) -> Failure {

@@ -117,6 +117,28 @@ impl Transfer {
         Err(Failure::Malformed("redirects do not end".to_string()))
     }
 
+    /// The last of the content at `url`, `bytes` long, from its byte `from` on.
+    ///
+    /// Errors: a server that sends something else.
+    pub fn tail(&self, url: &Url, from: u64, bytes: u64) -> Result<Vec<u8>, Failure> {
+        let mut attempt = || {
+            let request = self.request(&self.following, Method::GET, url).header(RANGE, format!("bytes={from}-"));
+            let response = answered(request.send().map_err(unreachable)?)?;
+            if from > 0 && !continues(&response, from) {
+                return Err(Failure::Malformed("the server does not send parts of files".to_string()));
+            }
+            let content = response.bytes().map_err(|error| Failure::Broken { have: 0, problem: text_of(error) })?;
+            match content.len() as u64 == bytes - from {
+                true => Ok(content.to_vec()),
+                false => {
+                    let problem = format!("{} bytes came, {} were asked for", content.len(), bytes - from);
+                    Err(Failure::Broken { have: 0, problem })
+                }
+            }
+        };
+        with_patience(&mut attempt, &mut |_| false)
+    }
+
     /// Brings `partial` to the whole content, going on from what it holds; `advanced` is told the bytes there are.
     ///
     /// Errors: what the server sent is not what it announced; then `partial` is gone.
@@ -212,13 +234,17 @@ impl Transfer {
 }
 
 /// `ENDPOINT/[datasets/]OWNER/NAME/resolve/COMMIT/FILE`.
-fn address_of(settings: &HubSettings, file: &HubFile) -> Result<Url, Failure> {
+pub(super) fn address_of(settings: &HubSettings, file: &HubFile) -> Result<Url, Failure> {
     let not_an_address = |_| Failure::Local(Error::Usage("HF_ENDPOINT is not an http address".to_string()));
     let mut url = Url::parse(&settings.endpoint).map_err(|error| not_an_address(error.to_string()))?;
     let mut segments = url.path_segments_mut().map_err(|()| not_an_address(String::new()))?;
     segments.pop_if_empty();
-    segments.extend(file.kind().prefix().split('/').filter(|segment| !segment.is_empty()));
-    segments.extend(file.repo().split('/')).push("resolve").push(file.revision()).extend(file.file().split('/'));
+    segments.extend(file.repo().kind().prefix().split('/').filter(|segment| !segment.is_empty()));
+    segments
+        .extend(file.repo().name().split('/'))
+        .push("resolve")
+        .push(file.repo().revision())
+        .extend(file.file().split('/'));
     drop(segments);
     Ok(url)
 }
@@ -281,7 +307,7 @@ fn check(announced: &Announced, partial: &Path) -> Result<(), Failure> {
     }
 }
 
-fn sha256_of(path: &Path) -> std::io::Result<String> {
+pub(super) fn sha256_of(path: &Path) -> std::io::Result<String> {
     let (mut file, mut hash) = (File::open(path)?, Sha256::new());
     std::io::copy(&mut file, &mut hash)?;
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())

@@ -1,4 +1,4 @@
-//! Names of files on the Hub, as a grid writes them.
+//! Names of repositories and files on the Hub, as a grid writes them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,8 +26,8 @@ impl RepoKind {
         }
     }
 
-    /// What the addresses of files and the names of [`HubFile`] have before the repository.
-    pub(super) fn prefix(self) -> &'static str {
+    /// What the addresses of files and the names of [`HubRepo`] have before the repository.
+    pub fn prefix(self) -> &'static str {
         match self {
             RepoKind::Model => "",
             RepoKind::Dataset => "datasets/",
@@ -35,31 +35,42 @@ impl RepoKind {
     }
 }
 
-/// One file at one revision: `hub:OWNER/NAME[@REVISION]/FILE`, or `hub:datasets/OWNER/NAME[@REVISION]/FILE`.
+/// A repository at one revision: `hub:OWNER/NAME@REVISION`, or `hub:datasets/OWNER/NAME@REVISION`.
 ///
 /// Every part is a relative path without `..`: whatever is made of it stays inside the cache. A `/` in a revision is
 /// written `%2F`, as in the Hub's addresses.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HubFile {
+pub struct HubRepo {
     kind: RepoKind,
-    repo: String,
+    name: String,
     revision: String,
-    file: String,
 }
 
-impl HubFile {
+impl HubRepo {
     /// Errors: the reason why one of the parts cannot be a name on the Hub.
-    pub fn new(kind: RepoKind, repo: &str, revision: &str, file: &str) -> Result<Self, String> {
-        let owner_and_name = repo.split_once('/').filter(|(_, name)| !name.contains('/'));
-        if owner_and_name.is_none_or(|(owner, name)| !is_repo_part(owner) || !is_repo_part(name)) {
-            return Err(format!("{repo:?} is not the OWNER/NAME of a repository"));
+    pub fn new(kind: RepoKind, name: &str, revision: &str) -> Result<Self, String> {
+        let parts = name.split_once('/').filter(|(_, name)| !name.contains('/'));
+        if parts.is_none_or(|(owner, name)| !is_repo_part(owner) || !is_repo_part(name)) {
+            return Err(format!("{name:?} is not the OWNER/NAME of a repository"));
         }
-        for (what, path) in [("revision", revision), ("file name", file)] {
-            if !is_inner_path(path) {
-                return Err(format!("{path:?} cannot be a {what} on the Hub"));
-            }
+        match is_inner_path(revision) {
+            true => Ok(Self { kind, name: name.to_string(), revision: revision.to_string() }),
+            false => Err(format!("{revision:?} cannot be a revision on the Hub")),
         }
-        Ok(Self { kind, repo: repo.to_string(), revision: revision.to_string(), file: file.to_string() })
+    }
+
+    /// The repository that `text`, `OWNER/NAME[@REVISION][/REST]`, begins with, and the rest.
+    ///
+    /// Errors: the reason why it is none; `None` if `text` is not of that form.
+    pub fn split(kind: RepoKind, text: &str) -> Option<Result<(Self, Option<&str>), String>> {
+        let (owner, rest) = text.split_once('/')?;
+        let (name, rest) = match rest.split_once('/') {
+            Some((name, rest)) => (name, Some(rest)),
+            None => (rest, None),
+        };
+        let (name, revision) = name.split_once('@').unwrap_or((name, DEFAULT_REVISION));
+        let repo = Self::new(kind, &format!("{owner}/{name}"), &revision.replace("%2F", "/"));
+        Some(repo.map(|repo| (repo, rest)))
     }
 
     pub fn kind(&self) -> RepoKind {
@@ -67,13 +78,13 @@ impl HubFile {
     }
 
     /// `OWNER/NAME`.
-    pub fn repo(&self) -> &str {
-        &self.repo
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Owner and name.
     pub(super) fn owner_and_name(&self) -> (&str, &str) {
-        hf_hub::split_id(&self.repo)
+        hf_hub::split_id(&self.name)
     }
 
     /// A branch, a tag or a commit.
@@ -81,9 +92,9 @@ impl HubFile {
         &self.revision
     }
 
-    /// Path of the file in its repository.
-    pub fn file(&self) -> &str {
-        &self.file
+    /// The revision as it is written in a name.
+    pub fn written_revision(&self) -> String {
+        self.revision.replace('/', "%2F")
     }
 
     /// The revision, if it is a commit: nothing that it names can change.
@@ -91,9 +102,46 @@ impl HubFile {
         is_commit(&self.revision).then_some(&self.revision)
     }
 
-    /// The same file at `commit`.
+    /// The same repository at `commit`.
     pub fn at(&self, commit: &str) -> Self {
         Self { revision: commit.to_string(), ..self.clone() }
+    }
+
+    /// The file at `path` in it. Errors: a path that cannot be one on the Hub.
+    pub fn file(&self, path: &str) -> Result<HubFile, String> {
+        match is_inner_path(path) {
+            true => Ok(HubFile { repo: self.clone(), file: path.to_string() }),
+            false => Err(format!("{path:?} cannot be a file name on the Hub")),
+        }
+    }
+}
+
+impl fmt::Display for HubRepo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{HUB_PREFIX}{}{}@{}", self.kind.prefix(), self.name, self.written_revision())
+    }
+}
+
+/// One file at one revision: `hub:OWNER/NAME[@REVISION]/FILE`, or `hub:datasets/OWNER/NAME[@REVISION]/FILE`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HubFile {
+    repo: HubRepo,
+    file: String,
+}
+
+impl HubFile {
+    pub fn repo(&self) -> &HubRepo {
+        &self.repo
+    }
+
+    /// Path of the file in its repository.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The same file at `commit`.
+    pub fn at(&self, commit: &str) -> Self {
+        Self { repo: self.repo.at(commit), ..self.clone() }
     }
 
     /// The `config.json` of the folder that the file is in.
@@ -107,27 +155,20 @@ impl FromStr for HubFile {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = || {
-            let rest = text.strip_prefix(HUB_PREFIX)?;
-            let (kind, rest) = match rest.strip_prefix(RepoKind::Dataset.prefix()) {
-                Some(rest) => (RepoKind::Dataset, rest),
-                None => (RepoKind::Model, rest),
-            };
-            let (owner, rest) = rest.split_once('/')?;
-            let (name, file) = rest.split_once('/')?;
-            let (name, revision) = name.split_once('@').unwrap_or((name, DEFAULT_REVISION));
-            Some((kind, format!("{owner}/{name}"), revision.replace("%2F", "/"), file))
+        let not_of_form = || format!("{text:?} is not of the form {HUB_PREFIX}OWNER/NAME[@REVISION]/FILE");
+        let rest = text.strip_prefix(HUB_PREFIX).ok_or_else(not_of_form)?;
+        let (kind, rest) = match rest.strip_prefix(RepoKind::Dataset.prefix()) {
+            Some(rest) => (RepoKind::Dataset, rest),
+            None => (RepoKind::Model, rest),
         };
-        let (kind, repo, revision, file) =
-            parsed().ok_or_else(|| format!("{text:?} is not of the form {HUB_PREFIX}OWNER/NAME[@REVISION]/FILE"))?;
-        Self::new(kind, &repo, &revision, file)
+        let (repo, file) = HubRepo::split(kind, rest).ok_or_else(not_of_form)??;
+        repo.file(file.ok_or_else(not_of_form)?)
     }
 }
 
 impl fmt::Display for HubFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, repo, revision, file } = self;
-        write!(f, "{HUB_PREFIX}{}{repo}@{}/{file}", kind.prefix(), revision.replace('/', "%2F"))
+        write!(f, "{}/{}", self.repo, self.file)
     }
 }
 
@@ -168,18 +209,18 @@ mod tests {
             ("hub:datasets/a/b/d/0.parquet", "a/b", "main", "d/0.parquet", "hub:datasets/a/b@main/d/0.parquet"),
         ] {
             let name: HubFile = text.parse().unwrap();
-            assert_eq!((name.repo(), name.revision(), name.file()), (repo, revision, file));
+            assert_eq!((name.repo().name(), name.repo().revision(), name.file()), (repo, revision, file));
             assert_eq!(name.to_string(), full);
             assert_eq!(full.parse::<HubFile>().unwrap(), name);
-            assert_eq!(name.commit(), None);
-            assert_eq!(name.at(COMMIT).commit(), Some(COMMIT));
+            assert_eq!(name.repo().commit(), None);
+            assert_eq!(name.at(COMMIT).repo().commit(), Some(COMMIT));
         }
     }
 
     #[test]
     fn the_config_lies_beside_the_file() {
         for (file, config) in [("m.bin", "config.json"), ("x/y/m.bin", "x/y/config.json")] {
-            let name = HubFile::new(RepoKind::Model, "a/b", "main", file).unwrap();
+            let name = HubRepo::new(RepoKind::Model, "a/b", "main").unwrap().file(file).unwrap();
             assert_eq!(name.config().file(), config);
         }
     }
