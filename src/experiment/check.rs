@@ -115,9 +115,16 @@ fn check_transform(transform: &Transform, size: Option<(usize, usize)>) -> Resul
 }
 
 fn check_meta(meta: &Meta, calib_images: usize) -> Result<(), Problem> {
-    for (key, count) in [("meta.batch", meta.batch), ("meta.outer-batch", meta.outer_batch)] {
-        if count > calib_images {
-            return problem(key, format!("{count} is not 1 to calib-images = {calib_images}"));
+    let (transformed, judging) = meta.validation.split(calib_images);
+    for (key, count, from) in [("meta.batch", meta.batch, transformed), ("meta.outer-batch", meta.outer_batch, judging)]
+    {
+        if count > from.len() {
+            let sample = format!("calib-images = {calib_images}");
+            let of = match from.len() == calib_images {
+                true => sample,
+                false => format!("{}, its part of {sample} with meta.validation = \"held-out\"", from.len()),
+            };
+            return problem(key, format!("{count} is not 1 to {of}"));
         }
     }
     if meta.iterations > 0 && meta.unroll > meta.iterations {
@@ -130,6 +137,7 @@ fn check_meta(meta: &Meta, calib_images: usize) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ptq::meta::config::Validation;
     use ptq::meta::terms::{self, Terms};
     use ptq::recipe::{Bits, Setting};
     use ptq::{arch, methods};
@@ -201,12 +209,15 @@ mod tests {
     #[test]
     fn each_bound_of_a_transform_and_its_training_is_refused_by_the_name_of_its_key() {
         type Edit = fn(&mut Transform, &mut Meta, &mut Terms, &mut Recipe);
-        let edits: [(&str, Edit); 15] = [
+        let edits: [(&str, Edit); 16] = [
             ("transform.base", |transform, _, _, _| transform.base = 0),
             ("transform.depth", |transform, _, _, _| transform.depth = 5),
             ("transform.warmup-batch", |transform, _, _, _| transform.warmup_batch = 0),
             ("meta.batch", |_, meta, _, _| meta.batch = 257),
             ("meta.outer-batch", |_, meta, _, _| meta.outer_batch = 0),
+            ("meta.outer-batch", |_, meta, _, _| {
+                (meta.validation, meta.outer_batch) = (Validation::HeldOut, 129);
+            }),
             ("meta.unroll", |_, meta, _, _| meta.unroll = 501),
             ("meta.inner-eps", |_, meta, _, _| meta.inner_eps = 0.0),
             ("meta.temperature", |_, meta, _, _| meta.temperature = f64::NAN),

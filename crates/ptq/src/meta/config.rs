@@ -5,6 +5,7 @@ use crate::arch::{ArchSpec, Family};
 use crate::graph::Role;
 use crate::recipe::overridable;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 overridable! {
     /// How `T` is trained for each unit.
@@ -47,6 +48,9 @@ overridable! {
         /// The activation scales from which a unit's virtual updates start, in recipes that search them unit by unit.
         #[serde(default, skip_serializing_if = "ActStart::is_reconstruction")]
         act_start: ActStart,
+        /// Which images the updated unit is judged on.
+        #[serde(default, skip_serializing_if = "Validation::is_calibration")]
+        validation: Validation,
     }
 }
 
@@ -74,6 +78,7 @@ impl Meta {
             // `classifier.1`), which no other stem has.
             reach_stem: matches!(arch.family, Family::RegNet | Family::MnasNet),
             act_start: ActStart::Nearest,
+            validation: Validation::Calibration,
         }
     }
 
@@ -113,6 +118,31 @@ pub enum ActStart {
 impl ActStart {
     fn is_reconstruction(&self) -> bool {
         *self == ActStart::Reconstruction
+    }
+}
+
+/// Which images the transformed ones of a step are drawn from, and which the original ones on which the updated unit is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Validation {
+    /// Both from the whole calibration sample, as published: an image may judge what was learned from itself.
+    #[default]
+    Calibration,
+    /// The transformed ones from the first half of the sample, the original ones from the second. Reconstruction sees both.
+    HeldOut,
+}
+
+impl Validation {
+    fn is_calibration(&self) -> bool {
+        *self == Validation::Calibration
+    }
+
+    /// Positions in a sample of `images` that are transformed, and those that judge.
+    pub fn split(self, images: usize) -> (Range<usize>, Range<usize>) {
+        match self {
+            Validation::Calibration => (0..images, 0..images),
+            Validation::HeldOut => (0..images.div_ceil(2), images.div_ceil(2)..images),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::recon::trace::UnitTrace;
 use crate::recon::train::{KeyedMasks, Phase};
 use crate::rng::{Purpose, Stream};
 use candle_core::Tensor;
+use std::ops::Range;
 use tracing::{info_span, trace_span};
 
 /// What the trace and the events of this phase are called.
@@ -157,10 +158,14 @@ struct Draw {
 
 impl Draw {
     fn new(images: usize, meta: &Meta, stream: Stream, t: usize) -> Self {
-        let batch = meta.batch.min(images);
-        let rows = batches::rows(Sampling::Epochs, images, batch, stream.purpose(Purpose::MetaBatch), t);
-        let outer = stream.purpose(Purpose::MetaOuter);
-        let outer_rows = batches::rows(Sampling::Permutation, images, meta.outer_batch, outer, t);
+        let (transformed, judging) = meta.validation.split(images);
+        let drawn = |from: &Range<usize>, sampling: Sampling, batch: usize, purpose: Purpose| -> Vec<u32> {
+            let rows = batches::rows(sampling, from.len(), batch, stream.purpose(purpose), t);
+            rows.into_iter().map(|row| row + from.start as u32).collect()
+        };
+        let rows = drawn(&transformed, Sampling::Epochs, meta.batch, Purpose::MetaBatch);
+        let outer_rows = drawn(&judging, Sampling::Permutation, meta.outer_batch, Purpose::MetaOuter);
+        let batch = rows.len();
         let mix = |side: u64| {
             let stream = stream.purpose(Purpose::MetaMixup).at(t as u64).at(side);
             let share = beta_4_4(stream.at(0));
@@ -275,11 +280,13 @@ mod tests {
     use super::*;
     use crate::arch::layout::TORCHVISION;
     use crate::graph::fold_bn::fold_bn;
+    use crate::meta::config::Validation;
     use crate::ops::check::noise;
     use crate::recipe::{Bits, Setting};
     use crate::recon::start::prepare;
     use crate::{arch, methods};
     use candle_core::Device;
+    use std::collections::BTreeSet;
     use std::sync::atomic::AtomicBool;
 
     static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -315,6 +322,24 @@ mod tests {
         // Ranges that are searched before anything is trained are there already.
         let qdrop = (methods::find("qdrop").unwrap().recipe)(arch);
         assert!(started(&published, &qdrop).is_none());
+    }
+
+    #[test]
+    fn held_out_images_are_never_transformed() {
+        let arch = arch::find("resnet20").unwrap();
+        let of = |validation: Validation| Meta { batch: 3, outer_batch: 3, validation, ..Meta::published(arch) };
+        let seen = |meta: &Meta| {
+            let draws = (1..40).map(|t| Draw::new(7, meta, Stream::new(5), t));
+            let (mut inner, mut outer) = (BTreeSet::new(), BTreeSet::new());
+            for draw in draws {
+                assert_eq!((draw.rows.len(), draw.outer_rows.len()), (3, 3));
+                inner.extend(draw.rows);
+                outer.extend(draw.outer_rows);
+            }
+            (inner, outer)
+        };
+        assert_eq!(seen(&of(Validation::HeldOut)), ((0..4).collect(), (4..7).collect()));
+        assert_eq!(seen(&of(Validation::Calibration)), ((0..7).collect(), (0..7).collect()));
     }
 
     #[test]
