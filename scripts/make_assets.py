@@ -59,8 +59,8 @@ def main():
         pool = b"".join(content[i * size : (i + 1) * size] for i in indices)
         write_idx(target / f"pool-{kind}.gz", (len(indices), *dims), pool)
 
-    embedded = sorted(path for path in ASSETS.rglob("*") if path.suffix in {".gz", ".safetensors", ".toml"})
-    sums = "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(ASSETS).as_posix()}\n" for p in embedded)
+    listed = sorted(path for path in ASSETS.glob("*/*") if path.suffix in {".gz", ".safetensors", ".toml"})
+    sums = "".join(f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(ASSETS).as_posix()}\n" for p in listed)
     (ASSETS / "SHA256SUMS").write_text(sums)
     print(sums, end="")
 
