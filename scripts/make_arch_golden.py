@@ -96,7 +96,8 @@ class CifarBlock(nn.Module):
         elif stride != 1:
             layers = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
             self.add_module(projection, layers)
-            self.shortcut_of = layers
+            # Not the module itself, which would be listed under both names.
+            self.shortcut_of = lambda x: layers(x)
 
     def forward(self, x):
         y = F.relu(self.bn1(self.conv1(x)))

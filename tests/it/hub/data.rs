@@ -167,7 +167,7 @@ fn a_grid_with_data_on_the_hub_says_what_it_needs_fetches_that_alone_and_runs_of
         assert_contains(&record, &[&format!(r#""data_source": "{set}""#), r#""data": "hub:someone/pictures@main""#]);
     }
 
-    // The same shards in a folder are the same images.
+    // The same shards in a folder are the same images, and make the same runs.
     let folder = bench.path().join("copy");
     std::fs::create_dir(&folder).unwrap();
     let shards = pictures("data").into_iter().filter(|(path, _)| NEEDED.iter().any(|needed| path.contains(needed)));
@@ -175,7 +175,7 @@ fn a_grid_with_data_on_the_hub_says_what_it_needs_fetches_that_alone_and_runs_of
         std::fs::write(folder.join(Path::new(&path).file_name().unwrap()), content).unwrap();
     }
     std::fs::write(bench.path().join("grid.toml"), grid().replace("hub:someone/pictures", "parquet:copy")).unwrap();
-    assert_eq!(harness(&bench, &server, &["plan", "grid.toml"], &offline).stdout, plan.stdout);
+    assert_contains(&harness(&bench, &server, &["plan", "grid.toml"], &offline).stdout, &["2 cells, 2 done"]);
 }
 
 #[test]
