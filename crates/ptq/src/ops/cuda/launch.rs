@@ -86,7 +86,7 @@ pub enum Argument {
     /// Several numbers in a structure.
     Three([u32; 3]),
     Seven([u32; 7]),
-    Ten([u32; 10]),
+    Eleven([u32; 11]),
 }
 
 /// `Mask` of `kernels/random.h`.
@@ -197,7 +197,7 @@ macro_rules! from_number {
         })*
     };
 }
-from_number!(f32 => F32, f64 => F64, u32 => U32, u64 => U64, MaskArgument => Mask, LevelsArgument => Levels, Box<Parameters> => Parameters, [u32; 3] => Three, [u32; 7] => Seven, [u32; 10] => Ten);
+from_number!(f32 => F32, f64 => F64, u32 => U32, u64 => U64, MaskArgument => Mask, LevelsArgument => Levels, Box<Parameters> => Parameters, [u32; 3] => Three, [u32; 7] => Seven, [u32; 11] => Eleven);
 
 /// The arguments of a kernel in order, each turned into an [`Argument`].
 macro_rules! arguments {
@@ -255,7 +255,7 @@ pub unsafe fn launch(
             Argument::Vectors(vectors) => builder.arg(&**vectors),
             Argument::Three(numbers) => builder.arg(numbers),
             Argument::Seven(numbers) => builder.arg(numbers),
-            Argument::Ten(numbers) => builder.arg(numbers),
+            Argument::Eleven(numbers) => builder.arg(numbers),
         };
     }
     let config =
