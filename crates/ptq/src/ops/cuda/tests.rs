@@ -6,6 +6,7 @@ use crate::ops::adam::{self, AdamState};
 use crate::ops::check::noise;
 use crate::ops::conv::{Geometry, Padding, conv2d, conv2d_relu, input_gradient, weight_gradient};
 use crate::ops::fake_quant::{ClipOrder, FakeQuant, Linearised, Mask, fake_quant};
+use crate::ops::pool::Pool;
 use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, soft_weight};
 use crate::ops::{batch_norm, channels, layout, mix, pool, recon_error, relu, statistics};
 use candle_core::{DType, Device, Tensor, Var};
