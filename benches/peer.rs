@@ -199,7 +199,7 @@ fn cell(request: &Request, device: &Device) -> Value {
     caches.full_precision.accuracy(&inputs, &CONTROL).unwrap();
     let mut test_top1 = 0.0;
     let (ms, peak_bytes) = measured(device, || {
-        test_top1 = run_cell(&cell, &inputs, &caches, &CONTROL).unwrap().metrics.test_top1;
+        test_top1 = run_cell(&cell, &inputs, &caches, None, &CONTROL).unwrap().metrics.test_top1;
     });
     json!({ "ms": ms, "peak_bytes": peak_bytes, "test_top1": test_top1 })
 }

@@ -2,7 +2,7 @@
 
 use clap::Parser;
 use metaaug::allocator;
-use metaaug::cli::{Cli, dispatch, exit_code};
+use metaaug::cli::{Cli, Exit, SET_UP, dispatch, exit_code, terminal};
 use metaaug::error::Error;
 use std::process::ExitCode;
 
@@ -16,15 +16,36 @@ const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
 fn main() -> ExitCode {
     without_spinning_threads();
     allocator::keep_freed();
-    match dispatch(Cli::parse()) {
-        Ok(exit) => exit.into(),
+    let code = match Cli::try_parse() {
+        Ok(cli) => ended(dispatch(cli)),
+        Err(usage) => match usage.print() {
+            Ok(()) => u8::try_from(usage.exit_code()).unwrap_or(2),
+            Err(error) => {
+                terminal::print_error_line(format_args!("error: cannot print: {error}"));
+                SET_UP
+            }
+        },
+    };
+    ExitCode::from(match terminal::finish() {
+        Ok(()) => code,
+        Err(problem) => {
+            terminal::print_error_line(format_args!("error: cannot write to standard output: {problem}"));
+            if code == 0 { SET_UP } else { code }
+        }
+    })
+}
+
+/// The exit code of a verb that ended so; says why it failed.
+fn ended(result: Result<Exit, Error>) -> u8 {
+    match result {
+        Ok(exit) => exit.code(),
         Err(error) => {
             let code = exit_code(&error);
             match error {
-                Error::Grid(error) => eprintln!("{:?}", miette::Report::new(*error)),
-                error => eprintln!("error: {error}"),
+                Error::Grid(error) => terminal::print_error_line(format_args!("{:?}", miette::Report::new(*error))),
+                error => terminal::print_error_line(format_args!("error: {error}")),
             }
-            ExitCode::from(code)
+            code
         }
     }
 }

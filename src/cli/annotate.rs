@@ -2,9 +2,10 @@
 
 use super::Exit;
 use super::session::ResultsArgs;
+use super::stored;
 use crate::error::{Error, Result};
 use crate::experiment::is_kebab_case;
-use crate::store::{Query, Stored, annotations, scan_all, select_one};
+use crate::store::{Stored, annotations, select_one};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -61,14 +62,7 @@ pub fn tag(args: &TagArgs) -> Result<Exit> {
         return Err(Error::Usage(format!("tag {both:?} is to be given and taken away")));
     }
     let results = &args.results.results;
-    let runs = match Query::parse(&args.query)? {
-        Query::Prefix { .. } => vec![select_one(results, &args.query)?],
-        query => {
-            let collection = scan_all(results)?;
-            collection.warn_of_broken();
-            query.select(collection.runs)?
-        }
-    };
+    let runs = stored::queried(results, &args.query)?;
     for run in runs {
         annotations::tag(&run.folder, &args.add, &args.remove)?;
         let tags = annotations::Annotations::read(&run.folder).tags;

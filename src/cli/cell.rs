@@ -2,9 +2,10 @@
 
 use super::Exit;
 use super::bytes;
+use super::cache_folder::CacheFolder;
 use super::device::device;
-use super::run::interruptible;
-use super::session::{cache_folder, loader};
+use super::session::loader;
+use super::signals::interruptible;
 use crate::error::Result;
 use crate::launch::{Caches, Event, InProcess, Job, Worker, run_grid, sensible_bytes_on};
 use crate::store::Store;
@@ -29,6 +30,9 @@ pub struct Args {
     /// How much of the activations of calibration images is kept in memory, such as 4GiB.
     #[arg(long, value_name = "SIZE", env = "HARNESS_MEMORY", value_parser = bytes::parse)]
     memory: Option<u64>,
+    /// Folder to leave in what is trained so far, and to go on from it.
+    #[arg(long, value_name = "DIR")]
+    partial: Option<PathBuf>,
     /// Stop when standard input ends.
     #[arg(long)]
     until_eof: bool,
@@ -43,18 +47,20 @@ pub fn cell(args: &Args) -> Result<Exit> {
     if args.until_eof {
         stop_at_end_of_input(&cancelled);
     }
-    let caches = Caches::new(&cache_folder()?, args.memory.unwrap_or_else(|| sensible_bytes_on(&device)));
+    let folder = CacheFolder::open()?;
+    let caches = Caches::new(folder.path(), args.memory.unwrap_or_else(|| sensible_bytes_on(&device)));
     let mut loader = loader(&device, true);
     if let Some(source) = &job.data_source {
         loader.pin_data(&job.cell, source)?;
     }
-    let mut launcher = InProcess { workers: vec![Worker::with_all_threads(&mut loader)], caches: &caches };
+    let workers = vec![Worker::with_all_threads(&mut loader)];
+    let mut launcher = InProcess { workers, caches: &caches, partial: args.partial.clone() };
     // Whoever does not read on is gone.
     let print = |event: &Event| match serde_json::to_string(event) {
         Ok(line) if writeln!(std::io::stdout(), "{line}").is_ok() => (),
         _ => cancelled.store(true, Ordering::Relaxed),
     };
-    let outcome = run_grid(&[job], &mut launcher, &store, &print, &cancelled)?;
+    let outcome = run_grid(&[job], &mut launcher, &store, &print, (&cancelled, None))?;
     Ok(match (outcome.left, outcome.failed) {
         (0, 0) => Exit::Done,
         (0, _) => Exit::SomeFailed,

@@ -2,11 +2,11 @@
 
 use super::Exit;
 use super::session::ResultsArgs;
+use super::stored;
 use crate::error::{Error, Result};
 use crate::report::paired::{Comparison, SeedComparison, compare as compare_sides};
 use crate::report::side::Side;
 use crate::report::statistics::RESAMPLES;
-use crate::store::scan_all;
 use comfy_table::{CellAlignment, Table, presets};
 use std::path::Path;
 
@@ -49,8 +49,7 @@ pub fn compare(args: &Args) -> Result<Exit> {
             ))),
         };
     }
-    let collection = scan_all(&args.results.results)?;
-    collection.warn_of_broken();
+    let collection = stored::all(&args.results.results)?;
     let queries = [&args.first].into_iter().chain(&args.others);
     let sides = queries.map(|query| Side::select(query, &collection.runs)).collect::<Result<Vec<_>>>()?;
     let comparisons = compare_sides(&sides)?;

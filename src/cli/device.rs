@@ -30,7 +30,7 @@ pub fn device(name: &str) -> Result<Device> {
         "cpu" => Ok(Device::Cpu),
         // Only a binary with CUDA has a reason to say why it computes elsewhere.
         "auto" if cfg!(feature = "cuda") => Ok(cuda(0).unwrap_or_else(|problem| {
-            eprintln!("note: computing on the CPU, since there is no CUDA device: {problem}");
+            tell!("note: computing on the CPU, since there is no CUDA device: {problem}");
             Device::Cpu
         })),
         "auto" => Ok(Device::Cpu),

@@ -1,7 +1,7 @@
 //! `harness doctor`.
 
 use super::Exit;
-use super::session::cache_folder;
+use super::cache_folder;
 use crate::data::DATASETS;
 use crate::data::location::{self, locate};
 use crate::embedded;
@@ -24,7 +24,8 @@ pub fn doctor() -> Result<Exit> {
     say_gpus();
     say!("threads        {} (RAYON_NUM_THREADS sets them)", rayon::current_num_threads());
     say!("processor      {}", processor::describe());
-    say!("cache          {}", cache_folder()?.display());
+    let cache = cache_folder::kept().map(|folder| folder.display().to_string());
+    say!("cache          {}", cache.unwrap_or_else(|| "none: HARNESS_CACHE is unset, and so is HOME".to_string()));
     let hub = HubSettings::from_env();
     let mode = match (hub.offline, &hub.token) {
         (true, _) => "offline",

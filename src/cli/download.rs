@@ -22,9 +22,9 @@ fn shown() -> HubObserver {
         let Ok(mut current) = current.lock() else { return };
         match event {
             HubEvent::Lacking { repo, files, bytes } => {
-                eprintln!("{repo}: {files} files to download, {}", HumanBytes(bytes));
+                tell!("{repo}: {files} files to download, {}", HumanBytes(bytes));
             }
-            HubEvent::Waiting { file } => eprintln!("waiting for another process that downloads {file}"),
+            HubEvent::Waiting { file } => tell!("waiting for another process that downloads {file}"),
             HubEvent::Received { file, have, bytes } => {
                 let bar = current.get_or_insert_with(|| begin(&file.to_string(), have, bytes));
                 bar.set_position(have);
@@ -33,7 +33,7 @@ fn shown() -> HubObserver {
                 if let Some(bar) = current.take() {
                     bar.finish_and_clear();
                 }
-                eprintln!("downloaded {file}, {}", HumanBytes(bytes));
+                tell!("downloaded {file}, {}", HumanBytes(bytes));
             }
             HubEvent::Unreachable { .. } => warn(&event),
         }
@@ -42,7 +42,7 @@ fn shown() -> HubObserver {
 
 fn begin(file: &str, have: u64, bytes: Option<u64>) -> ProgressBar {
     if have > 0 {
-        eprintln!("going on with {file} after {}", HumanBytes(have));
+        tell!("going on with {file} after {}", HumanBytes(have));
     }
     let target = match std::io::stderr().is_terminal() {
         true => ProgressDrawTarget::stderr_with_hz(5),
@@ -60,6 +60,6 @@ fn begin(file: &str, have: u64, bytes: Option<u64>) -> ProgressBar {
 /// What the user must know however quiet it is to be.
 fn warn(event: &HubEvent) {
     if let HubEvent::Unreachable { repo, commit } = event {
-        eprintln!("warning: the Hub does not answer; {repo} is taken to be what it was last seen at, commit {commit}");
+        tell!("warning: the Hub does not answer; {repo} is taken to be what it was last seen at, commit {commit}");
     }
 }

@@ -3,13 +3,14 @@
 use super::Exit;
 use super::report::scan;
 use super::session::{GridArgs, ResultsArgs, Session};
+use super::{stored, terminal};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::export::mlflow::{FileStore, Written};
 use crate::export::{Run, tensorboard};
 use crate::report::frame::{frame, to_csv};
 use crate::store::record::Record;
-use crate::store::{Query, Stored, scan_all};
+use crate::store::{Query, Stored};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -33,10 +34,10 @@ struct Targets {
     /// Write TensorBoard event files below this folder: scalars, images, the configuration as text.
     #[arg(long, value_name = "DIR")]
     tensorboard: Option<PathBuf>,
-    /// Write a line per run, accuracies as fractions.
+    /// Write a line per run, accuracies as fractions; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Write the records as they are stored.
+    /// Write the records as they are stored; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -63,15 +64,13 @@ pub fn export(args: &Args) -> Result<Exit> {
     let stored = selected(args)?;
     let records: Vec<Record> = stored.iter().map(|run| run.record.clone()).collect();
     if let Some(path) = &args.to.csv {
-        atomic::write(path, &to_csv(frame(&records)?)?)?;
-        say!("{} runs written to {}", records.len(), path.display());
+        write(path, &to_csv(frame(&records)?)?, records.len())?;
     }
     if let Some(path) = &args.to.json {
         let mut json = serde_json::to_vec_pretty(&records)
             .map_err(|error| Error::Report(format!("cannot write records as JSON: {error}")))?;
         json.push(b'\n');
-        atomic::write(path, &json)?;
-        say!("{} runs written to {}", records.len(), path.display());
+        write(path, &json, records.len())?;
     }
     let mut skipped = 0;
     if let Some(folder) = &args.to.mlflow {
@@ -86,6 +85,17 @@ pub fn export(args: &Args) -> Result<Exit> {
         skipped += count.skipped;
     }
     Ok(if skipped > 0 { Exit::SomeFailed } else { Exit::Done })
+}
+
+/// Writes `runs` runs to `path`; `-` is standard output.
+fn write(path: &Path, content: &[u8], runs: usize) -> Result<()> {
+    if path == Path::new("-") {
+        terminal::print(content);
+        return Ok(());
+    }
+    atomic::write(path, content)?;
+    say!("{runs} runs written to {}", path.display());
+    Ok(())
 }
 
 /// The stored runs that the command line means.
@@ -106,8 +116,7 @@ fn selected(args: &Args) -> Result<Vec<Stored>> {
             false => Ok(runs),
         };
     }
-    let collection = scan_all(&args.results.results)?;
-    collection.warn_of_broken();
+    let collection = stored::all(&args.results.results)?;
     if collection.runs.is_empty() {
         let results = args.results.results.display();
         return Err(Error::NothingMatched(format!(
@@ -128,7 +137,7 @@ fn each(stored: &[Stored], mut write: impl FnMut(&Run) -> Result<bool>) -> Resul
             Ok(run) if write(&run)? => count.written += 1,
             Ok(_) => count.unchanged += 1,
             Err(error) => {
-                eprintln!("warning: skipping {}: {error}", stored.record.run_id);
+                tell!("warning: skipping {}: {error}", stored.record.run_id);
                 count.skipped += 1;
             }
         }

@@ -7,7 +7,7 @@ use crate::assets::source::WeightsSource;
 use crate::data::hub_set::HubSet;
 use crate::data::hub_shards::{HubShards, images_to_draw_from};
 use crate::error::{Error, Result};
-use crate::experiment::{Cell, Experiment, Filter, Options};
+use crate::experiment::{Cell, Filter};
 use crate::hub::{Fetched, HUB_PREFIX, Hub};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub struct Args {
 /// Downloads what the cells need from the Hub, into the cache, and lists it.
 pub fn fetch(args: &Args) -> Result<Exit> {
     let grid = &args.grid;
-    let mut experiment = Experiment::read(&grid.grid, &Options { smoke: grid.smoke, set: grid.set.clone() })?;
+    let mut experiment = grid.read()?;
     if let Some(filter) = &grid.filter {
         experiment.cells = Filter::parse(filter)?.select(experiment.cells)?;
     }

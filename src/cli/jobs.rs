@@ -43,17 +43,14 @@ impl Wanted {
             (Wanted::Auto, Some(cell)) if is_cpu && pending > 1 && rayon::current_num_threads() > 1 => {
                 match guarded(|| measured(cell, loader, pending, cancelled)) {
                     Ok(jobs) if jobs.count > 1 && !quiet => {
-                        eprintln!(
-                            "{} of {pending} cells at a time, {:.2} times as fast as one",
-                            jobs.count, jobs.speed
-                        );
+                        tell!("{} of {pending} cells at a time, {:.2} times as fast as one", jobs.count, jobs.speed);
                         Ok(jobs.count)
                     }
                     Ok(jobs) => Ok(jobs.count),
                     Err(Error::Ptq(ptq::Error::Interrupted)) => Err(Error::Ptq(ptq::Error::Interrupted)),
                     Err(error) => {
                         // The cell will say so in its record, and the others go on.
-                        eprintln!("warning: one cell at a time, since nothing could be measured: {error}");
+                        tell!("warning: one cell at a time, since nothing could be measured: {error}");
                         Ok(1)
                     }
                 }

@@ -4,11 +4,12 @@ use super::Exit;
 use super::columns::{heading, kind, shown};
 use super::filter_help::filter_help;
 use super::session::ResultsArgs;
+use super::stored;
 use crate::error::{Error, Result};
 use crate::experiment::Filter;
 use crate::experiment::filter::{Kind, Subject};
 use crate::store::record::{Record, Status};
-use crate::store::{Collection, Stored, annotations::Note, check_name, scan_all};
+use crate::store::{Collection, Stored, annotations::Note, check_name};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -90,8 +91,7 @@ pub fn list(args: &Args) -> Result<Exit> {
     for name in &args.columns {
         check_name("--columns", name)?;
     }
-    let mut collection = scan_all(&args.results.results)?;
-    collection.warn_of_broken();
+    let mut collection = stored::all(&args.results.results)?;
     if collection.runs.is_empty() {
         let results = args.results.results.display();
         return Err(Error::NothingMatched(format!(

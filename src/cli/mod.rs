@@ -1,14 +1,11 @@
 //! The command line: one file per verb, each a function from its arguments to an [`Exit`].
 
-/// Prints a line; ends the process quietly when nobody reads on (`harness plan GRID | head`), where `println!` panics.
-macro_rules! say {
-    ($($arg:tt)*) => {
-        $crate::cli::print_line(format_args!($($arg)*))
-    };
-}
+#[macro_use]
+pub mod terminal;
 
 mod annotate;
 mod bytes;
+mod cache_folder;
 mod cell;
 mod check_gradient;
 mod columns;
@@ -34,13 +31,14 @@ mod run;
 mod serve;
 mod session;
 mod show;
+mod signals;
+mod stored;
 mod verify;
 mod why;
 
 use crate::error::{Error, Result};
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use std::process::ExitCode;
 
 /// Runs grids of post-training quantization experiments and makes their tables and plots.
 #[derive(Parser)]
@@ -58,7 +56,7 @@ Examples:
   harness plan experiments/fashion/methods.toml
   harness show resnet20-w2a2-qdrop-s0
 
-Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify: predictions differ; rm, gc: some were kept), 106 interrupted";
+Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify: predictions differ; rm, gc: some were kept), 106 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -110,6 +108,9 @@ enum Verb {
     Completions { shell: Shell },
 }
 
+/// Exit code of a verb that could not do its work at all.
+pub const SET_UP: u8 = 96;
+
 /// How a verb ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -118,20 +119,14 @@ pub enum Exit {
     Interrupted,
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
-        ExitCode::from(match exit {
+impl Exit {
+    /// Of the process.
+    pub fn code(self) -> u8 {
+        match self {
             Exit::Done => 0,
             Exit::SomeFailed => 100,
-            Exit::Interrupted => 106,
-        })
-    }
-}
-
-fn print_line(line: std::fmt::Arguments) {
-    use std::io::Write;
-    if writeln!(std::io::stdout(), "{line}").is_err() {
-        std::process::exit(0);
+            Exit::Interrupted => signals::interrupted_code(),
+        }
     }
 }
 
@@ -160,7 +155,9 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Pixels(args) => pixels::pixels(&args),
         Verb::Doctor => doctor::doctor(),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "harness", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "harness", &mut script);
+            say!("{}", String::from_utf8_lossy(&script).trim_end());
             Ok(Exit::Done)
         }
     }
@@ -171,7 +168,7 @@ pub fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Grid(_) | Error::Usage(_) | Error::Ptq(ptq::Error::Settings(_)) => 2,
         Error::NothingMatched(_) => 4,
-        Error::Ptq(ptq::Error::Interrupted) => 106,
-        _ => 96,
+        Error::Ptq(ptq::Error::Interrupted) => signals::interrupted_code(),
+        _ => SET_UP,
     }
 }

@@ -4,7 +4,8 @@ use super::Exit;
 use super::bytes;
 use super::session::{GridArgs, Session, lacks_data};
 use crate::error::Result;
-use crate::launch::sensible_memory_bytes;
+use crate::experiment::Cell;
+use crate::launch::{Loader, sensible_memory_bytes};
 use crate::store::State;
 
 #[derive(clap::Args)]
@@ -28,13 +29,7 @@ pub fn plan(args: &Args) -> Result<Exit> {
         };
         let memory = match planned.state {
             State::Done => String::new(),
-            // Their size is not known.
-            _ if lacks_data(&mut session.loader, &planned.cell)? => String::new(),
-            // A network that does not fit its images is a failed cell when it runs, and no reason to list nothing.
-            _ => match session.loader.peak_bytes(&planned.cell, sensible_memory_bytes()) {
-                Ok(peak) => format!("  about {}", bytes::shown(peak)),
-                Err(_) => String::new(),
-            },
+            _ => memory(&planned.cell, &mut session.loader),
         };
         let line = format!("{:8} {:width$}{memory}{why}", planned.state.name(), planned.id.to_string());
         say!("{}", line.trim_end());
@@ -43,4 +38,19 @@ pub fn plan(args: &Args) -> Result<Exit> {
     say!("{} cells, {done} done", session.plan.len());
     session.say_lacking()?;
     Ok(Exit::Done)
+}
+
+/// How much of it `cell` will take; nothing while its data are to be downloaded, since their size is not known.
+///
+/// What cannot be loaded, or does not fit, is a failed cell when it runs, and no reason to list nothing.
+fn memory(cell: &Cell, loader: &mut Loader) -> String {
+    let peak = lacks_data(loader, cell).and_then(|lacks| match lacks {
+        true => Ok(None),
+        false => loader.peak_bytes(cell, sensible_memory_bytes()).map(Some),
+    });
+    match peak {
+        Ok(Some(peak)) => format!("  about {}", bytes::shown(peak)),
+        Ok(None) => String::new(),
+        Err(error) => format!("  will fail: {error}"),
+    }
 }

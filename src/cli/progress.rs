@@ -49,7 +49,7 @@ impl Progress {
         // The clock of a grid goes on between the events of its cells.
         grid.enable_steady_tick(Duration::from_millis(500));
         if !quiet && stored > 0 {
-            eprintln!("{stored} cells are stored already, {pending} to run");
+            tell!("{stored} cells are stored already, {pending} to run");
         }
         Self { bars, grid, pending, plain, quiet, cells: Mutex::default() }
     }
@@ -102,7 +102,7 @@ impl Progress {
             return;
         }
         if self.plain {
-            eprintln!("{text}");
+            tell!("{text}");
         } else {
             // Lost only if the terminal is gone.
             let _ = self.bars.println(text);

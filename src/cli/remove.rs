@@ -2,8 +2,11 @@
 
 use super::Exit;
 use super::bytes;
-use super::session::{GridArgs, ResultsArgs, Session, cache_folder};
+use super::cache_folder;
+use super::session::{GridArgs, ResultsArgs, Session};
+use super::stored::warn_of_broken;
 use crate::error::{Error, Result};
+use crate::launch::Caches;
 use crate::store::removal::{Removable, over_limit};
 use crate::store::{Query, Store, Stored, experiments, scan_all, select_one};
 use comfy_table::{CellAlignment, Table, presets};
@@ -67,7 +70,7 @@ fn choose(results: &Path, query: &str, is_first: bool, chosen: &mut Chosen) -> R
         query => {
             let collection = scan_all(results)?;
             if is_first {
-                collection.warn_of_broken();
+                warn_of_broken(&collection);
             }
             query.select(collection.runs)?
         }
@@ -98,7 +101,7 @@ Examples:
   harness gc --cache-limit 500MB --yes
 
 What goes: failed runs; runs done by another revision of their method, or of a module that it uses; what interrupted runs
-left half-written; files of the cache, the least recently used first, until the rest fits. Runs with a tag or a note stay
+left half-written; what the harness keeps in the cache, the least recently used first, until the rest fits. Runs with a tag or a note stay
 (`harness rm` takes them), as do folders that cannot be read and experiments that another harness is running; for the last
 the exit code is 100.")]
 pub struct GcArgs {
@@ -120,12 +123,12 @@ pub fn gc(args: &GcArgs) -> Result<Exit> {
     let results = &args.results.results;
     let made: BTreeMap<String, BTreeSet<String>> =
         args.grids.iter().map(|grid| made_by(grid, &args.results)).collect::<Result<_>>()?;
-    let cache = cache_folder()?;
+    let parts: Vec<PathBuf> = cache_folder::kept().map(|folder| Caches::parts(&folder)).unwrap_or_default();
     carry_out(results, args.yes, |is_first| {
-        let mut chosen = Chosen { of_cache: over_limit(&[&cache], args.cache_limit), ..Chosen::default() };
+        let mut chosen = Chosen { of_cache: over_limit(&parts, args.cache_limit), ..Chosen::default() };
         let collection = scan_all(results)?;
         for (path, problem) in collection.broken.iter().filter(|_| is_first) {
-            eprintln!("kept: {}: {problem}; `harness rm` removes it", path.display());
+            tell!("kept: {}: {problem}; `harness rm` removes it", path.display());
         }
         for run in collection.runs.into_iter().filter(|run| run.annotations.is_empty()) {
             if let Some(why) = obsolete(&run, &made) {
@@ -183,7 +186,7 @@ fn carry_out(results: &Path, yes: bool, choose: impl Fn(bool) -> Result<Chosen>)
         };
         if is_locked {
             let count = chosen.of_experiments.remove(&name).unwrap_or_default().len();
-            eprintln!("kept: {count} of {name}, which another harness is running");
+            tell!("kept: {count} of {name}, which another harness is running");
             kept += count;
         }
     }

@@ -98,7 +98,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
     let illustrations: Vec<Illustration> =
         [accuracy].into_iter().chain(declared_figures).chain(transforms_figure).collect();
     for (path, problem) in &unreadable {
-        eprintln!("warning: left out of figures: {}: {problem}", path.display());
+        tell!("warning: left out of figures: {}: {problem}", path.display());
     }
     broken.extend(unreadable);
     let present: BTreeSet<&str> = stored.iter().map(|run| run.record.run_id.as_str()).collect();

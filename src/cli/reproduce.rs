@@ -28,10 +28,10 @@ pub fn reproduce(args: &Args) -> Result<Exit> {
     let run = select_one(&args.results.results, &args.run)?;
     let hashes = loader(&Device::Cpu, false).hashes(&run.record.cell);
     if let Err(error) = &hashes {
-        eprintln!("warning: the run's inputs are not here: {error}");
+        tell!("warning: the run's inputs are not here: {error}");
     }
     let departures = departures(&run.record, hashes.ok().as_ref());
-    departures.iter().for_each(|departure| eprintln!("warning: this harness would make another run: {departure}"));
+    departures.iter().for_each(|departure| tell!("warning: this harness would make another run: {departure}"));
     say!("{}", grid(&run, &departures)?.trim_end());
     Ok(Exit::Done)
 }

@@ -2,10 +2,12 @@
 
 use super::Exit;
 use super::bytes;
+use super::cache_folder::CacheFolder;
 use super::device::DeviceArgs;
 use super::jobs;
 use super::progress::Progress;
-use super::session::{GridArgs, Session, cache_folder, loader_beside};
+use super::session::{GridArgs, Session, loader_beside};
+use super::signals::interruptible;
 use crate::error::{Error, Result};
 use crate::launch::{
     Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Outcome, Place, Publisher, Worker, device_name,
@@ -16,9 +18,9 @@ use crate::store::{Planned, State};
 use candle_core::Device;
 use ptq::methods;
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -37,6 +39,19 @@ pub struct Args {
     /// Give each cell a process of its own, with the same results: one that dies, of whatever, is a failed cell, and the others go on.
     #[arg(long, conflicts_with = "profile")]
     isolate: bool,
+    /// With --isolate, how often a cell whose process was killed is tried again, from the last unit that it had trained, after 1, 2, 4 ...
+    /// seconds and with half of the --memory.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "isolate")]
+    retries: u32,
+    /// With --isolate, how long a cell may take, such as 90m or 2h; one that takes longer fails, and goes on from there next time.
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "isolate")]
+    timeout: Option<Duration>,
+    /// Stop when so many cells have failed one after the other.
+    #[arg(long, value_name = "N")]
+    max_consecutive_failures: Option<NonZeroUsize>,
+    /// Stop when a cell has failed.
+    #[arg(long, conflicts_with = "max_consecutive_failures")]
+    fail_fast: bool,
     /// Print what would run, and stop.
     #[arg(long)]
     dry_run: bool,
@@ -50,6 +65,13 @@ pub struct Args {
     /// No progress, no table: errors and warnings only.
     #[arg(long, short)]
     quiet: bool,
+}
+
+impl Args {
+    /// How many cells may fail one after the other.
+    fn patience(&self) -> Option<NonZeroUsize> {
+        if self.fail_fast { Some(NonZeroUsize::MIN) } else { self.max_consecutive_failures }
+    }
 }
 
 /// Runs what is pending, then reports.
@@ -66,13 +88,25 @@ pub fn run(args: &Args) -> Result<Exit> {
     }
     let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
     let outcome = launch(args, &mut session, &devices, &jobs)?;
+    let lost = lost(&session, &outcome)?;
     super::report::write(&session, args.quiet)?;
     if let (Some(profile), Some(path)) = (profile, &args.profile) {
         let path = path.clone().unwrap_or_else(|| session.store.folder().join("trace.json"));
         profile.write_trace(&path)?;
         say!("{}\n{}", profile.summary(), path.display());
     }
-    Ok(ended(&outcome, jobs.len(), &args.grid.grid.display().to_string()))
+    let exit = ended(&outcome, jobs.len(), &args.grid.grid.display().to_string());
+    match (lost, exit) {
+        (0, _) | (_, Exit::Interrupted) => Ok(exit),
+        (lost, _) => {
+            let runs = session.store.folder().join("runs");
+            tell!(
+                "{lost} runs that were stored are not in {} any more; the same command makes them again",
+                runs.display()
+            );
+            Ok(Exit::SomeFailed)
+        }
+    }
 }
 
 /// Downloads no data for it.
@@ -121,38 +155,52 @@ fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) 
     let count = devices.len().max(args.jobs.count(first, &mut session.loader, jobs.len(), (&cancelled, args.quiet))?);
     let places = devices.iter().cycle().take(count);
     let run = |launcher: &mut dyn Launcher| {
-        publisher.during(&session.store, || run_grid(jobs, launcher, &session.store, &observe, &cancelled))
+        publisher.during(&session.store, || {
+            run_grid(jobs, launcher, &session.store, &observe, (&cancelled, args.patience()))
+        })
     };
     let (outcome, published) = match args.isolate {
-        true => run(&mut isolated(places, args.memory)?),
+        true => run(&mut isolated(places, args, session.store.partial())?),
         false => {
             let mut others: Vec<Loader> = places.skip(1).map(|device| loader_beside(&session.loader, device)).collect();
-            let caches = Caches::new(&cache_folder()?, args.memory.unwrap_or_else(|| sensible_bytes(devices)));
-            run(&mut InProcess { workers: workers(&mut session.loader, &mut others)?, caches: &caches })
+            let folder = CacheFolder::open()?;
+            let caches = Caches::new(folder.path(), args.memory.unwrap_or_else(|| sensible_bytes(devices)));
+            let workers = workers(&mut session.loader, &mut others)?;
+            run(&mut InProcess { workers, caches: &caches, partial: Some(session.store.partial()) })
         }
     };
     progress.finish();
     if let Err(error) = published {
-        eprintln!("warning: `harness serve` could not follow this grid: {error}");
+        tell!("warning: `harness serve` could not follow this grid: {error}");
     }
     outcome
 }
 
+/// How many runs somebody took away while others were made.
+fn lost(session: &Session, outcome: &Outcome) -> Result<usize> {
+    Ok((session.plan.len() - outcome.left).saturating_sub(super::report::scan(session)?.records.len()))
+}
+
 /// Says what is left or failed.
 fn ended(outcome: &Outcome, jobs: usize, grid: &str) -> Exit {
+    if outcome.gave_up {
+        tell!("{} cells failed, one too many after the other, and {} of {jobs} are left", outcome.failed, outcome.left);
+        return Exit::SomeFailed;
+    }
     if outcome.left > 0 && !outcome.is_interrupted {
-        eprintln!(
+        tell!(
             "{} cells failed and {} of {jobs} are left, since the device has stopped; the same command goes on from here",
-            outcome.failed, outcome.left
+            outcome.failed,
+            outcome.left
         );
         return Exit::SomeFailed;
     }
     if outcome.left > 0 {
-        eprintln!("interrupted: {} of {jobs} cells left; the same command goes on from here", outcome.left);
+        tell!("interrupted: {} of {jobs} cells left; the same command goes on from here", outcome.left);
         return Exit::Interrupted;
     }
     if outcome.failed > 0 {
-        eprintln!(
+        tell!(
             "{} cells failed; `harness plan {grid}` names them, `harness run {grid}` tries them again",
             outcome.failed
         );
@@ -167,13 +215,14 @@ fn sensible_bytes(devices: &[Device]) -> u64 {
 }
 
 /// A child per place, which share the threads of this process.
-fn isolated<'a>(places: impl Iterator<Item = &'a Device>, memory_bytes: Option<u64>) -> Result<Isolated> {
+fn isolated<'a>(places: impl Iterator<Item = &'a Device>, args: &Args, partial: PathBuf) -> Result<Isolated> {
     let program = std::env::current_exe()
         .map_err(|error| Error::Usage(format!("--isolate: this program's own file is not known: {error}")))?;
     let devices: Vec<String> = places.map(device_name).collect();
     let threads = thread_counts(devices.len());
     let places = devices.into_iter().zip(threads).map(|(device, threads)| Place { device, threads }).collect();
-    Ok(Isolated { program, places, memory_bytes })
+    let (memory_bytes, retries, timeout) = (args.memory, args.retries, args.timeout);
+    Ok(Isolated { program, places, memory_bytes, partial, retries, timeout })
 }
 
 /// One worker per loader; several share the threads of the process.
@@ -184,20 +233,6 @@ fn workers<'a>(first: &'a mut Loader, others: &'a mut [Loader]) -> Result<Vec<Wo
     let pools = thread_pools(1 + others.len())?;
     let loaders = std::iter::once(first).chain(others);
     Ok(loaders.zip(pools).map(|(loader, pool)| Worker { loader, threads: Some(pool) }).collect())
-}
-
-/// A flag that Ctrl-C sets; a second Ctrl-C ends the process at once.
-pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
-    let cancelled = Arc::new(AtomicBool::new(false));
-    let flag = cancelled.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(106);
-        }
-        eprintln!("stopping; press Ctrl-C again to stop at once");
-    };
-    ctrlc::set_handler(handler).map_err(|error| Error::Usage(format!("cannot listen to Ctrl-C: {error}")))?;
-    Ok(cancelled)
 }
 
 /// Says once per method which fields of its recipe differ from the published ones: a table must not surprise.
@@ -213,5 +248,5 @@ fn warn_of_departures(session: &Session) {
             ));
         }
     }
-    lines.iter().for_each(|line| eprintln!("{line}"));
+    lines.iter().for_each(|line| tell!("{line}"));
 }

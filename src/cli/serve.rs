@@ -1,8 +1,8 @@
 //! `harness serve`.
 
 use super::Exit;
-use super::run::interruptible;
 use super::session::ResultsArgs;
+use super::signals::interruptible;
 use crate::error::Result;
 use crate::serve::Server;
 

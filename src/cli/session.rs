@@ -1,5 +1,6 @@
 //! What several verbs share: a grid with its store and plan.
 
+use super::cache_folder;
 use super::download::hub;
 use crate::error::{Error, Result};
 use crate::experiment::filter::Subject;
@@ -12,7 +13,7 @@ use candle_core::Device;
 use clap::Args;
 use indicatif::HumanBytes;
 use ptq::ops::precision::Precision;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,6 +34,9 @@ pub struct GridArgs {
     /// Apply the grid's [smoke] section: a form of the experiment that takes seconds.
     #[arg(long)]
     pub smoke: bool,
+    /// Expand the grid even if it makes more than 20,000 cells.
+    #[arg(long)]
+    pub many_cells: bool,
     #[command(flatten)]
     pub results: ResultsArgs,
 }
@@ -41,7 +45,14 @@ impl GridArgs {
     /// All of a grid as it is written.
     pub fn of(grid: &Path, results: &ResultsArgs) -> Self {
         let (grid, results) = (grid.to_path_buf(), results.clone());
-        Self { grid, filter: None, set: Vec::new(), tf32: false, smoke: false, results }
+        Self { grid, filter: None, set: Vec::new(), tf32: false, smoke: false, many_cells: false, results }
+    }
+
+    /// The grid with what the command line changes in it; all of its cells.
+    pub fn read(&self) -> Result<Experiment> {
+        let mut set = self.set.clone();
+        set.extend(self.tf32.then(|| format!("precision={}", Precision::Tf32)));
+        Experiment::read(&self.grid, &Options { smoke: self.smoke, set, many_cells: self.many_cells })
     }
 }
 
@@ -85,7 +96,8 @@ impl Session {
         let mut lines = BTreeSet::new();
         let hub = self.loader.hub();
         for planned in &self.plan {
-            if let Some(needed) = self.loader.on_hub(&planned.cell)? {
+            // What cannot be had was named when it was looked for.
+            if let Ok(Some(needed)) = self.loader.on_hub(&planned.cell) {
                 let (files, bytes) = needed.lacking(&hub)?;
                 let (set, test, pool, of) = (&needed.set, needed.test.len(), needed.pool.len(), needed.of);
                 lines.extend((files > 0).then(|| {
@@ -115,7 +127,7 @@ impl Session {
             if let Err(error) = &hashes
                 && missing.insert(error.to_string())
             {
-                eprintln!("note: compared without weights and data, which are not here: {error}");
+                tell!("note: compared without weights and data, which are not here: {error}");
             }
             Ok(hashes.ok())
         })
@@ -126,9 +138,7 @@ impl Session {
         mut loader: Loader,
         mut hashes: impl FnMut(&mut Loader, &Cell) -> Result<Option<Hashes>>,
     ) -> Result<Self> {
-        let mut set = args.set.clone();
-        set.extend(args.tf32.then(|| format!("precision={}", Precision::Tf32)));
-        let mut experiment = Experiment::read(&args.grid, &Options { smoke: args.smoke, set })?;
+        let mut experiment = args.read()?;
         let filter = args.filter.as_deref().map(Filter::parse).transpose()?;
         if let Some(filter) = &filter {
             // Weights and data of cells that are left out anyway are not looked for.
@@ -137,9 +147,12 @@ impl Session {
         let store = Store::new(&args.results.results, &experiment.name);
         let scan = store.scan()?;
         for (path, why) in &scan.broken {
-            eprintln!("warning: skipping {}: {why}", path.display());
+            tell!("warning: skipping {}: {why}", path.display());
         }
-        let mut plan = plan(experiment.cells.clone(), &scan.records, |cell| hashes(&mut loader, cell))?;
+        let mut unready = Unready::default();
+        let cells = experiment.cells.clone();
+        let mut plan = plan(cells, &scan.records, |cell| unready.or(cell, |cell| hashes(&mut loader, cell)))?;
+        unready.tell(plan.len())?;
         if let Some(filter) = &filter {
             plan = selected(filter, plan, &store, scan)?;
             experiment.cells = plan.iter().map(|planned| planned.cell.clone()).collect();
@@ -177,6 +190,43 @@ pub fn lacks_data(loader: &mut Loader, cell: &Cell) -> Result<bool> {
     let hub = loader.hub();
     let Some(needed) = loader.on_hub(cell)? else { return Ok(false) };
     Ok(needed.lacking(&hub)?.0 > 0)
+}
+
+/// Cells whose weights or data cannot be read: they fail when they run, and the others do not.
+#[derive(Default)]
+struct Unready {
+    cells: usize,
+    /// By what cells name of their inputs.
+    problems: BTreeMap<Vec<String>, Error>,
+}
+
+impl Unready {
+    /// The hashes of the inputs of `cell`. Those that were found to be unreadable are not asked for again.
+    fn or(&mut self, cell: &Cell, hashes: impl FnOnce(&Cell) -> Result<Option<Hashes>>) -> Result<Option<Hashes>> {
+        let data = cell.data.clone().unwrap_or_default();
+        let inputs = vec![cell.arch.clone(), cell.weights.clone(), cell.dataset.clone(), data];
+        if !self.problems.contains_key(&inputs) {
+            match hashes(cell) {
+                Ok(hashes) => return Ok(hashes),
+                Err(error) => self.problems.insert(inputs, error),
+            };
+        }
+        self.cells += 1;
+        Ok(Some(Hashes::unreadable(cell)))
+    }
+
+    /// Names on standard error what `cells` cells lack. Errors: all of them lack something, so that there is nothing to do.
+    fn tell(self, cells: usize) -> Result<()> {
+        let lacking = self.cells;
+        let mut problems = self.problems.into_values();
+        if lacking == cells
+            && let Some(problem) = problems.next()
+        {
+            return Err(problem);
+        }
+        problems.for_each(|problem| tell!("warning: some of the {lacking} cells that will fail: {problem}"));
+        Ok(())
+    }
 }
 
 /// A cell of a plan with its stored run, if there is one.
@@ -229,18 +279,8 @@ pub fn loader_beside(loader: &Loader, device: &Device) -> Loader {
 
 /// `loader` with the cache folder, if there is one.
 fn remembering(loader: Loader) -> Loader {
-    match cache_folder() {
-        Ok(folder) => loader.remembering(&folder),
-        Err(_) => loader,
+    match cache_folder::kept() {
+        Some(folder) => loader.remembering(&folder),
+        None => loader,
     }
-}
-
-/// The folder for what is worth keeping between experiments: `$HARNESS_CACHE`, `$XDG_CACHE_HOME/metaaug` or
-/// `~/.cache/metaaug`.
-pub fn cache_folder() -> Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("HARNESS_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("metaaug")))
-        .or_else(|| variable("HOME").map(|folder| folder.join(".cache/metaaug")))
-        .ok_or_else(|| Error::Usage("no cache folder: set HARNESS_CACHE".to_string()))
 }

@@ -102,7 +102,7 @@ fn print(run: &Stored) -> Result<()> {
         say!("note               {}  {}", utc(note.at_unix_s), note.text.replace('\n', "\n                   "));
     }
     if let Some(problem) = &annotations.problem {
-        eprintln!("warning: {problem}");
+        tell!("warning: {problem}");
     }
     print_losses(run);
     say!("\n{}", record.cell.to_toml()?);
@@ -111,7 +111,7 @@ fn print(run: &Stored) -> Result<()> {
 
 fn print_losses(run: &Stored) {
     let traces = read_traces(&run.folder).unwrap_or_else(|error| {
-        eprintln!("warning: no losses: {error}");
+        tell!("warning: no losses: {error}");
         Vec::new()
     });
     if !traces.is_empty() {

@@ -4,13 +4,14 @@ use super::Exit;
 use super::device::device;
 use super::progress::Progress;
 use super::reproduce::departures;
-use super::run::interruptible;
 use super::session::{ResultsArgs, loader};
+use super::signals::interruptible;
+use super::stored;
 use crate::error::{Error, Result};
 use crate::experiment::RunId;
 use crate::launch::{Caches, Event, InProcess, Job, Loader, Worker, run_grid, sensible_memory_bytes};
 use crate::store::record::{Provenance, Record, Status};
-use crate::store::{Predictions, Query, Store, Stored, scan_all, select_one};
+use crate::store::{Predictions, Store, Stored};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -70,14 +71,7 @@ pub fn verify(args: &Args) -> Result<Exit> {
 /// The runs asked for, failed ones left out. Errors: nothing but failed ones.
 fn finished(args: &Args) -> Result<Vec<Stored>> {
     let results = &args.results.results;
-    let runs = match Query::parse(&args.query)? {
-        Query::Prefix { .. } => vec![select_one(results, &args.query)?],
-        query => {
-            let collection = scan_all(results)?;
-            collection.warn_of_broken();
-            query.select(collection.runs)?
-        }
-    };
+    let runs = stored::queried(results, &args.query)?;
     let (done, failed): (Vec<Stored>, Vec<Stored>) =
         runs.into_iter().partition(|run| run.record.status == Status::Done);
     match done.is_empty() {
@@ -171,9 +165,9 @@ fn again(
     };
     let progress = Progress::new(1, 0, quiet);
     let caches = Caches::new(&folder.join(".cache"), sensible_memory_bytes());
-    let mut launcher = InProcess { workers: vec![Worker::with_all_threads(loader)], caches: &caches };
+    let mut launcher = InProcess { workers: vec![Worker::with_all_threads(loader)], caches: &caches, partial: None };
     let observe = |event: &Event| progress.show(event);
-    let outcome = run_grid(std::slice::from_ref(&job), &mut launcher, &store, &observe, cancelled);
+    let outcome = run_grid(std::slice::from_ref(&job), &mut launcher, &store, &observe, (cancelled, None));
     progress.finish();
     if outcome?.left > 0 {
         return Err(Error::Ptq(ptq::Error::Interrupted));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Run id, or the beginning of one (of a cell that may not have run yet).
+    /// Run id, or the beginning of one (of a cell that may not have run yet); EXPERIMENT/RUN for those of one experiment.
     run: String,
     /// Grid file that the cell is of; by default all files under `experiments`.
     #[arg(long)]
@@ -26,19 +26,24 @@ pub fn why(args: &Args) -> Result<Exit> {
         Some(grid) => vec![grid.clone()],
         None => grids_under(Path::new("experiments"))?,
     };
+    let (experiment, run) =
+        args.run.rsplit_once('/').map_or((None, args.run.as_str()), |(name, run)| (Some(name), run));
     let mut found = 0;
     for grid in grids {
         let session = GridArgs { smoke: args.smoke, ..GridArgs::of(&grid, &args.results) };
         let session = match Session::of_what_is_here(&session) {
             Ok(session) => session,
-            // A grid that was not asked for may be broken, or have no smoke section.
-            Err(Error::Grid(error)) if args.grid.is_none() => {
-                eprintln!("warning: skipping {}: {error}", grid.display());
+            // A grid that was not asked for may be broken, have no smoke section, or want what is not here.
+            Err(error) if args.grid.is_none() => {
+                tell!("warning: skipping {}: {error}", grid.display());
                 continue;
             }
             Err(error) => return Err(error),
         };
-        for planned in session.plan.iter().filter(|planned| planned.id.to_string().starts_with(&args.run)) {
+        if experiment.is_some_and(|name| name != session.experiment.name) {
+            continue;
+        }
+        for planned in session.plan.iter().filter(|planned| planned.id.to_string().starts_with(run)) {
             explain(planned, &grid);
             found += 1;
         }

@@ -1,11 +1,14 @@
 //! Files that are either whole or absent.
 
 use crate::error::{Error, Result};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
 use tempfile::NamedTempFile;
 
 /// Writes `content` to `path` through a temporary file beside it, making the folder if it is missing.
+///
+/// A symbolic link stays and what it leads to is replaced; what is no regular file, such as a device or a pipe, is written to as it is.
 pub fn write(path: &Path, content: &[u8]) -> Result<()> {
     persist(path, content, true)
 }
@@ -16,6 +19,15 @@ pub fn write_unsynced(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 fn persist(path: &Path, content: &[u8], sync: bool) -> Result<()> {
+    let linked = match std::fs::metadata(path) {
+        Ok(there) if !there.is_file() && !there.is_dir() => {
+            let file = OpenOptions::new().write(true).open(path);
+            return file.and_then(|mut file| file.write_all(content)).map_err(Error::io("cannot write", path));
+        }
+        Ok(_) if path.is_symlink() => path.canonicalize().ok(),
+        _ => None,
+    };
+    let path = linked.as_deref().unwrap_or(path);
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io("cannot make folder", folder))?;
     let mut file = NamedTempFile::new_in(folder).map_err(Error::io("cannot write into", folder))?;
@@ -40,4 +52,31 @@ fn readable_by_all(file: &std::fs::File) -> std::io::Result<()> {
 #[cfg(not(unix))]
 fn readable_by_all(_file: &std::fs::File) -> std::io::Result<()> {
     Ok(())
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_written_through_and_a_pipe_is_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("deep/file"), folder.path().join("link"));
+        write(&file, b"old").unwrap();
+        std::os::unix::fs::symlink("deep/file", &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read(pipe).unwrap()
+        });
+        write(&pipe, b"content").unwrap();
+        assert_eq!(reader.join().unwrap(), b"content");
+        assert!(!pipe.is_file() && pipe.exists());
+    }
 }

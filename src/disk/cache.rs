@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+/// Hexadecimal digits of the name of an entry.
+const NAME_DIGITS: usize = 32;
 /// Bytes of the checksum that an entry begins with.
 const CHECKSUM_BYTES: usize = 32;
 
@@ -69,7 +71,12 @@ impl Cache {
     }
 
     fn path(&self, key: &str) -> PathBuf {
-        self.folder.join(&sha256(&[key.as_bytes()])[..32])
+        self.folder.join(&sha256(&[key.as_bytes()])[..NAME_DIGITS])
+    }
+
+    /// Whether a file of this name may be an entry.
+    pub fn is_entry_name(name: &str) -> bool {
+        name.len() == NAME_DIGITS && name.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
     }
 }
 

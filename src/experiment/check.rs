@@ -60,6 +60,20 @@ pub fn check(cell: &Cell) -> Result<(), Problem> {
     }
 }
 
+/// What else of a grid may have made the value of `key` wrong, the likeliest first: a published value that nobody wrote is wrong only
+/// beside one that somebody did.
+pub fn causes(key: &str) -> &'static [&'static str] {
+    match key {
+        "recipe.granularity" | "recipe.loss-exponent" | "recipe.alpha-lr" | "recipe.rounding" | "transform.depth" => {
+            &["transform.net", "method"]
+        }
+        "recipe.prediction-weight" | "recipe.correction-iterations" => &["recipe.granularity", "method"],
+        "meta.batch" | "meta.outer-batch" => &["meta.validation", "calib-images"],
+        "meta.unroll" => &["meta.iterations"],
+        _ => &["calib-images"],
+    }
+}
+
 fn within(key: &str, value: impl Number, bounds: Bounds) -> Result<(), Problem> {
     bounds.check(value).map_err(|problem| (key.to_string(), problem))
 }

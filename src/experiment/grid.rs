@@ -1,7 +1,7 @@
 //! Expands a grid file to cells.
 
 use super::cell::Cell;
-use super::check::check;
+use super::check::{causes, check};
 use super::declaration::Declarations;
 use super::figure::{FigureSpec, check_figures};
 use super::filter::Filter;
@@ -45,7 +45,13 @@ pub struct Options {
     pub smoke: bool,
     /// `key=value` overrides on top of everything.
     pub set: Vec<String>,
+    /// Expand a grid however many cells it has.
+    pub many_cells: bool,
 }
+
+/// How many cells a grid may have unless somebody says that they are meant: each takes seconds to days, and an axis too many is soon
+/// written.
+const MANY_CELLS: usize = 20_000;
 
 /// Ends the name of an experiment that is run with `--smoke`, so that its runs have a folder of their own.
 pub const SMOKE_SUFFIX: &str = "-smoke";
@@ -168,6 +174,7 @@ struct Expansion<'a> {
     on_top: Layer<'a>,
     /// Whether the command line changes the grid.
     is_changed: bool,
+    many_cells: bool,
 }
 
 impl<'a> Expansion<'a> {
@@ -187,7 +194,7 @@ impl<'a> Expansion<'a> {
             on_top.merge(&assigned(assignment)?);
         }
         let is_changed = options.smoke || !options.set.is_empty();
-        Ok(Self { source, document, grid, base, on_top, is_changed })
+        Ok(Self { source, document, grid, base, on_top, is_changed, many_cells: options.many_cells })
     }
 
     /// One cell per combination of axis values and variants.
@@ -200,9 +207,10 @@ impl<'a> Expansion<'a> {
                 false => Ok(Vec::new()),
             };
         }
+        let choices = axes.iter().map(|axis| self.choices(axis)).collect::<Result<Vec<_>>>()?;
+        self.refuse_too_many(axes, &choices, variants.len())?;
         let mut partial = vec![(Layer::default(), None)];
-        for axis in axes {
-            let choices = self.choices(axis)?;
+        for choices in choices {
             let extend = |(layer, _): (Layer<'a>, _)| {
                 choices.iter().map(move |(value, span)| {
                     let mut merged = layer.clone();
@@ -226,6 +234,21 @@ impl<'a> Expansion<'a> {
             }
         }
         Ok(cells)
+    }
+
+    /// Before any of them takes memory.
+    fn refuse_too_many(&self, axes: &[Axis], choices: &[Vec<(Layer, Range<usize>)>], variants: usize) -> Result<()> {
+        let lengths = choices.iter().map(Vec::len).chain([variants.max(1)]);
+        let cells = lengths.fold(1usize, usize::saturating_mul);
+        if cells <= MANY_CELLS || self.many_cells {
+            return Ok(());
+        }
+        let longest = axes.iter().zip(choices).max_by_key(|(_, choices)| choices.len());
+        let (span, label) = longest.map_or((None, String::new()), |(axis, choices)| {
+            (Some(axis.key.span()), format!("{} values, the most of an axis", choices.len()))
+        });
+        let error = self.source.error(format!("the grid makes {cells} cells"), span, &label);
+        Err(error.help(format!("more than {MANY_CELLS} need --many-cells; --set KEY=VALUE fixes an axis")).into())
     }
 
     /// The values of an axis, each with its span; one where `smoke.set` or `--set` decides the field.
@@ -347,8 +370,8 @@ impl<'a> Expansion<'a> {
     /// Points at the value that was written last for `key`.
     fn out_of_range(&self, whole: &Layer, cell: &Cell, (key, problem): (&str, &str)) -> Box<GridError> {
         let message = format!("{key}: {problem}");
-        // A published value that nobody wrote is only ever too large for the sample.
-        let error = match whole.place(key).or_else(|| whole.place("calib-images")) {
+        let place = whole.place(key).or_else(|| causes(key).iter().find_map(|cause| whole.place(cause)));
+        let error = match place {
             Some(place) => place.error(message, "here"),
             None => self.source.error(message, None, ""),
         };

@@ -15,6 +15,15 @@ pub struct Hashes {
     pub test: String,
 }
 
+impl Hashes {
+    /// Of the inputs of `cell` that cannot be read, as it names them: what is computed from them is a failure.
+    pub fn unreadable(cell: &Cell) -> Self {
+        let unreadable = |what: &str| format!("unreadable: {what}");
+        let data = unreadable(cell.data.as_ref().unwrap_or(&cell.dataset));
+        Self { weights: unreadable(&cell.weights), calib: data.clone(), test: data }
+    }
+}
+
 /// A readable slug and ten hexadecimal digits, `resnet20-w2a2-qdrop-s0-0123456789`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RunId(String);

@@ -26,7 +26,7 @@ fn cells(text: &str) -> Vec<Cell> {
 
 /// The error of `text` as the terminal shows it, without colours.
 fn rendered(text: &str, set: &[&str]) -> String {
-    let options = Options { smoke: false, set: set.iter().map(ToString::to_string).collect() };
+    let options = Options { set: set.iter().map(ToString::to_string).collect(), ..Options::default() };
     match read(text, &options) {
         Err(Error::Grid(error)) => {
             let mut text = String::new();
@@ -86,7 +86,7 @@ fn later_layers_win_and_unset_fields_keep_the_published_values() {
     let expected = Recipe { batch: 16, batch_norm: BatchNorm::Kept, ..expected };
     assert_eq!((normal[1].variant.as_deref(), &normal[1].recipe), (Some("kept"), &expected));
     let set = vec!["recipe.iterations=6".to_string(), "setting=brecq".to_string()];
-    let smoke = read(&text, &Options { smoke: true, set }).unwrap();
+    let smoke = read(&text, &Options { smoke: true, set, ..Options::default() }).unwrap();
     assert_eq!((smoke.name.as_str(), smoke.cells.len()), ("test-smoke", 4));
     let cell = &smoke.cells[1];
     assert_eq!((cell.calib_images, cell.seed, cell.setting, cell.recipe.iterations), (64, 7, Setting::Brecq, 6));

@@ -16,7 +16,7 @@ use ptq::recon::event::Control;
 use ptq::recon::propagate::in_batches;
 use ptq::revisions::OPS;
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Largest difference between the measured accuracy and the card's, as a fraction.
 const ACCURACY_TOLERANCE: f64 = 0.0002;
@@ -43,7 +43,12 @@ struct Remembered {
 
 impl FullPrecisionCache {
     pub fn new(cache: &Path) -> Self {
-        Self { cache: Cache::new(cache.join("full-precision")) }
+        Self { cache: Cache::new(Self::folder(cache)) }
+    }
+
+    /// The part of the folder `cache` that is for these accuracies.
+    pub fn folder(cache: &Path) -> PathBuf {
+        cache.join("full-precision")
     }
 
     /// Top-1 on the test split in full precision; an error if the checkpoint's card says otherwise.

@@ -5,21 +5,27 @@ use super::inputs::{Inputs, Loader};
 use super::launcher::{Launcher, Watch, share};
 use super::message::{Ended, Job, What};
 use super::notes::Notes;
+use super::partial::Partial;
+use super::ranges::computed_on;
 use super::run_cell::{Caches, run_cell};
 use super::usage::Stopwatch;
 use crate::error::{Error, Result};
 use crate::store::Run;
 use crate::store::record::Provenance;
 use ptq::device_error::Left;
+use ptq::quantize::checkpoint::Checkpoints;
 use ptq::recon::event::Control;
 use rayon::ThreadPool;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use tracing::info_span;
 
 /// Workers that run cells at the same time. Results do not depend on their number or that of their threads.
 pub struct InProcess<'a> {
     pub workers: Vec<Worker<'a>>,
     pub caches: &'a Caches,
+    /// Folder in which runs that are interrupted leave what they have trained; `None`: they leave nothing.
+    pub partial: Option<PathBuf>,
 }
 
 /// One of those that run cells at the same time.
@@ -39,12 +45,13 @@ impl<'a> Worker<'a> {
 
 impl Launcher for InProcess<'_> {
     fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()> {
-        let (caches, is_beside_others) = (self.caches, self.workers.len() > 1);
-        share(jobs, &mut self.workers, |Worker { loader, threads }, job| {
+        let (caches, is_beside_others, partial) = (self.caches, self.workers.len() > 1, self.partial.as_deref());
+        share(jobs, &mut self.workers, watch.cancelled, |Worker { loader, threads }, job| {
             let mut run = || -> Result<bool> {
                 let device = loader.device_name();
                 let load = || loader.inputs(&job.cell);
-                let Some((mut run, left)) = run_job(job, &device, load, (caches, is_beside_others), watch) else {
+                let shared = (caches, partial, is_beside_others);
+                let Some((mut run, left)) = run_job(job, &device, load, shared, watch) else {
                     return Ok(false);
                 };
                 run.record.weights_source = loader.weights_source(&job.cell);
@@ -59,13 +66,13 @@ impl Launcher for InProcess<'_> {
     }
 }
 
-/// Runs one cell on `device` from what `load` gives, beside others if so, and says what it leaves of the device; `None` if it was
-/// interrupted.
+/// Runs one cell on `device` from what `load` gives, going on from what an earlier attempt left in the folder `partial`, beside others
+/// if so, and says what it leaves of the device; `None` if it was interrupted.
 fn run_job(
     job: &Job,
     device: &str,
     load: impl FnOnce() -> Result<Inputs>,
-    (caches, is_beside_others): (&Caches, bool),
+    (caches, partial, is_beside_others): (&Caches, Option<&Path>, bool),
     watch: &Watch,
 ) -> Option<(Run, Left)> {
     let _span = info_span!("cell", name = %job.run_id).entered();
@@ -79,11 +86,17 @@ fn run_job(
     };
     let control = Control { observe: &observe, cancelled: watch.cancelled };
     let mut hashes = None;
+    let mut cost = None;
     let result = guarded(|| {
         let inputs = info_span!("inputs").in_scope(load)?;
         hashes = Some(inputs.hashes.clone());
         job.check_loaded(&inputs.hashes)?;
-        run_cell(&job.cell, &inputs, caches, &control)
+        let on = computed_on(&inputs.calib.images);
+        let partial = partial.map(|folder| Partial::new(folder, &job.run_id, &on, &stopwatch));
+        let kept = partial.as_ref().map(|partial| partial as &dyn Checkpoints);
+        let result = run_cell(&job.cell, &inputs, caches, kept, &control);
+        cost = partial.map(|partial| partial.cost());
+        result
     });
     let left = result.as_ref().err().and_then(Error::of_device).map_or(Left::Usable, |error| error.left);
     let (result, predictions, pictures) = match result {
@@ -91,7 +104,8 @@ fn run_job(
         Err(error) => (Err(error.to_string()), None, None),
         Ok(result) => (Ok((result.metrics, result.preprocess)), Some(result.predictions), result.pictures),
     };
-    let record = job.record(Ended { hashes, result, cost: stopwatch.cost(), provenance });
+    let cost = cost.unwrap_or_else(|| stopwatch.cost());
+    let record = job.record(Ended { hashes, result, cost, provenance });
     Some((notes.run(record, predictions, pictures), left))
 }
 
@@ -122,7 +136,7 @@ mod tests {
             run: &|_| Ok(()),
             cancelled: &AtomicBool::new(false),
         };
-        let (run, left) = run_job(job, "cpu", load, (&caches, false), &watch).unwrap();
+        let (run, left) = run_job(job, "cpu", load, (&caches, None, false), &watch).unwrap();
         assert_eq!(left, Left::Usable);
         (run, events.into_inner().unwrap())
     }

@@ -16,7 +16,7 @@ use candle_core::{Device, DeviceLocation};
 use ptq::arch::{self, ArchSpec};
 use ptq::graph::{Network, Op};
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The inputs of one cell.
@@ -87,7 +87,12 @@ impl Loader {
 
     /// Remembers hashes of test splits on disk in `cache`, so that these are read whole only once.
     pub fn remembering(self, cache: &Path) -> Self {
-        Self { contents: Some(Cache::new(cache.join("contents"))), ..self }
+        Self { contents: Some(Cache::new(Self::cache(cache))), ..self }
+    }
+
+    /// The part of the folder `cache` that is for hashes of test splits.
+    pub fn cache(cache: &Path) -> PathBuf {
+        cache.join("contents")
     }
 
     /// That of its device.

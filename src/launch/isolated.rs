@@ -4,12 +4,13 @@ use super::evaluate::EVAL_BATCH;
 use super::launcher::{Launcher, Watch, share};
 use super::message::{Ended, Event, Job, What};
 use super::notes::Notes;
+use super::usage::sensible_memory_bytes;
 use crate::error::{Error, Result};
 use crate::store::record::{Cost, Provenance};
 use crate::store::{Run, Store};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks at whether the user wants to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Before a cell is tried again the first time; twice as long before the next.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Lines of a child's standard error that its failure quotes, the last ones.
 const LAST_LINES: usize = 4;
 
@@ -28,6 +31,12 @@ pub struct Isolated {
     pub places: Vec<Place>,
     /// How much of the activations a child may keep in memory; `None`: what it finds sensible.
     pub memory_bytes: Option<u64>,
+    /// Folder in which children that die leave what they have trained.
+    pub partial: PathBuf,
+    /// How often a cell whose child was killed is tried again.
+    pub retries: u32,
+    /// How long a child may take.
+    pub timeout: Option<Duration>,
 }
 
 /// Where a child computes.
@@ -39,76 +48,137 @@ pub struct Place {
 
 impl Launcher for Isolated {
     fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()> {
-        let (program, memory_bytes) = (&self.program, self.memory_bytes);
-        share(jobs, &mut self.places, |place, job| match run_child(job, place, (program, memory_bytes), watch)? {
+        let mut places = std::mem::take(&mut self.places);
+        share(jobs, &mut places, watch.cancelled, |place, job| match self.run_child(job, place, watch)? {
             Some(run) => (watch.run)(run).map(|()| true),
             None => Ok(false),
         })
     }
 }
 
-/// Runs one cell in a child; `None` if it was interrupted. A child that leaves no run has failed, whatever became of it.
-///
-/// Errors: the child's job cannot be written.
-fn run_child(
-    job: &Job,
-    place: &Place,
-    (program, memory_bytes): (&Path, Option<u64>),
-    watch: &Watch,
-) -> Result<Option<Run>> {
-    (watch.event)(job.event(What::Started));
-    let (started, notes) = (Instant::now(), Notes::start(&job.run_id));
-    let provenance = Provenance::now(&place.device, place.threads, EVAL_BATCH, &job.grid);
-    let folder = tempfile::tempdir().map_err(Error::io("cannot write into", &std::env::temp_dir()))?;
-    let (file, out) = (folder.path().join("job.json"), folder.path().join("out"));
-    job.write(&file)?;
-    let mut command = Command::new(program);
-    command.arg("cell").arg(&file).arg("--out").arg(&out).args(["--device", &place.device, "--until-eof"]);
-    command.args(memory_bytes.map(|bytes| format!("--memory={bytes}")));
-    command.env("RAYON_NUM_THREADS", place.threads.to_string());
-    let heard = |event: Event| {
-        // Its beginning is told above, and its end when it is stored.
-        if let What::Progress(progress) = event.what {
-            notes.note(&progress);
-            (watch.event)(job.event(What::Progress(progress)));
-        }
-    };
-    let ended = follow(&mut command, heard, watch);
-    let problem = match ended {
-        Ok((status, said)) => {
-            let left = Store::of_runs(&out)?.run_folder(&job.run_id);
-            match Run::read(&left) {
-                Ok(run) if matches!(status.code(), Some(0 | 100)) => return Ok(Some(run)),
-                Err(error) if matches!(status.code(), Some(0 | 100)) => format!("it left no run: {error}"),
-                _ => end_of(status, &said),
-            }
-        }
-        Err(error) => format!("it cannot be started as {}: {error}", program.display()),
-    };
-    if watch.cancelled.load(Ordering::Relaxed) {
-        return Ok(None);
-    }
-    // Nobody knows what it took of processor and memory.
-    let cost = Cost { wall_s: started.elapsed().as_secs_f64(), cpu_s: 0.0, peak_memory_bytes: None };
-    let result = Err(format!("the cell's process: {problem}"));
-    let record = job.record(Ended { hashes: None, result, cost, provenance });
-    Ok(Some(notes.run(record, None, None)))
+/// How an attempt ended.
+enum Attempt {
+    Run(Box<Run>),
+    /// It left no run. Whoever kills a process may let the next one live.
+    Died {
+        problem: String,
+        is_killed: bool,
+    },
 }
 
-/// Starts `command` and tells its events until it ends; then how, and the last lines of its standard error.
+impl Isolated {
+    /// Runs one cell in a child, and in another one if that is killed; `None` if it was interrupted. A child that leaves no run has
+    /// failed, whatever became of it.
+    ///
+    /// Errors: the child's job cannot be written.
+    fn run_child(&self, job: &Job, place: &Place, watch: &Watch) -> Result<Option<Run>> {
+        (watch.event)(job.event(What::Started));
+        let (started, mut memory_bytes) = (Instant::now(), self.memory_bytes);
+        let provenance = Provenance::now(&place.device, place.threads, EVAL_BATCH, &job.grid);
+        for attempt in 0.. {
+            // What an earlier attempt told is told again by one that goes on from there.
+            let notes = Notes::start(&job.run_id);
+            let (problem, is_killed) = match self.attempt(job, place, memory_bytes, &notes, watch)? {
+                Attempt::Run(run) => return Ok(Some(*run)),
+                Attempt::Died { problem, is_killed } => (problem, is_killed),
+            };
+            if is_killed && attempt < self.retries && !pause(FIRST_PAUSE * 2u32.saturating_pow(attempt), watch) {
+                memory_bytes = Some(memory_bytes.unwrap_or_else(sensible_memory_bytes) / 2);
+                continue;
+            }
+            if watch.cancelled.load(Ordering::Relaxed) {
+                break;
+            }
+            // Nobody knows what it took of processor and memory.
+            let cost = Cost { wall_s: started.elapsed().as_secs_f64(), cpu_s: 0.0, peak_memory_bytes: None };
+            let times = if attempt > 0 { format!(", at attempt {}", attempt + 1) } else { String::new() };
+            let result = Err(format!("the cell's process{times}: {problem}"));
+            let record = job.record(Ended { hashes: None, result, cost, provenance });
+            return Ok(Some(notes.run(record, None, None)));
+        }
+        Ok(None)
+    }
+
+    /// One child.
+    fn attempt(
+        &self,
+        job: &Job,
+        place: &Place,
+        memory_bytes: Option<u64>,
+        notes: &Notes,
+        watch: &Watch,
+    ) -> Result<Attempt> {
+        let folder = tempfile::tempdir().map_err(Error::io("cannot write into", &std::env::temp_dir()))?;
+        let (file, out) = (folder.path().join("job.json"), folder.path().join("out"));
+        job.write(&file)?;
+        let mut command = Command::new(&self.program);
+        command.arg("cell").arg(&file).arg("--out").arg(&out).args(["--device", &place.device, "--until-eof"]);
+        command.args(memory_bytes.map(|bytes| format!("--memory={bytes}"))).arg("--partial").arg(&self.partial);
+        command.env("RAYON_NUM_THREADS", place.threads.to_string());
+        let heard = |event: Event| {
+            // Its beginning is told before, and its end when it is stored.
+            if let What::Progress(progress) = event.what {
+                notes.note(&progress);
+                (watch.event)(job.event(What::Progress(progress)));
+            }
+        };
+        let ended = match follow(&mut command, heard, self.timeout, watch) {
+            Ok(ended) => ended,
+            Err(error) => {
+                let problem = format!("it cannot be started as {}: {error}", self.program.display());
+                return Ok(Attempt::Died { problem, is_killed: false });
+            }
+        };
+        if let (true, Some(timeout)) = (ended.is_late, self.timeout) {
+            let problem = format!("it took longer than {}, its --timeout", humantime::format_duration(timeout));
+            return Ok(Attempt::Died { problem, is_killed: false });
+        }
+        let died = |problem: String| Attempt::Died { problem, is_killed: ended.signal().is_some() };
+        if !matches!(ended.status.code(), Some(0 | 100)) {
+            return Ok(died(ended.told()));
+        }
+        Ok(match Run::read(&Store::of_runs(&out)?.run_folder(&job.run_id)) {
+            Ok(run) => Attempt::Run(Box::new(run)),
+            Err(error) => died(format!("it left no run: {error}")),
+        })
+    }
+}
+
+/// Waits; whether the user wants to stop.
+fn pause(time: Duration, watch: &Watch) -> bool {
+    let until = Instant::now() + time;
+    while Instant::now() < until && !watch.cancelled.load(Ordering::Relaxed) {
+        std::thread::sleep(LOOK_EVERY);
+    }
+    watch.cancelled.load(Ordering::Relaxed)
+}
+
+/// What became of a child.
+struct EndOfChild {
+    status: ExitStatus,
+    /// The last lines of its standard error.
+    said: Vec<String>,
+    /// It was stopped, since its time was over.
+    is_late: bool,
+}
+
+/// Starts `command` and tells its events until it ends, or until its time is over.
 ///
 /// Its standard input stays open for as long as it shall run: that also ends when this process is killed. In a process group of its
 /// own it does not hear a Ctrl-C in the terminal itself.
 fn follow(
     command: &mut Command,
     heard: impl Fn(Event) + Sync,
+    timeout: Option<Duration>,
     watch: &Watch,
-) -> std::io::Result<(ExitStatus, Vec<String>)> {
+) -> std::io::Result<EndOfChild> {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
+    let started = Instant::now();
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (mut stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (told, is_told) = channel::<()>();
+    let mut is_late = false;
     std::thread::scope(|scope| {
         let heard = &heard;
         scope.spawn(move || {
@@ -128,10 +198,14 @@ fn follow(
             if watch.cancelled.load(Ordering::Relaxed) {
                 drop(stdin.take());
             }
+            if !is_late && timeout.is_some_and(|timeout| started.elapsed() > timeout) {
+                is_late = true;
+                child.kill()?;
+            }
         }
         drop(stdin);
         let status = child.wait()?;
-        Ok((status, said.join().unwrap_or_default()))
+        Ok(EndOfChild { status, said: said.join().unwrap_or_default(), is_late })
     })
 }
 
@@ -140,14 +214,24 @@ fn lines(pipe: Option<impl Read>) -> impl Iterator<Item = Vec<u8>> {
     pipe.into_iter().flat_map(|pipe| BufReader::new(pipe).split(b'\n').map_while(std::result::Result::ok))
 }
 
-fn end_of(status: ExitStatus, said: &[String]) -> String {
-    #[cfg(unix)]
-    let is_killed = std::os::unix::process::ExitStatusExt::signal(&status) == Some(9);
-    #[cfg(not(unix))]
-    let is_killed = false;
-    let hint = if is_killed { ", as where memory runs out: fewer --jobs or a smaller --memory take less" } else { "" };
-    let said = if said.is_empty() { String::new() } else { format!("; it said: {}", said.join(" / ")) };
-    format!("{status}{hint}{said}")
+impl EndOfChild {
+    /// That ended it.
+    fn signal(&self) -> Option<i32> {
+        #[cfg(unix)]
+        return std::os::unix::process::ExitStatusExt::signal(&self.status);
+        #[cfg(not(unix))]
+        return None;
+    }
+
+    fn told(&self) -> String {
+        const KILL: i32 = 9;
+        let hint = match self.signal() {
+            Some(KILL) => ", as where memory runs out: fewer --jobs or a smaller --memory take less",
+            _ => "",
+        };
+        let said = if self.said.is_empty() { String::new() } else { format!("; it said: {}", self.said.join(" / ")) };
+        format!("{}{hint}{said}", self.status)
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +245,15 @@ mod tests {
 
     /// The runs that a launcher makes of `jobs` whose children are a script of the shell.
     fn launched(script: &str, jobs: &[Job], cancelled: &AtomicBool) -> (Vec<Run>, Vec<Event>) {
+        launched_with(script, jobs, cancelled, (0, None))
+    }
+
+    fn launched_with(
+        script: &str,
+        jobs: &[Job],
+        cancelled: &AtomicBool,
+        (retries, timeout): (u32, Option<Duration>),
+    ) -> (Vec<Run>, Vec<Event>) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("child");
         std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -175,7 +268,8 @@ mod tests {
             cancelled,
         };
         let places = vec![Place { device: "cpu".into(), threads: 1 }];
-        Isolated { program, places, memory_bytes: Some(7) }.launch(jobs, &watch).unwrap();
+        let partial = folder.path().join("partial");
+        Isolated { program, places, memory_bytes: Some(8), partial, retries, timeout }.launch(jobs, &watch).unwrap();
         (runs.into_inner().unwrap(), events.into_inner().unwrap())
     }
 
@@ -190,7 +284,7 @@ mod tests {
         assert_eq!((runs.len(), events.len()), (2, 6));
         let Run { record, artefacts } = &runs[0];
         let error = record.error.as_ref().unwrap();
-        for part in ["signal: 9 (SIGKILL), as where memory runs out", "--memory=7", "/ dying"] {
+        for part in ["signal: 9 (SIGKILL), as where memory runs out", "--memory=8", "/ dying"] {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert_eq!((record.status, &record.hashes), (Status::Failed, &jobs[0].hashes));
@@ -206,7 +300,14 @@ mod tests {
         };
         assert!(error("exit 0").contains("it left no run"));
         assert!(error("exit 96").contains("exit status: 96"));
-        let mut nowhere = Isolated { program: "nowhere/harness".into(), places: Vec::new(), memory_bytes: None };
+        let mut nowhere = Isolated {
+            program: "nowhere/harness".into(),
+            places: Vec::new(),
+            memory_bytes: None,
+            partial: PathBuf::new(),
+            retries: 0,
+            timeout: None,
+        };
         nowhere.places.push(Place { device: "cpu".into(), threads: 1 });
         let keep = |run: Run| {
             assert!(run.record.error.unwrap().contains("it cannot be started as nowhere/harness"));
@@ -214,6 +315,20 @@ mod tests {
         };
         let watch = Watch { event: &|_| (), run: &keep, cancelled: &AtomicBool::new(false) };
         nowhere.launch(&[Job::sample()], &watch).unwrap();
+    }
+
+    #[test]
+    fn a_child_that_is_killed_is_tried_again_with_less_memory_and_one_that_fails_or_is_late_is_not() {
+        let error = |script: &str, timeout: Option<Duration>| {
+            let (runs, events) = launched_with(script, &[Job::sample()], &AtomicBool::new(false), (1, timeout));
+            assert_eq!(events.len(), 1);
+            runs[0].record.error.clone().unwrap()
+        };
+        let killed = error("echo \"$*\" >&2\nkill -9 $$", None);
+        assert!(killed.contains("at attempt 2: signal: 9") && killed.contains("--memory=4"), "{killed}");
+        assert!(error("exit 96", None).contains("the cell's process: exit status: 96"));
+        let late = error("exec sleep 60", Some(Duration::from_millis(200)));
+        assert!(late.contains("the cell's process: it took longer than 200ms"), "{late}");
     }
 
     #[test]

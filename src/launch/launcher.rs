@@ -24,18 +24,20 @@ pub trait Launcher {
     fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()>;
 }
 
-/// Gives `work` the next of `jobs` whenever a worker is free, until there are no more, or an error. A worker whose
+/// Gives `work` the next of `jobs` whenever a worker is free, until there are no more, an error, or a cancellation. A worker whose
 /// `work` is `false`, since it was interrupted or its device is dead, gets no other.
 pub(super) fn share<Worker: Send>(
     jobs: &[Job],
     workers: &mut [Worker],
+    cancelled: &AtomicBool,
     work: impl Fn(&mut Worker, &Job) -> Result<bool> + Sync,
 ) -> Result<()> {
     let (next, is_pointless) = (AtomicUsize::new(0), AtomicBool::new(false));
     let take = |worker: &mut Worker| -> Result<()> {
         while !is_pointless.load(Ordering::Relaxed) {
             let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            if !work(worker, job).inspect_err(|_| is_pointless.store(true, Ordering::Relaxed))? {
+            let goes_on = work(worker, job).inspect_err(|_| is_pointless.store(true, Ordering::Relaxed))?;
+            if !goes_on || cancelled.load(Ordering::Relaxed) {
                 break;
             }
         }

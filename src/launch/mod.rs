@@ -12,6 +12,7 @@ mod log;
 mod memory;
 mod message;
 mod notes;
+mod partial;
 mod publish;
 mod ranges;
 mod run_cell;

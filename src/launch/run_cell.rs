@@ -2,7 +2,7 @@
 
 use super::evaluate::{evaluate, predict, top1};
 use super::gate::{FullPrecisionCache, check_folding};
-use super::inputs::Inputs;
+use super::inputs::{Inputs, Loader};
 use super::ranges::RangeCache;
 use super::transform::TransformCache;
 use crate::data::preprocess::Preprocess;
@@ -21,6 +21,7 @@ use ptq::meta::train::Trainable;
 use ptq::ops::device::set_precision;
 use ptq::quant::model::Mode;
 use ptq::quantize::added::{Added, transformed};
+use ptq::quantize::checkpoint::Checkpoints;
 use ptq::quantize::{Calibration, reconstruct};
 use ptq::recon::activations::Memory;
 use ptq::recon::event::{Control, Event};
@@ -55,9 +56,15 @@ impl Caches {
         }
     }
 
+    /// The folders below `folder` that entries are kept in.
+    pub fn parts(folder: &Path) -> Vec<PathBuf> {
+        let all = [FullPrecisionCache::folder, TransformCache::folder, RangeCache::folder, Loader::cache];
+        all.map(|part| part(folder)).into()
+    }
+
     /// Removes the least recently used of what has grown beyond 2 GiB. What another process removes first is no error.
     fn trim(&self) {
-        for entry in over_limit(&self.growing.each_ref().map(PathBuf::as_path), CACHE_LIMIT_BYTES) {
+        for entry in over_limit(&self.growing, CACHE_LIMIT_BYTES) {
             entry.remove().ok();
         }
     }
@@ -72,8 +79,14 @@ pub struct CellResult {
     pub pictures: Option<Pictures>,
 }
 
-/// Checks the inputs, quantizes the network as the cell says, and measures it.
-pub fn run_cell(cell: &Cell, inputs: &Inputs, caches: &Caches, control: &Control) -> Result<CellResult> {
+/// Checks the inputs, quantizes the network as the cell says, going on from what is `kept` of an earlier attempt, and measures it.
+pub fn run_cell(
+    cell: &Cell,
+    inputs: &Inputs,
+    caches: &Caches,
+    kept: Option<&dyn Checkpoints>,
+    control: &Control,
+) -> Result<CellResult> {
     set_precision(inputs.calib.images.device(), cell.precision)?;
     let skipped = inputs.sample.skipped.iter().cloned();
     skipped.for_each(|problem| (control.observe)(Event::Skipped { problem }));
@@ -97,7 +110,7 @@ pub fn run_cell(cell: &Cell, inputs: &Inputs, caches: &Caches, control: &Control
     };
     let model = info_span!("starting ranges").in_scope(|| caches.ranges.prepared(cell, &network, inputs))?;
     caches.trim();
-    let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, control);
+    let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, kept, control);
     let model = info_span!("reconstruction").in_scope(train)?;
     let quantized = |x: &Tensor| model.logits(x, Mode::HARD);
     let span = info_span!("evaluation").entered();

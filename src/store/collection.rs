@@ -137,13 +137,6 @@ impl SortKey {
 }
 
 impl Collection {
-    /// Names on stderr what is skipped: folders without a readable record, and what of notes and tags cannot be read.
-    pub fn warn_of_broken(&self) {
-        for (path, why) in &self.broken {
-            eprintln!("warning: skipping {}: {why}", path.display());
-        }
-    }
-
     /// Sorts by anything that filters know, from small to large; runs that are equal keep their order.
     ///
     /// Errors: an unknown `name`.

@@ -11,6 +11,7 @@ mod provenance;
 mod query;
 pub mod record;
 pub mod removal;
+mod replace;
 mod run;
 mod strip;
 
@@ -46,6 +47,8 @@ const LOCK: &str = ".lock";
 /// How often, and how long apart, a lock is asked for before it counts as held by another harness.
 const LOCK_TRIES: usize = 4;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
+/// What unfinished runs have trained so far.
+const PARTIAL: &str = ".partial";
 /// Prefix of folders that are being written; what a killed process left of them is ignored.
 const TEMPORARY: &str = ".writing-";
 
@@ -158,6 +161,8 @@ impl Store {
     /// Stores a run, replacing one of the same id but for its notes and tags: all its files appear at once, or none.
     pub fn write_run(&self, record: &Record, cell: &str, artefacts: &Artefacts) -> Result<()> {
         let target = self.runs.join(&record.run_id);
+        // Whoever removes the folder of results while a grid runs loses what was stored, and not what is still to come.
+        std::fs::create_dir_all(&self.runs).map_err(Error::io("cannot make folder", &self.runs))?;
         let folder = tempfile::Builder::new()
             .prefix(TEMPORARY)
             .tempdir_in(&self.runs)
@@ -175,23 +180,8 @@ impl Store {
             write(LOG, log.as_bytes())?;
         }
         write(RECORD, &json(&target, record)?)?;
-        let notes = target.join(NOTES);
-        if notes.exists() {
-            std::fs::copy(&notes, folder.path().join(NOTES)).map_err(Error::io("cannot copy", &notes))?;
-        }
         readable_by_all(folder.path()).map_err(Error::io("cannot set the mode of", &target))?;
-        if target.exists() {
-            // A folder cannot be renamed over a full one: the old run steps aside first and is removed last.
-            let old = tempfile::Builder::new()
-                .prefix(TEMPORARY)
-                .tempdir_in(&self.runs)
-                .map_err(Error::io("cannot write into", &self.runs))?;
-            std::fs::rename(&target, old.path().join("old")).map_err(Error::io("cannot replace", &target))?;
-            std::fs::rename(folder.keep(), &target).map_err(Error::io("cannot write", &target))?;
-        } else {
-            std::fs::rename(folder.keep(), &target).map_err(Error::io("cannot write", &target))?;
-        }
-        Ok(())
+        replace::put(folder, &target)
     }
 
     /// Every stored run.
@@ -213,24 +203,45 @@ impl Store {
         Ok(scan)
     }
 
-    /// The folders of all runs, readable or not, in no order.
+    /// The folders of all runs, readable or not, in no order; also of those that a killed process left without their successor.
     fn run_folders(&self) -> Result<Vec<PathBuf>> {
-        let is_run = |path: &PathBuf| !path.file_name().unwrap_or_default().to_string_lossy().starts_with('.');
+        let is_run = |path: &PathBuf| match replace::target_of(path) {
+            Some(target) => !target.exists(),
+            None => !path.file_name().unwrap_or_default().to_string_lossy().starts_with('.'),
+        };
         Ok(entries(&self.runs)?.into_iter().filter(is_run).collect())
     }
 
-    /// What killed processes left half-written. Only a process that holds the lock may take it for that.
+    /// What killed processes left half-written, and what runs left for a next attempt that are done or failed since. Only a process that
+    /// holds the lock may take it for that.
     pub fn leftovers(&self) -> Result<Vec<PathBuf>> {
-        let is_leftover =
-            |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().starts_with(TEMPORARY);
+        let is_leftover = |path: &PathBuf| match replace::target_of(path) {
+            Some(target) => target.exists(),
+            None => path.file_name().unwrap_or_default().to_string_lossy().starts_with(TEMPORARY),
+        };
         let mut leftovers: Vec<PathBuf> = entries(&self.runs)?.into_iter().filter(is_leftover).collect();
+        let is_stored = |path: &PathBuf| path.file_name().is_some_and(|id| self.runs.join(id).exists());
+        leftovers.extend(entries(&self.partial())?.into_iter().filter(is_stored));
         leftovers.sort();
         Ok(leftovers)
     }
 
+    /// The folder in which runs that are interrupted leave what they have trained, each in a folder called by its id.
+    pub fn partial(&self) -> PathBuf {
+        self.runs.join(PARTIAL)
+    }
+
+    /// Removes what run `id` has left there. Where that fails it is a leftover.
+    pub fn remove_partial(&self, id: &str) {
+        let folder = self.partial();
+        std::fs::remove_dir_all(folder.join(id)).ok();
+        // As long as another run has something there, it stays.
+        std::fs::remove_dir(folder).ok();
+    }
+
     /// Folder of run `id`.
     pub fn run_folder(&self, id: &str) -> PathBuf {
-        self.runs.join(id)
+        replace::present(self.runs.join(id))
     }
 }
 
@@ -279,7 +290,9 @@ fn read_run(folder: &Path) -> Result<Record, String> {
     let path = folder.join(RECORD);
     let json = std::fs::read(&path).map_err(|error| Error::io("cannot read", &path)(error).to_string())?;
     let record = migrate::read(&json).map_err(|problem| Error::content(&path, problem).to_string())?;
-    match folder.file_name().is_some_and(|name| name.to_str() == Some(&record.run_id)) {
+    let target = replace::target_of(folder);
+    let name = target.as_deref().unwrap_or(folder).file_name();
+    match name.is_some_and(|name| name.to_str() == Some(&record.run_id)) {
         true => Ok(record),
         false => Err(format!("its record is of run {}", record.run_id)),
     }

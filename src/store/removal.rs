@@ -1,6 +1,7 @@
 //! Taking runs and cached files away.
 
 use super::TEMPORARY;
+use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -47,6 +48,15 @@ struct CachedFile {
     used: SystemTime,
 }
 
+/// What a [`Cache`] keeps in `folder`; nothing that others put there.
+fn cached_in(folder: &Path) -> Vec<CachedFile> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_entry = |entry: &std::fs::DirEntry| {
+        entry.file_type().is_ok_and(|kind| kind.is_file()) && Cache::is_entry_name(&entry.file_name().to_string_lossy())
+    };
+    entries.filter(is_entry).flat_map(|entry| files_below(&entry.path())).collect()
+}
+
 /// Every file at or below `path`; links are not followed.
 fn files_below(path: &Path) -> Vec<CachedFile> {
     let Ok(metadata) = path.symlink_metadata() else { return Vec::new() };
@@ -58,9 +68,11 @@ fn files_below(path: &Path) -> Vec<CachedFile> {
     entries.flat_map(|entry| files_below(&entry.path())).collect()
 }
 
-/// The files below `folders` that must go for the others to fit into `limit_bytes`, the least recently used first.
-pub fn over_limit(folders: &[&Path], limit_bytes: u64) -> Vec<Removable> {
-    let mut files: Vec<CachedFile> = folders.iter().flat_map(|folder| files_below(folder)).collect();
+/// What caches keep in `folders` and must go for the rest to fit into `limit_bytes`, the least recently used first.
+///
+/// Other files there neither go nor count: the folder of the cache may be anybody's.
+pub fn over_limit(folders: &[impl AsRef<Path>], limit_bytes: u64) -> Vec<Removable> {
+    let mut files: Vec<CachedFile> = folders.iter().flat_map(|folder| cached_in(folder.as_ref())).collect();
     files.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
     let mut excess = files.iter().map(|file| file.bytes).sum::<u64>().saturating_sub(limit_bytes);
     let mut over = Vec::new();
@@ -85,26 +97,33 @@ mod tests {
     #[test]
     fn the_least_recently_used_files_go_until_the_rest_fits() {
         let cache = tempfile::tempdir().unwrap();
-        for (index, name) in ["a", "deep/b", "c"].iter().enumerate() {
-            let path = cache.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for (index, name) in ["a", "b", "c"].iter().enumerate() {
+            let path = cache.path().join(name.repeat(32));
             std::fs::write(&path, vec![0; 100]).unwrap();
             let used = SystemTime::UNIX_EPOCH + Duration::from_secs(1000 + index as u64);
             File::options().append(true).open(&path).unwrap().set_modified(used).unwrap();
         }
+        // Of others: they stay and do not count.
+        let foreign =
+            ["notes.txt", "thesis/", "thesis/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"].map(|name| cache.path().join(name));
+        std::fs::create_dir(&foreign[1]).unwrap();
+        [&foreign[0], &foreign[2]].into_iter().for_each(|path| std::fs::write(path, vec![0; 100]).unwrap());
         let over = |limit: u64| {
             let over = over_limit(&[cache.path()], limit);
-            over.iter().map(|file| file.path.file_name().unwrap().to_str().unwrap().to_string()).collect::<Vec<_>>()
+            over.iter()
+                .map(|file| file.path.file_name().unwrap().to_str().unwrap()[..1].to_string())
+                .collect::<Vec<_>>()
         };
-        assert_eq!(size_bytes(cache.path()), 300);
+        assert_eq!(size_bytes(cache.path()), 500);
         assert_eq!((over(300), over(299), over(200)), (vec![], vec!["a".to_string()], vec!["a".to_string()]));
         assert_eq!(over(199), ["a", "b"]);
-        mark_used(&cache.path().join("a"));
+        mark_used(&cache.path().join("a".repeat(32)));
         assert_eq!(over(0), ["b", "c", "a"]);
         for file in over_limit(&[cache.path()], 100) {
             file.remove().unwrap();
         }
-        assert_eq!((size_bytes(cache.path()), over(100)), (100, vec![]));
+        assert_eq!((size_bytes(cache.path()), over(100)), (300, vec![]));
+        assert!(foreign.iter().all(|path| path.exists()));
         assert!(over_limit(&[&cache.path().join("nowhere")], 0).is_empty());
     }
 

@@ -81,7 +81,7 @@ fn while_training(act: impl FnOnce(u32, u32)) -> (Bench, Option<i32>, String) {
     let grid = GRID.split("[[include]]").next().unwrap().replace("iterations = 3", "iterations = 100000");
     let bench = Bench::new(&grid);
     let mut parent = std::process::Command::new(assert_cmd::cargo::cargo_bin("harness"))
-        .args(["run", "grid.toml", "--isolate"])
+        .args(["run", "grid.toml", "--isolate", "--retries", "0"])
         .current_dir(bench.path())
         .env("HARNESS_CACHE", std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cache"))
         .stderr(std::process::Stdio::piped())

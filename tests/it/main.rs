@@ -12,6 +12,7 @@ mod export;
 mod fingerprints;
 mod hub;
 mod images;
+mod interrupted;
 mod isolate;
 mod layers;
 mod list;

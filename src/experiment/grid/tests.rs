@@ -19,7 +19,7 @@ seed = [5]
 
 fn parse(text: &str, smoke: bool, set: &[&str]) -> Result<Experiment> {
     let set = set.iter().map(ToString::to_string).collect();
-    Experiment::parse(SourceText { name: "grid.toml", text }, &Options { smoke, set })
+    Experiment::parse(SourceText { name: "grid.toml", text }, &Options { smoke, set, ..Options::default() })
 }
 
 /// The error as the terminal shows it, without colours.
@@ -50,7 +50,7 @@ fn shipped_grids_keep_the_phases_of_the_methods() {
     let mut names = Vec::new();
     for grid in grids.filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
         for smoke in [false, true] {
-            let experiment = Experiment::read(&grid, &Options { smoke, set: Vec::new() }).unwrap();
+            let experiment = Experiment::read(&grid, &Options { smoke, ..Options::default() }).unwrap();
             for cell in &experiment.cells {
                 let published = (methods::find(&cell.method).unwrap().recipe)(arch::find(&cell.arch).unwrap());
                 let place = format!("{}: {}", grid.display(), cell.slug());

@@ -2,9 +2,11 @@
 //! propagated from unit to unit.
 
 pub mod added;
+pub mod checkpoint;
 
 use crate::error::Result;
 use crate::graph::{Network, Role};
+use crate::meta::nets::TransformNet;
 use crate::meta::train::Originals;
 use crate::quant::model::{Mode, QuantModel, QuantUnit};
 use crate::recipe::{Bits, Granularity, Prefix, Recipe, SearchPrefix, Setting};
@@ -21,6 +23,7 @@ use crate::recon::train::{self, Phase, Problem};
 use crate::rng::Stream;
 use added::Added;
 use candle_core::Tensor;
+use checkpoint::{Checkpoints, Resumable};
 use tracing::info_span;
 
 /// What a network is quantized on.
@@ -48,36 +51,40 @@ pub fn quantize(
     control: &Control,
 ) -> Result<QuantModel> {
     let model = prepare(network, calib.images, (bits, setting), recipe)?;
-    reconstruct(model, calib, recipe, seed, control)
+    reconstruct(model, calib, recipe, seed, None, control)
 }
 
-/// Reconstructs what [`prepare`] made for the same recipe.
+/// Reconstructs what [`prepare`] made for the same recipe, and goes on from what is kept of an earlier attempt: with the same result as
+/// without, bit for bit, where the two compute with the same instructions.
 pub fn reconstruct(
     mut model: QuantModel,
     calib: &Calibration,
     recipe: &Recipe,
     seed: u64,
+    kept: Option<&dyn Checkpoints>,
     control: &Control,
 ) -> Result<QuantModel> {
     if recipe.granularity == Granularity::None {
         return Ok(model);
     }
-    let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), control };
+    let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), kept, control };
     reconstruction.train_weights(&mut model)?;
     if !recipe.quantize_acts {
         search_ranges(&mut model, calib.images, recipe)?;
     }
     if recipe.act_phase_iterations() > 0 {
-        reconstruction.train_acts(&model)?;
+        reconstruction.train_acts(&mut model)?;
     }
     Ok(model)
 }
 
 /// What both phases share.
+#[derive(Clone, Copy)]
 struct Reconstruction<'a> {
     calib: &'a Calibration<'a>,
     recipe: &'a Recipe,
     stream: Stream,
+    kept: Option<&'a dyn Checkpoints>,
     control: &'a Control<'a>,
 }
 
@@ -99,26 +106,16 @@ impl Reconstruction<'_> {
         let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
         let mut x_q = x_fp.clone();
         for index in 0..model.units.len() {
-            let _span = info_span!("unit", name = model.units[index].unit.name).entered();
-            self.search_unit(&mut model.units[index], &x_q, &phase)?;
-            let unit = &model.units[index];
-            control.unit(index, model.units.len(), &unit.unit.name);
-            let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(&unit.unit, &x_fp, control))?;
+            let unit = &model.units[index].unit;
+            let _span = info_span!("unit", name = unit.name).entered();
+            let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(unit, &x_fp, control))?;
             let logits = logits.clone().filter(|_| judges);
             let rows = Rows { x_fp, x_q, y_fp, logits };
-            if self.is_trained(unit) {
-                match originals.as_ref().filter(|_| added.reaches(unit.unit.role)) {
-                    None => self.train_unit(model, index, &rows, &phase)?,
-                    Some(originals) => {
-                        let context = (self.stream, control);
-                        let new = added.rows(model, index, (originals, &rows.x_q), recipe, context)?;
-                        let joined = rows.and(&new)?;
-                        // A pass over the sample keeps its number of steps.
-                        let batch = phase.batch * joined.x_fp.images()? / rows.x_fp.images()?;
-                        self.train_unit(model, index, &joined, &Phase { batch, ..phase.clone() })?;
-                    }
-                }
-            }
+            let net = added.transform.as_ref().map(|transform| transform.net);
+            self.resumable(phase.name, index, net).or_train(model, control, |model, control| {
+                self.under(control).turn(model, index, &rows, &phase, originals.as_ref())
+            })?;
+            let unit = &model.units[index];
             let Rows { x_fp: done, x_q: read, y_fp, .. } = rows;
             // Before the next input takes its place.
             drop(done);
@@ -132,6 +129,41 @@ impl Reconstruction<'_> {
             x_fp = y_fp;
         }
         Ok(())
+    }
+
+    /// The same, watched by another.
+    fn under<'a>(&'a self, control: &'a Control<'a>) -> Reconstruction<'a> {
+        Reconstruction { control, ..*self }
+    }
+
+    fn resumable<'a>(&'a self, phase: &'a str, index: usize, net: Option<&'a TransformNet>) -> Resumable<'a> {
+        Resumable { kept: self.kept, phase, index, net, device: self.calib.images.device() }
+    }
+
+    /// What is done in `phase` when it is the turn of unit `index`, whose inputs and outputs for the calibration images are `rows`.
+    fn turn(
+        &self,
+        model: &mut QuantModel,
+        index: usize,
+        rows: &Rows,
+        phase: &Phase,
+        originals: Option<&Originals>,
+    ) -> Result<()> {
+        let (added, control) = (&self.calib.added, self.control);
+        self.search_unit(&mut model.units[index], &rows.x_q, phase)?;
+        let unit = &model.units[index];
+        control.unit(index, model.units.len(), &unit.unit.name);
+        if !self.is_trained(unit) {
+            return Ok(());
+        }
+        let Some(originals) = originals.filter(|_| added.reaches(unit.unit.role)) else {
+            return self.train_unit(model, index, rows, phase);
+        };
+        let new = added.rows(model, index, (originals, &rows.x_q), self.recipe, (self.stream, control))?;
+        let joined = rows.and(&new)?;
+        // A pass over the sample keeps its number of steps.
+        let batch = phase.batch * joined.x_fp.images()? / rows.x_fp.images()?;
+        self.train_unit(model, index, &joined, &Phase { batch, ..phase.clone() })
     }
 
     /// Trains the weights of unit `index` on `rows`.
@@ -223,20 +255,25 @@ impl Reconstruction<'_> {
     }
 
     /// Trains activation scales alone, on full-precision inputs and targets (BRECQ's second phase).
-    fn train_acts(&self, model: &QuantModel) -> Result<()> {
+    fn train_acts(&self, model: &mut QuantModel) -> Result<()> {
         let control = self.control;
         let phase = Phase::acts(self.recipe);
         let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
-        for (index, unit) in model.units.iter().enumerate() {
-            control.unit(index, model.units.len(), &unit.unit.name);
-            let _span = info_span!("unit", name = unit.unit.name).entered();
-            let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(&unit.unit, &x_fp, control))?;
-            if self.is_trained(unit) {
+        for index in 0..model.units.len() {
+            let unit = &model.units[index].unit;
+            let _span = info_span!("unit", name = unit.name).entered();
+            let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(unit, &x_fp, control))?;
+            let rows = Rows { x_q: x_fp.clone(), x_fp, y_fp: y_fp.clone(), logits: None };
+            self.resumable(phase.name, index, None).or_train(model, control, |model, control| {
+                let unit = &model.units[index];
+                control.unit(index, model.units.len(), &unit.unit.name);
+                if !self.is_trained(unit) {
+                    return Ok(());
+                }
                 // A stream of its own: the phases of a unit must not draw the same mini-batches.
                 let stream = self.stream.named(&unit.unit.name).named(phase.name);
-                let rows = Rows { x_q: x_fp.clone(), x_fp, y_fp: y_fp.clone(), logits: None };
-                self.train_parts(unit, (&rows, Prefix::FullPrecision), &phase, stream)?;
-            }
+                self.under(control).train_parts(unit, (&rows, Prefix::FullPrecision), &phase, stream)
+            })?;
             x_fp = y_fp;
         }
         Ok(())

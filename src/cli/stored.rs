@@ -1,0 +1,27 @@
+//! Stored runs as verbs get them: what is skipped is named on standard error.
+
+use crate::error::Result;
+use crate::store::{Collection, Query, Stored, scan_all, select_one};
+use std::path::Path;
+
+/// Every run under `results`.
+pub(super) fn all(results: &Path) -> Result<Collection> {
+    let collection = scan_all(results)?;
+    warn_of_broken(&collection);
+    Ok(collection)
+}
+
+/// The run whose id begins with `query`, or all that it selects as a filter. Errors: none; several begin so.
+pub(super) fn queried(results: &Path, query: &str) -> Result<Vec<Stored>> {
+    match Query::parse(query)? {
+        Query::Prefix { .. } => Ok(vec![select_one(results, query)?]),
+        filter => filter.select(all(results)?.runs),
+    }
+}
+
+/// Names folders without a readable record.
+pub(super) fn warn_of_broken(collection: &Collection) {
+    for (path, why) in &collection.broken {
+        tell!("warning: skipping {}: {why}", path.display());
+    }
+}
