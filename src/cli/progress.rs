@@ -66,6 +66,9 @@ impl Progress {
                     cell.show(step);
                 }
             }
+            What::Elsewhere { host, process } => {
+                self.line(format!("{run_id}: process {process} on {host} has it; waiting for that"));
+            }
             What::Finished(record) => {
                 if let Some(cell) = self.cells().running.remove(run_id) {
                     self.bars.remove(&cell.bar);

@@ -143,7 +143,7 @@ fn pending(session: &Session, is_fresh: bool) -> Vec<Job> {
 
 /// Has the jobs run, shows and publishes how far they are, and stores what comes.
 fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) -> Result<Outcome> {
-    let _lock = session.store.lock()?;
+    let _lock = session.store.join()?;
     let cancelled = interruptible()?;
     let stored = session.plan.len() - jobs.len();
     let (progress, publisher) = (Progress::new(jobs.len(), stored, args.quiet), Publisher::new(jobs.len(), stored));

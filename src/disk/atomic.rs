@@ -19,16 +19,21 @@ pub fn write_unsynced(path: &Path, content: &[u8]) -> Result<()> {
 }
 
 fn persist(path: &Path, content: &[u8], sync: bool) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
     let linked = match std::fs::metadata(path) {
         Ok(there) if !there.is_file() && !there.is_dir() => {
             let file = OpenOptions::new().write(true).open(path);
             return file.and_then(|mut file| file.write_all(content)).map_err(Error::io("cannot write", path));
         }
-        Ok(_) if path.is_symlink() => path.canonicalize().ok(),
-        _ => None,
+        // Such as links that lead in a circle.
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("cannot write", path)(error));
+        }
+        _ => path.read_link().ok().map(|target| folder.join(target)),
     };
-    let path = linked.as_deref().unwrap_or(path);
-    let folder = path.parent().unwrap_or(Path::new("."));
+    if let Some(target) = linked {
+        return persist(&target, content, sync);
+    }
     std::fs::create_dir_all(folder).map_err(Error::io("cannot make folder", folder))?;
     let mut file = NamedTempFile::new_in(folder).map_err(Error::io("cannot write into", folder))?;
     let written = file.write_all(content).and_then(|()| if sync { file.as_file().sync_all() } else { Ok(()) });
@@ -63,11 +68,14 @@ mod tests {
     fn a_link_is_written_through_and_a_pipe_is_written_to() {
         let folder = tempfile::tempdir().unwrap();
         let (file, link) = (folder.path().join("deep/file"), folder.path().join("link"));
-        write(&file, b"old").unwrap();
         std::os::unix::fs::symlink("deep/file", &link).unwrap();
+        write(&link, b"old").unwrap();
         write(&link, b"new").unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        let circle = folder.path().join("circle");
+        std::os::unix::fs::symlink("circle", &circle).unwrap();
+        assert!(write(&circle, b"lost").is_err());
         let pipe = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
         assert!(made.success());

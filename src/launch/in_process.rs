@@ -46,7 +46,7 @@ impl<'a> Worker<'a> {
 impl Launcher for InProcess<'_> {
     fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()> {
         let (caches, is_beside_others, partial) = (self.caches, self.workers.len() > 1, self.partial.as_deref());
-        share(jobs, &mut self.workers, watch.cancelled, |Worker { loader, threads }, job| {
+        share(jobs, &mut self.workers, watch, |Worker { loader, threads }, job| {
             let mut run = || -> Result<bool> {
                 let device = loader.device_name();
                 let load = || loader.inputs(&job.cell);
@@ -132,6 +132,7 @@ mod tests {
         let (folder, events) = (tempfile::tempdir().unwrap(), Mutex::new(Vec::new()));
         let caches = Caches::new(folder.path(), u64::MAX);
         let watch = Watch {
+            claim: &|_| Ok(true),
             event: &|event| events.lock().unwrap().push(event),
             run: &|_| Ok(()),
             cancelled: &AtomicBool::new(false),

@@ -49,10 +49,12 @@ pub struct Place {
 impl Launcher for Isolated {
     fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()> {
         let mut places = std::mem::take(&mut self.places);
-        share(jobs, &mut places, watch.cancelled, |place, job| match self.run_child(job, place, watch)? {
+        share(jobs, &mut places, watch, |place, job| match self.run_child(job, place, watch)? {
             Some(run) => (watch.run)(run).map(|()| true),
             None => Ok(false),
-        })
+        })?;
+        self.places = places;
+        Ok(())
     }
 }
 
@@ -260,6 +262,7 @@ mod tests {
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let (runs, events) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
         let watch = Watch {
+            claim: &|_| Ok(true),
             event: &|event| events.lock().unwrap().push(event),
             run: &|run| {
                 runs.lock().unwrap().push(run);
@@ -313,7 +316,7 @@ mod tests {
             assert!(run.record.error.unwrap().contains("it cannot be started as nowhere/harness"));
             Ok(())
         };
-        let watch = Watch { event: &|_| (), run: &keep, cancelled: &AtomicBool::new(false) };
+        let watch = Watch { claim: &|_| Ok(true), event: &|_| (), run: &keep, cancelled: &AtomicBool::new(false) };
         nowhere.launch(&[Job::sample()], &watch).unwrap();
     }
 

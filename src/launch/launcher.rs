@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// Ties a launch to whoever asked for it. Calls come from several threads.
 #[derive(Clone, Copy)]
 pub struct Watch<'a> {
+    /// Asks for a job that is about to begin: it is left to whoever has it where this is `false`. Errors: going on is pointless.
+    pub claim: &'a (dyn Fn(&Job) -> Result<bool> + Sync),
     pub event: &'a (dyn Fn(Event) + Sync),
     /// Takes a run that has ended. Errors: it cannot be kept, so that going on is pointless.
     pub run: &'a (dyn Fn(Run) -> Result<()> + Sync),
@@ -17,7 +19,7 @@ pub struct Watch<'a> {
 
 /// Makes runs of jobs, wherever that may be.
 pub trait Launcher {
-    /// Has the jobs run, begun in their order, and tells `watch` the events of each and how it ended; nothing of the end of those that
+    /// Has the jobs that can be claimed run, begun in their order, and tells `watch` the events of each and how it ended; nothing of the end of those that
     /// a cancellation leaves.
     ///
     /// A run that fails, whatever the way, is a run. Errors: only where going on is pointless.
@@ -29,15 +31,16 @@ pub trait Launcher {
 pub(super) fn share<Worker: Send>(
     jobs: &[Job],
     workers: &mut [Worker],
-    cancelled: &AtomicBool,
+    watch: &Watch,
     work: impl Fn(&mut Worker, &Job) -> Result<bool> + Sync,
 ) -> Result<()> {
     let (next, is_pointless) = (AtomicUsize::new(0), AtomicBool::new(false));
     let take = |worker: &mut Worker| -> Result<()> {
         while !is_pointless.load(Ordering::Relaxed) {
             let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
-            let goes_on = work(worker, job).inspect_err(|_| is_pointless.store(true, Ordering::Relaxed))?;
-            if !goes_on || cancelled.load(Ordering::Relaxed) {
+            let mut has = || if (watch.claim)(job)? { work(worker, job) } else { Ok(true) };
+            let goes_on = has().inspect_err(|_| is_pointless.store(true, Ordering::Relaxed))?;
+            if !goes_on || watch.cancelled.load(Ordering::Relaxed) {
                 break;
             }
         }

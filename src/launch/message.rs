@@ -40,6 +40,11 @@ pub struct Event {
 pub enum What {
     Started,
     Progress(Progress),
+    /// Another process of `host` has it: this one waits until it is over, or that one dead.
+    Elsewhere {
+        host: String,
+        process: u32,
+    },
     /// It is over, and this is stored of it.
     Finished(Box<Record>),
 }

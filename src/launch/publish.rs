@@ -58,7 +58,7 @@ impl Publisher {
             let result = grid();
             drop(end);
             let written = writer.join().unwrap_or(Ok(()));
-            (result, written.and(store.remove_live()))
+            (result, written)
         })
     }
 
@@ -77,6 +77,7 @@ impl Publisher {
                     current.note(progress);
                 }
             }
+            What::Elsewhere { .. } => {}
             What::Finished(record) => {
                 running.retain(|current| current.run_id != event.run_id);
                 match record.status {
@@ -89,6 +90,7 @@ impl Publisher {
 
     /// Writes until the end, or until it cannot.
     fn write(&self, store: &Store) -> Result<()> {
+        let mut own = store.live_lock()?;
         let mut state = self.lock();
         while !state.ended {
             let changed = std::mem::take(&mut state.changed).then(|| {
@@ -97,14 +99,19 @@ impl Publisher {
                 Live { updated_unix_s: now_unix_s(), current, beside, ..state.live.clone() }
             });
             drop(state);
-            if let Some(live) = changed {
+            // Of several processes the first is followed, then the next.
+            if own.is_none() {
+                own = store.live_lock()?;
+            }
+            if let (Some(live), true) = (changed, own.is_some()) {
                 store.write_live(&live)?;
             }
             let guard = self.lock();
             let waited = self.ended.wait_timeout_while(guard, PERIOD, |state| !state.ended);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        Ok(())
+        // Before another process may write.
+        if own.is_some() { store.remove_live() } else { Ok(()) }
     }
 
     /// What a panicking thread left in it is still a state.

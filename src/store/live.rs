@@ -1,13 +1,14 @@
 //! What a running grid says of itself: `results/<experiment>/runs/.live/state.json`, written about once per second by the
 //! process that holds the experiment's lock, for whoever watches.
 //!
-//! The lock decides whether it is true: what a killed process left there is of nobody. The file has a folder of its own,
-//! so that the folder of runs changes only with its runs.
+//! The lock decides whether it is true: what killed processes left there is of nobody. Of several processes that work on the experiment,
+//! one writes it. The file has a folder of its own, so that the folder of runs changes only with its runs.
 
 use super::{Store, atomic, json};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 /// Version of [`Live`]'s JSON.
 pub const LIVE_FORMAT: u32 = 1;
@@ -74,7 +75,16 @@ impl Store {
         self.runs.join(".live").join("state.json")
     }
 
-    /// Publishes `live`; only for a process that holds the lock.
+    /// The right to publish, for as long as the file is open; `None` while another process has it.
+    pub fn live_lock(&self) -> Result<Option<File>> {
+        let path = self.live_path().with_file_name("lock");
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(Error::io("cannot make folder", folder))?;
+        let file = File::create(&path).map_err(Error::io("cannot write", &path))?;
+        Ok(file.try_lock().is_ok().then_some(file))
+    }
+
+    /// Publishes `live`; only for a process that has the right to.
     pub fn write_live(&self, live: &Live) -> Result<()> {
         let path = self.live_path();
         atomic::write_unsynced(&path, &json(&path, live)?)

@@ -1,6 +1,7 @@
 //! Runs on disk: `results/<experiment>/runs/<run-id>/`.
 
 pub mod annotations;
+pub mod claims;
 mod collection;
 pub mod live;
 mod migrate;
@@ -26,12 +27,13 @@ pub use strip::{Colour, Strip};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
+use claims::Claims;
 use ptq::recon::trace::UnitTrace;
 use rayon::prelude::*;
 use record::Record;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -127,35 +129,54 @@ impl Store {
         &self.folder
     }
 
-    /// Makes the folders, checks that they can be written, and keeps other processes from writing runs of this
-    /// experiment for as long as the returned file is open.
+    /// Makes the folders, checks that they can be written, and lets this process make runs of this experiment, beside others, for as long as
+    /// the returned file is open.
+    pub fn join(&self) -> Result<File> {
+        self.locked(File::try_lock_shared)
+    }
+
+    /// The claims of this process.
+    pub fn claims(&self) -> Result<Claims> {
+        Claims::open(&self.runs)
+    }
+
+    /// The same for a process that keeps all others from writing runs of this experiment for as long as the returned file is open.
     pub fn lock(&self) -> Result<File> {
+        self.locked(File::try_lock)
+    }
+
+    fn locked(&self, try_lock: impl Fn(&File) -> Result<(), TryLockError>) -> Result<File> {
         std::fs::create_dir_all(&self.runs).map_err(Error::io("cannot make folder", &self.runs))?;
         let path = self.runs.join(LOCK);
         let file = File::create(&path).map_err(Error::io("cannot write", &path))?;
-        let mut locked = file.try_lock();
+        let mut locked = try_lock(&file);
         for _ in 0..LOCK_TRIES {
-            if !matches!(locked, Err(std::fs::TryLockError::WouldBlock)) {
+            if !matches!(locked, Err(TryLockError::WouldBlock)) {
                 break;
             }
             // Whoever asks `is_locked` holds it for a moment.
             std::thread::sleep(LOCK_PAUSE);
-            locked = file.try_lock();
+            locked = try_lock(&file);
         }
         match locked {
             Ok(()) => Ok(file),
-            Err(std::fs::TryLockError::WouldBlock) => Err(Error::Usage(format!(
-                "another harness is running this experiment ({} is locked); wait for it, or give the grid another name",
+            Err(TryLockError::WouldBlock) => Err(Error::Usage(format!(
+                "another harness is at work on this experiment ({} is locked); wait for it",
                 path.display()
             ))),
-            Err(std::fs::TryLockError::Error(error)) => Err(Error::io("cannot lock", &path)(error)),
+            Err(TryLockError::Error(error)) => Err(Error::io("cannot lock", &path)(error)),
         }
     }
 
-    /// Whether another process holds the lock now.
+    /// Whether another process writes runs of this experiment, or removes them, now.
     pub fn is_locked(&self) -> bool {
         let file = File::open(self.runs.join(LOCK));
-        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+        file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+    }
+
+    /// The record of run `id`, if there is one that can be read.
+    pub fn record(&self, id: &str) -> Option<Record> {
+        read_run(&self.run_folder(id)).ok()
     }
 
     /// Stores a run, replacing one of the same id but for its notes and tags: all its files appear at once, or none.

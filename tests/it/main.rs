@@ -23,5 +23,6 @@ mod shared;
 mod statistics;
 mod stored;
 mod tables;
+mod together;
 mod tracking;
 mod verbs;
