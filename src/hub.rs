@@ -22,6 +22,7 @@ mod transfer;
 pub use name::{HUB_PREFIX, HubFile, HubRepo, RepoKind};
 pub use settings::{HubSettings, Token};
 
+use crate::disk::foreign::{LARGEST_WEIGHTS, read};
 use crate::disk::sha256;
 use crate::error::{Error, Result};
 use cache::{Cached, RepoCache, announced_sha256};
@@ -86,7 +87,7 @@ impl Fetched {
     ///
     /// Errors: the content is not what the Hub announced when it was downloaded, by whatever program.
     pub fn read(&self) -> Result<(Vec<u8>, String)> {
-        let bytes = std::fs::read(&self.path).map_err(Error::io("cannot read", &self.path))?;
+        let bytes = read("cannot read", &self.path, LARGEST_WEIGHTS)?;
         let sum = self.checked(sha256(&[&bytes]))?;
         Ok((bytes, sum))
     }

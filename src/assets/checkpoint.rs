@@ -4,6 +4,7 @@ use super::pickle;
 use super::source::{FILE_PREFIX, MADE_UP, WeightsSource, embedded_model, with_table};
 use crate::data;
 use crate::data::preprocess::Preprocess;
+use crate::disk::foreign::{LARGEST_WEIGHTS, guarded, read, read_text};
 use crate::disk::sha256;
 use crate::embedded;
 use crate::error::{Error, Result};
@@ -85,7 +86,7 @@ pub fn load_weights(spec: &str, arch: &ArchSpec, dataset: &str, device: &Device,
 
 fn load_file(path: &Path, device: &Device) -> Result<Checkpoint> {
     let (path, table) = with_table(path);
-    let bytes = std::fs::read(path).map_err(Error::io("cannot read weights", path))?;
+    let bytes = read("cannot read weights", path, LARGEST_WEIGHTS)?;
     let source = path.display().to_string();
     let config = config_beside(path)?;
     let tensors = parse(&source, &bytes, Chosen { table, spec: &format!("{FILE_PREFIX}{source}") }, device)?;
@@ -117,11 +118,7 @@ fn config_beside(weights: &Path) -> Result<Option<String>> {
         return Ok(None);
     }
     let path = weights.with_file_name("config.json");
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("cannot read", &path)(error)),
-    }
+    path.exists().then(|| read_text("cannot read", &path)).transpose()
 }
 
 fn with_name(source: String, table: Option<&str>) -> String {
@@ -162,6 +159,10 @@ fn load_embedded(arch: &str, dataset: &str, device: &Device) -> Result<Checkpoin
 }
 
 fn parse(path: &str, bytes: &[u8], chosen: Chosen, device: &Device) -> Result<HashMap<String, Tensor>> {
+    guarded(path, || tensors(path, bytes, chosen, device))
+}
+
+fn tensors(path: &str, bytes: &[u8], chosen: Chosen, device: &Device) -> Result<HashMap<String, Tensor>> {
     let Chosen { table, spec } = chosen;
     if pickle::is_pickled(bytes) {
         return pickle::parse(path, bytes, table, spec, device);

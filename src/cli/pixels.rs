@@ -1,9 +1,10 @@
 //! `harness pixels`: what is made of image files, for `scripts/check_image_pixels.py` and for who wonders.
 
 use super::Exit;
-use crate::data::decode::{Pixels, decode};
+use crate::data::decode::{LARGEST_IMAGE, Pixels, decode};
+use crate::disk::foreign::read;
 use crate::disk::sha256;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ pub fn pixels(args: &Args) -> Result<Exit> {
 }
 
 fn described(file: &Path) -> Result<(bool, String)> {
-    let bytes = std::fs::read(file).map_err(Error::io("cannot read", file))?;
+    let bytes = read("cannot read", file, LARGEST_IMAGE)?;
     Ok(match decode(&bytes, 3) {
         Ok(Pixels { height, width, data, .. }) => (true, format!("{} {height} {width}", sha256(&[&data]))),
         Err(problem) => (false, format!("error {problem}")),

@@ -5,12 +5,16 @@
 //! the peer of it in tests. Its `cifar::load`, from the Hub's Parquet files, transposes every image.
 
 use super::item::Stored;
+use crate::disk::foreign::read as content;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
 
 const SIDE: usize = 32;
 const CHANNELS: usize = 3;
 const LEVELS: usize = SIDE * SIDE * CHANNELS;
+
+/// Bytes of the largest file, CIFAR-100's 50,000 training images.
+const LARGEST: u64 = 50_000 * (2 + LEVELS) as u64;
 
 /// Statistics of the training images, in levels / 255.
 pub(super) const MEAN_10: [f64; 3] = [0.4914, 0.4822, 0.4465];
@@ -46,8 +50,8 @@ fn read(files: &[PathBuf], format: Format) -> Result<Stored> {
     let total = files.len() * format.images;
     let (mut levels, mut labels) = (Vec::with_capacity(total * LEVELS), Vec::with_capacity(total));
     for path in files {
-        let bytes = std::fs::read(path).map_err(Error::io("cannot read", path))?;
         let record = format.labels + LEVELS;
+        let bytes = content("cannot read", path, LARGEST)?;
         if bytes.len() != format.images * record {
             let problem = format!("{} bytes are not {} images of CIFAR-{}", bytes.len(), format.images, format.classes);
             return Err(Error::content(path, problem));

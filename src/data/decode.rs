@@ -7,6 +7,9 @@ mod jpeg;
 mod others;
 mod png;
 
+use crate::disk::foreign::{caught, unreadable};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 /// An image of 8-bit levels, channels interleaved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pixels {
@@ -76,6 +79,14 @@ impl Format {
 
 /// Pixels above which Pillow takes a file for a decompression bomb.
 const MOST_PIXELS: u64 = 178_956_970;
+/// Bytes of the largest image file: as many as such a number of pixels of three levels take without compression.
+pub const LARGEST_IMAGE: u64 = 1 << 29;
+/// Pixels from which on an image is large. While it is decoded it may take ten bytes a pixel.
+const LARGE: u64 = 1 << 25;
+/// Most pixels of a large image for a byte of its file. Deflate makes up to 8,256 of one, if they have two levels.
+const PIXELS_PER_BYTE: u64 = 10_000;
+/// Held while a large image is in memory: the threads of a machine with several each would need more than it has.
+static LARGE_IMAGE: Mutex<()> = Mutex::new(());
 
 /// Decodes an image file to `channels` (1 or 3) channels; what is wrong with it as text.
 ///
@@ -83,22 +94,49 @@ const MOST_PIXELS: u64 = 178_956_970;
 /// an alpha channel is dropped; of several pictures the first is taken. Errors: another format, a truncated or altered
 /// file, more pixels than Pillow would take, an animated PNG.
 pub fn decode(bytes: &[u8], channels: usize) -> Result<Pixels, String> {
-    let pixels = match Format::of(bytes) {
-        Some(Format::Jpeg) => jpeg::decode(bytes)?,
-        Some(Format::Png) => png::decode(bytes)?,
-        Some(format) => others::decode(bytes, format)?,
-        None if bytes.is_empty() => return Err("empty".to_string()),
-        None => return Err(format!("no image that is read here ({} are)", Format::NAMES)),
-    };
-    Ok(pixels.with_channels(channels))
+    with_pixels(bytes, channels, |pixels| pixels)
 }
 
-/// Refuses a size that would take more memory than an image does; to be asked before any is taken.
-fn check_size(height: u64, width: u64) -> Result<(), String> {
-    match height.checked_mul(width) {
-        Some(0) => Err("an image without pixels".to_string()),
-        Some(pixels) if pixels <= MOST_PIXELS => Ok(()),
-        _ => Err(format!("{height} x {width} pixels: more than {MOST_PIXELS}, as Pillow bounds them")),
+/// What `then` makes of the pixels; of large images only one at a time is in memory until it is done with it.
+pub fn with_pixels<T>(bytes: &[u8], channels: usize, then: impl FnOnce(Pixels) -> T) -> Result<T, String> {
+    let mut claim = Claim { file: bytes.len() as u64, turn: None };
+    let decoded = caught(|| match Format::of(bytes) {
+        Some(Format::Jpeg) => jpeg::decode(bytes, &mut claim),
+        Some(Format::Png) => png::decode(bytes, &mut claim),
+        Some(format) => others::decode(bytes, format, &mut claim),
+        None if bytes.is_empty() => Err("empty".to_string()),
+        None => Err(format!("no image that is read here ({} are)", Format::NAMES)),
+    });
+    let pixels = decoded.unwrap_or_else(|text| Err(unreadable(&text)))?;
+    Ok(then(pixels.with_channels(channels)))
+}
+
+/// What a file claims to be, to be checked before any memory is taken for it.
+struct Claim {
+    /// Bytes of the file.
+    file: u64,
+    /// For as long as a large image is in memory.
+    turn: Option<MutexGuard<'static, ()>>,
+}
+
+impl Claim {
+    /// Waits for other large images, if it is one. Errors: a size that would take more memory than an image does.
+    fn size(&mut self, height: u64, width: u64) -> Result<(), String> {
+        let pixels = match height.checked_mul(width) {
+            Some(0) => return Err("an image without pixels".to_string()),
+            Some(pixels) if pixels <= MOST_PIXELS => pixels,
+            _ => return Err(format!("{height} x {width} pixels: more than {MOST_PIXELS}, as Pillow bounds them")),
+        };
+        if pixels >= LARGE {
+            if pixels / PIXELS_PER_BYTE > self.file {
+                return Err(format!(
+                    "{height} x {width} pixels in {} bytes, which cannot hold an image of them",
+                    self.file
+                ));
+            }
+            self.turn = Some(LARGE_IMAGE.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Fashion-MNIST (arXiv 1708.07747) as embedded: 10,000 test images and a pool of 4,096 training images.
 
-use super::idx::{self, unzip};
+use super::idx::{self, LARGEST, unzip};
 use super::item::Stored;
 use crate::embedded;
 use crate::error::Result;
@@ -19,8 +19,8 @@ pub(super) fn embedded() -> Result<(Stored, Stored)> {
 fn split(name: &str) -> Result<Stored> {
     let [images, labels] = ["images-idx3", "labels-idx1"].map(|kind| format!("fashion-mnist/{name}-{kind}-ubyte.gz"));
     idx::decode(
-        (&images, &unzip(&images, embedded::read(&images)?.0)?),
-        (&labels, &unzip(&labels, embedded::read(&labels)?.0)?),
+        (&images, &unzip(&images, embedded::read(&images)?.0, LARGEST)?),
+        (&labels, &unzip(&labels, embedded::read(&labels)?.0, LARGEST)?),
     )
 }
 
@@ -32,12 +32,12 @@ mod tests {
     fn a_truncated_or_altered_archive_is_refused() {
         let path = "fashion-mnist/pool-labels-idx1-ubyte.gz";
         let archive = embedded::read(path).unwrap().0;
-        assert_eq!(unzip(path, archive).unwrap().len(), 8 + POOL);
+        assert_eq!(unzip(path, archive, LARGEST).unwrap().len(), 8 + POOL);
         // Its last eight bytes are a checksum and the length of its content.
         let mut altered = archive.to_vec();
         altered[archive.len() - 6] ^= 1;
         for bad in [&archive[..0], &archive[..100], &archive[..archive.len() - 1], &altered] {
-            assert!(unzip(path, bad).unwrap_err().to_string().starts_with(path));
+            assert!(unzip(path, bad, LARGEST).unwrap_err().to_string().starts_with(path));
         }
     }
 }

@@ -3,12 +3,12 @@
 //! A file that were left out without a word would make another test set. So a file in a class folder is an image, or one
 //! of those that systems leave behind ([`is_litter`]), or an error.
 
-use super::decode::Format;
+use super::decode::{Format, LARGEST_IMAGE};
 use super::item::{Content, Item};
+use crate::disk::foreign::{open, read};
 use crate::disk::sha256;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -99,13 +99,13 @@ impl Files {
     }
 
     pub fn read(&self, indices: &[u32]) -> Result<Vec<Item>> {
-        let read = |index: &u32| {
+        let read_one = |index: &u32| {
             let (name, label) = &self.files[*index as usize];
             let path = self.root.join(name);
-            let content = Content::Encoded(std::fs::read(&path).map_err(Error::io("cannot read", &path))?);
+            let content = Content::Encoded(read("cannot read", &path, LARGEST_IMAGE)?);
             Ok(Item { name: path.display().to_string(), label: *label, content })
         };
-        indices.par_iter().map(read).collect()
+        indices.par_iter().map(read_one).collect()
     }
 }
 
@@ -147,7 +147,7 @@ fn has_image_extension(path: &Path) -> bool {
 /// Whether the file begins as an image does.
 fn is_image(path: &Path) -> Result<bool> {
     let mut beginning = Vec::new();
-    let file = File::open(path).map_err(Error::io("cannot read", path))?;
+    let file = open("cannot read", path)?;
     file.take(Format::TELLING as u64).read_to_end(&mut beginning).map_err(Error::io("cannot read", path))?;
     Ok(Format::of(&beginning).is_some())
 }

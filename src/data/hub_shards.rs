@@ -9,14 +9,15 @@
 //! How many rows a shard has stands in its last bytes, which are asked for alone where it is not in the cache.
 
 use super::hub_set::HubSet;
+use super::shard_claims::{LARGEST_FOOTER, check_footer, check_metadata};
 use super::shard_names::{DATA, POOL, TEST, check_set, shards_among, wanted};
+use crate::disk::foreign::{caught, open, unreadable};
 use crate::error::{Error, Result};
 use crate::hub::{Hub, HubEntry, HubRepo};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// How many times the images of a sample the shards hold that it is drawn from.
@@ -136,17 +137,19 @@ fn rows_of(repo: &HubRepo, shard: &HubEntry, hub: &Hub) -> Result<u64> {
     };
     let rows = match hub.in_cache(&file) {
         Some(path) => {
-            let opened = File::open(&path).map_err(Error::io("cannot read", &path))?;
-            SerializedFileReader::new(opened).map_err(broken)?.metadata().file_metadata().num_rows()
+            let mut opened = open("cannot read", &path)?;
+            check_footer(&mut opened).map_err(|problem| broken(ParquetError::General(problem)))?;
+            let reader = checked(|| SerializedFileReader::new(opened)).map_err(broken)?;
+            reader.metadata().file_metadata().num_rows()
         }
         None => {
             let tail = |bytes: u64| hub.tail(&file, shard.bytes.saturating_sub(bytes), shard.bytes);
             let mut end = tail(FOOTER_BYTES)?;
             let needed = footer_bytes(&end).map_err(broken)?;
-            if needed > end.len() as u64 && needed <= shard.bytes {
+            if needed > end.len() as u64 && needed <= shard.bytes.min(LARGEST_FOOTER) {
                 end = tail(needed)?;
             }
-            rows_in_footer(&end).map_err(broken)?
+            rows_in_footer(&end, shard.bytes).map_err(broken)?
         }
     };
     Ok(u64::try_from(rows).unwrap_or(0))
@@ -162,10 +165,18 @@ fn footer_bytes(end: &[u8]) -> Result<u64, ParquetError> {
     }
 }
 
-fn rows_in_footer(end: &[u8]) -> Result<i64, ParquetError> {
+/// What `read` gives; a panic in it is an error.
+fn checked<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    caught(read).unwrap_or_else(|text| Err(ParquetError::General(unreadable(&text))))
+}
+
+/// The number of rows of a file of `len` bytes that ends with `end`.
+fn rows_in_footer(end: &[u8], len: u64) -> Result<i64, ParquetError> {
     let needed = usize::try_from(footer_bytes(end)?).unwrap_or(usize::MAX);
     let start = end.len().checked_sub(needed).ok_or_else(|| ParquetError::EOF("it has no metadata".to_string()))?;
-    let metadata = ParquetMetaDataReader::decode_metadata(&end[start..end.len() - END_BYTES])?;
+    let metadata = &end[start..end.len() - END_BYTES];
+    check_metadata(metadata, len).map_err(ParquetError::General)?;
+    let metadata = checked(|| ParquetMetaDataReader::decode_metadata(metadata))?;
     Ok(metadata.file_metadata().num_rows())
 }
 
@@ -274,11 +285,11 @@ mod tests {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/parquet/train-00000-of-00005.parquet");
         let shard = std::fs::read(path).unwrap();
         let needed = footer_bytes(&shard).unwrap() as usize;
-        assert_eq!(rows_in_footer(&shard).unwrap(), 3);
-        assert_eq!(rows_in_footer(&shard[shard.len() - needed..]).unwrap(), 3);
-        assert!(rows_in_footer(&shard[shard.len() - needed + 1..]).is_err());
+        assert_eq!(rows_in_footer(&shard, shard.len() as u64).unwrap(), 3);
+        assert_eq!(rows_in_footer(&shard[shard.len() - needed..], shard.len() as u64).unwrap(), 3);
+        assert!(rows_in_footer(&shard[shard.len() - needed + 1..], shard.len() as u64).is_err());
         for end in [&b""[..], b"PAR1", b"\xff\xff\xff\xffPAR1", b"\0\0\0\0PAR1", b"0123456789"] {
-            assert!(rows_in_footer(end).is_err(), "{end:?}");
+            assert!(rows_in_footer(end, 1 << 20).is_err(), "{end:?}");
         }
     }
 

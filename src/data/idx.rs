@@ -4,6 +4,7 @@
 //! files, and names no file in its errors. It serves as a peer in tests.)
 
 use super::item::Stored;
+use crate::disk::foreign::read;
 use crate::error::{Error, Result};
 use flate2::read::GzDecoder;
 use std::io::Read;
@@ -12,6 +13,8 @@ use std::path::Path;
 /// Height and width of the images of MNIST and of what took its place, in pixels.
 pub const SIZE: [usize; 2] = [28, 28];
 const CLASSES: u8 = 10;
+/// Bytes of the largest file: 300,000 images, where EMNIST's digits, the most of this kind, are 280,000.
+pub const LARGEST: u64 = 300_000 * (SIZE[0] * SIZE[1]) as u64;
 
 /// A file's path, for messages, and its content.
 pub type Named<'a> = (&'a str, &'a [u8]);
@@ -86,20 +89,24 @@ pub fn folder(folder: &Path) -> Result<(Stored, Stored)> {
 fn file(folder: &Path, name: &str) -> Result<(String, Vec<u8>)> {
     let (plain, zipped) = (folder.join(name), folder.join(format!("{name}.gz")));
     if plain.exists() || !zipped.exists() {
-        return Ok((plain.display().to_string(), std::fs::read(&plain).map_err(Error::io("cannot read", &plain))?));
+        return Ok((plain.display().to_string(), read("cannot read", &plain, LARGEST)?));
     }
     let path = zipped.display().to_string();
-    let content = unzip(&path, &std::fs::read(&zipped).map_err(Error::io("cannot read", &zipped))?)?;
+    let content = unzip(&path, &read("cannot read", &zipped, LARGEST)?, LARGEST)?;
     Ok((path, content))
 }
 
-/// The content of a gzip archive; `path` is for messages.
-pub fn unzip(path: &str, bytes: &[u8]) -> Result<Vec<u8>> {
+/// The content of a gzip archive; `path` is for messages. Errors: more than `most` bytes of it.
+pub fn unzip(path: &str, bytes: &[u8], most: u64) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     GzDecoder::new(bytes)
+        .take(most + 1)
         .read_to_end(&mut content)
         .map_err(|error| Error::content(path, format!("cannot unzip: {error}")))?;
-    Ok(content)
+    match content.len() as u64 > most {
+        true => Err(Error::content(path, format!("unzipped it has more than {most} bytes"))),
+        false => Ok(content),
+    }
 }
 
 #[cfg(test)]
@@ -164,6 +171,16 @@ mod tests {
             let labels: Vec<u32> = labels.to_vec1::<u8>().unwrap().into_iter().map(u32::from).collect();
             assert_eq!(ours.labels, labels);
         }
+    }
+
+    #[test]
+    fn an_archive_that_would_fill_the_memory_is_refused() {
+        let mut zipped = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut zipped, &vec![0; 1 << 20]).unwrap();
+        let zipped = zipped.finish().unwrap();
+        assert_eq!(unzip("x.gz", &zipped, 1 << 20).unwrap().len(), 1 << 20);
+        let error = unzip("x.gz", &zipped, (1 << 20) - 1).unwrap_err().to_string();
+        assert_eq!(error, "x.gz: unzipped it has more than 1048575 bytes");
     }
 
     #[test]

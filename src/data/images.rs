@@ -168,7 +168,7 @@ impl ImageSet {
                 Corrupt::Error => vec![None; items.len()],
                 Corrupt::Skip => {
                     let channels = self.preprocess.channels();
-                    items.into_par_iter().map(|item| item.decoded(channels).err()).collect()
+                    items.into_par_iter().map(|item| item.decoded(channels, |_| ()).err()).collect()
                 }
             };
             for ((index, hash), problem) in candidates.into_iter().zip(hashes).zip(problems) {
@@ -208,7 +208,7 @@ impl ImageSet {
 
     fn decoded(&self, items: Vec<Item>, corrupt: Corrupt) -> Result<Decoded> {
         let channels = self.preprocess.channels();
-        let decode = |item: Item| item.decoded(channels).map(|(pixels, label)| (self.preprocess.apply(&pixels), label));
+        let decode = |item: Item| item.decoded(channels, |pixels| self.preprocess.apply(&pixels));
         let images: Vec<Result<(Vec<f32>, u32), String>> = items.into_par_iter().map(decode).collect();
         let mut decoded = Decoded::default();
         for image in images {

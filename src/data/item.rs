@@ -1,6 +1,6 @@
 //! Images with their labels, as they are stored: one of them, or all of a split in memory.
 
-use super::decode::{Pixels, decode};
+use super::decode::{Pixels, with_pixels};
 use crate::disk::sha256;
 
 /// One image as it is stored.
@@ -29,13 +29,13 @@ impl Item {
         sha256(&[&self.label.to_le_bytes(), content])
     }
 
-    /// Its pixels with `channels` channels; what is wrong with it, with its path.
-    pub fn decoded(self, channels: usize) -> Result<(Pixels, u32), String> {
-        let pixels = match self.content {
-            Content::Levels(pixels) => Ok(pixels.with_channels(channels)),
-            Content::Encoded(bytes) => decode(&bytes, channels),
+    /// What `then` makes of its pixels with `channels` channels, and its label; what is wrong with it, with its path.
+    pub fn decoded<T>(self, channels: usize, then: impl FnOnce(Pixels) -> T) -> Result<(T, u32), String> {
+        let made = match self.content {
+            Content::Levels(pixels) => Ok(then(pixels.with_channels(channels))),
+            Content::Encoded(bytes) => with_pixels(&bytes, channels, then),
         };
-        Ok((pixels.map_err(|problem| format!("{}: {problem}", self.name))?, self.label))
+        Ok((made.map_err(|problem| format!("{}: {problem}", self.name))?, self.label))
     }
 }
 

@@ -24,9 +24,11 @@ mod item;
 pub mod location;
 pub mod preprocess;
 mod resize;
+mod shard_claims;
 mod shard_names;
 mod shards;
 mod source;
+mod thrift;
 
 pub use images::{Batch, Batches, Corrupt, ImageSet, Split};
 pub use preprocess::CardSize;

@@ -59,6 +59,10 @@ pub struct Preprocess {
     pub std: Vec<f64>,
 }
 
+/// Pixels of the largest side of a crop, and of the side before it, that a configuration may ask for.
+const LARGEST_CROP: usize = 1 << 12;
+const LARGEST_RESIZE: usize = 1 << 16;
+
 const IMAGENET_MEAN: [f64; 3] = [0.485, 0.456, 0.406];
 const IMAGENET_STD: [f64; 3] = [0.229, 0.224, 0.225];
 
@@ -112,6 +116,10 @@ impl Preprocess {
             }
             () if self.mean.iter().any(|mean| !mean.is_finite()) => Some("a mean that is no number".to_string()),
             () if height == 0 || width == 0 => Some("an empty crop".to_string()),
+            () if height.max(width) > LARGEST_CROP || self.resize > LARGEST_RESIZE => Some(format!(
+                "a crop of {height} x {width} out of a side of {}: {LARGEST_CROP} and {LARGEST_RESIZE} pixels are the most",
+                self.resize
+            )),
             () if height.max(width) > self.resize => {
                 Some(format!("a crop of {height} x {width} out of a side of {}", self.resize))
             }

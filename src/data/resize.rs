@@ -65,7 +65,9 @@ pub fn resize(image: &Pixels, (height, width): (usize, usize), window: Window, b
         let down = Pixels { data, ..image.sized(window.height, image.width) };
         horizontally(&down, &columns, 0..window.height)
     } else {
-        vertically(&horizontally(image, &columns, rows.sources()), window.width * image.channels, &rows)
+        let sources = rows.sources();
+        let across = horizontally(image, &columns, sources.clone());
+        vertically(&across, window.width * image.channels, &rows.behind(sources.start))
     };
     Pixels { data, ..image.sized(window.height, window.width) }
 }
@@ -111,6 +113,12 @@ impl Taps {
         let last = self.of.iter().map(|(first, weights)| first + weights.len()).max().unwrap_or(0);
         first..last
     }
+
+    /// The same where the first `positions` of the input are left out, which no output position needs.
+    fn behind(mut self, positions: usize) -> Self {
+        self.of.iter_mut().for_each(|(first, _)| *first -= positions);
+        self
+    }
 }
 
 fn rounded(sum: i32) -> u8 {
@@ -120,13 +128,13 @@ fn rounded(sum: i32) -> u8 {
 /// Half a unit of the last place that is kept.
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// Rows `rows` of `image`, resized in width; the others stay black, nobody reads them.
+/// Rows `rows` of `image`, resized in width. All rows of an image of one column could be more than the memory holds.
 fn horizontally<const C: usize>(image: &Pixels, columns: &Taps, rows: std::ops::Range<usize>) -> Vec<u8> {
     let row_bytes = columns.of.len() * C;
-    let mut across = vec![0; image.height * row_bytes];
-    for y in rows {
+    let mut across = vec![0; rows.len() * row_bytes];
+    for (y, target) in rows.zip(across.chunks_exact_mut(row_bytes.max(1))) {
         let source = &image.data[y * image.width * C..][..image.width * C];
-        let target = across[y * row_bytes..][..row_bytes].chunks_exact_mut(C);
+        let target = target.chunks_exact_mut(C);
         for (pixel, (first, weights)) in target.zip(&columns.of) {
             let mut sums = [HALF; C];
             for (source, weight) in source[first * C..].chunks_exact(C).zip(weights) {
@@ -180,6 +188,17 @@ mod tests {
             let image = pattern(9, 8, 3);
             assert_eq!(resize(&image, (9, 8), whole(9, 8), by), image);
         }
+    }
+
+    #[test]
+    fn the_middle_of_a_long_image_is_that_of_the_whole() {
+        let side = 100_000;
+        let mut image = Pixels { height: side, width: 1, channels: 1, data: vec![7; side] };
+        image.data[side / 2] = 200;
+        // Its shorter side becomes 256: the middle shows two or three of its pixels.
+        let window = Window { top: 128 * side, left: 16, height: 224, width: 224 };
+        let shown = resize(&image, (256 * side, 256), window, Interpolation::Bilinear);
+        assert_eq!((shown.data.len(), shown.data.iter().max()), (224 * 224, Some(&200)));
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! files to rows, keeps all levels in memory, and transposes them.)
 
 use super::item::{Content, Item};
+use super::shard_claims::{check_footer, check_pages};
 use super::shard_names::{check_set, shard_paths};
+use crate::disk::foreign::{guarded, open};
 use crate::disk::sha256;
 use crate::error::{Error, Result};
 use parquet::basic::LogicalType;
@@ -18,6 +20,7 @@ use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 use parquet::file::serialized_reader::SerializedRowGroupReader;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -209,7 +212,12 @@ impl Shards {
 
 impl Shard {
     fn open(path: &Path, labels: Labels) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io("cannot read", path))?;
+        let mut file = open("cannot read", path)?;
+        check_footer(&mut file).map_err(|problem| broken(path, &problem))?;
+        guarded(path.display(), || Self::of(path, file, labels))
+    }
+
+    fn of(path: &Path, file: File, labels: Labels) -> Result<Self> {
         let reader = SerializedFileReader::new(file).map_err(|error| broken(path, &error))?;
         let metadata = reader.metadata().clone();
         let schema = metadata.file_metadata().schema_descr();
@@ -246,11 +254,17 @@ impl Shard {
         read: impl Fn(ColumnReader) -> Result<T, ParquetError>,
     ) -> Result<T> {
         // A file of its own: its position is shared by everybody who reads it.
-        let file = Arc::new(File::open(&self.path).map_err(Error::io("cannot read", &self.path))?);
+        let mut file = open("cannot read", &self.path)?;
+        let claims = check_pages(&mut file, self.metadata.row_group(group).column(column));
+        claims.map_err(|problem| broken(&self.path, &problem))?;
+        let file = Arc::new(file);
         let (pages, properties) = (self.metadata.page_index_for_row_group(group), ReaderProperties::builder().build());
-        let reader = SerializedRowGroupReader::new(file, self.metadata.row_group(group), pages, Arc::new(properties));
-        let column = reader.and_then(|reader| reader.get_column_reader(column));
-        column.and_then(read).map_err(|error| broken(&self.path, &error))
+        guarded(self.path.display(), || {
+            let reader =
+                SerializedRowGroupReader::new(file, self.metadata.row_group(group), pages, Arc::new(properties));
+            let column = reader.and_then(|reader| reader.get_column_reader(column));
+            column.and_then(&read).map_err(|error| broken(&self.path, &error))
+        })
     }
 }
 
@@ -273,6 +287,6 @@ fn values<T: DataType>(
     Ok(read)
 }
 
-fn broken(path: &Path, error: &ParquetError) -> Error {
+fn broken(path: &Path, error: &dyn Display) -> Error {
     Error::content(path, format!("not a complete Parquet file: {error}"))
 }

@@ -11,6 +11,7 @@ use super::table::{TableSpec, check_tables};
 use super::wire::{Axes, CellOverride, Grid};
 use crate::assets::source::default_weights;
 use crate::diagnostic::{GridError, SourceText};
+use crate::disk::foreign::{guarded, read_piped, read_text};
 use crate::error::{Error, Result};
 use ptq::meta::config::Meta;
 use ptq::meta::nets::Transform;
@@ -59,16 +60,16 @@ pub const SMOKE_SUFFIX: &str = "-smoke";
 impl Experiment {
     /// Reads the grid file at `path`. Errors: unreadable, or wrong in any way ([`Error::Grid`]).
     pub fn read(path: &Path, options: &Options) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(Error::io("cannot read grid", path))?;
+        let text = read_piped("cannot read grid", path)?;
         let source = SourceText { name: &path.display().to_string(), text: &text };
-        let mut experiment = Self::parse(source, options)?;
+        let mut experiment = guarded(path.display(), || Self::parse(source, options))?;
         experiment.path = path.to_path_buf();
         Ok(experiment)
     }
 
     /// The name that the grid file at `path` gives its experiment, if it is one.
     pub fn name_of(path: &Path) -> Option<String> {
-        let table: toml::Table = toml::from_str(&std::fs::read_to_string(path).ok()?).ok()?;
+        let table: toml::Table = toml::from_str(&read_text("cannot read", path).ok()?).ok()?;
         table.get("name")?.as_str().map(str::to_string)
     }
 
@@ -260,6 +261,7 @@ impl<'a> Expansion<'a> {
             let message = format!("axis {key} is empty");
             return Err(self.source.error(message, Some(axis.values.span()), "at least one value").into());
         }
+        self.check_count(axis, values.len())?;
         let mut choices: Vec<(Layer, Range<usize>)> = Vec::new();
         for value in values {
             let place = Place { source: self.source, span: value.span() };

@@ -9,6 +9,7 @@ use super::partial::Partial;
 use super::ranges::computed_on;
 use super::run_cell::{Caches, run_cell};
 use super::usage::Stopwatch;
+use crate::disk::foreign::caught;
 use crate::error::{Error, Result};
 use crate::store::Run;
 use crate::store::record::Provenance;
@@ -16,7 +17,6 @@ use ptq::device_error::Left;
 use ptq::quantize::checkpoint::Checkpoints;
 use ptq::recon::event::Control;
 use rayon::ThreadPool;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use tracing::info_span;
 
@@ -111,10 +111,7 @@ fn run_job(
 
 /// What `work` gives. A panic in it is a bug, but one cell's bug: as an error it does not end a night's sweep.
 pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Error::Panicked(text.unwrap_or("no message").to_string()))
-    })
+    caught(work).unwrap_or_else(|text| Err(Error::Panicked(text)))
 }
 
 #[cfg(test)]

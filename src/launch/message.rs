@@ -2,6 +2,7 @@
 
 use crate::data::preprocess::Preprocess;
 use crate::disk::atomic;
+use crate::disk::foreign::{LARGEST_TEXT, read};
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, Hashes, Revisions, RunId};
 use crate::store::record::{Cost, FORMAT, Metrics, Provenance, Record, Status};
@@ -63,7 +64,7 @@ impl Job {
     ///
     /// Errors: no job; one whose id this harness would not give it, because it was edited or is another version's.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(Error::io("cannot read job", path))?;
+        let bytes = read("cannot read job", path, LARGEST_TEXT)?;
         let job: Self = serde_json::from_slice(&bytes)
             .map_err(|error| Error::Usage(format!("{} is no job: {error}", path.display())))?;
         let id = RunId::new(&job.cell, &job.hashes, &job.revisions).to_string();

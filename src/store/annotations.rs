@@ -3,6 +3,7 @@
 //! They are no part of the record or of the run's identity, and stay when the run is made again.
 
 use super::NOTES;
+use crate::disk::foreign::{LARGEST_TEXT, read, read_text};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -46,11 +47,11 @@ impl Annotations {
     pub fn read(folder: &Path) -> Self {
         let mut read = Self::default();
         let path = folder.join(NOTES);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_text("cannot read", &path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return read,
+            Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return read,
             Err(error) => {
-                read.problem = Some(format!("cannot read {}: {error}", path.display()));
+                read.problem = Some(error.to_string());
                 return read;
             }
         };
@@ -104,7 +105,8 @@ fn append(folder: &Path, line: Line) -> Result<()> {
     let mut text = serde_json::to_string(&line).map_err(|error| Error::content(&path, error.to_string()))?;
     text.push('\n');
     // What another process broke off in the middle must not swallow this line.
-    let is_torn = std::fs::read(&path).is_ok_and(|bytes| bytes.last().is_some_and(|last| *last != b'\n'));
+    let known = read("cannot read", &path, LARGEST_TEXT).unwrap_or_default();
+    let is_torn = known.last().is_some_and(|last| *last != b'\n');
     if is_torn {
         text.insert(0, '\n');
     }

@@ -5,6 +5,7 @@
 //! one writes it. The file has a folder of its own, so that the folder of runs changes only with its runs.
 
 use super::{Store, atomic, json};
+use crate::disk::foreign::{LARGEST_TEXT, read};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
@@ -101,7 +102,7 @@ impl Store {
 
     /// What the running grid says; `None` if none is running, or if it says nothing that this harness understands.
     pub fn live(&self) -> Option<Live> {
-        let bytes = std::fs::read(self.live_path()).ok()?;
+        let bytes = read("cannot read", &self.live_path(), LARGEST_TEXT).ok()?;
         let live: Live = serde_json::from_slice(&bytes).ok()?;
         (live.format == LIVE_FORMAT && self.is_locked()).then_some(live)
     }

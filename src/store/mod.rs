@@ -25,6 +25,7 @@ pub use run::{Artefacts, Run};
 pub use strip::{Colour, Strip};
 
 use crate::disk::atomic;
+use crate::disk::foreign::{self, LARGEST_OF_RUN, LARGEST_TEXT, guarded};
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use claims::Claims;
@@ -81,9 +82,7 @@ impl Pictures {
         if !path.exists() {
             return Ok(None);
         }
-        let bytes = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
-        let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)
-            .map_err(|error| Error::content(&path, error.to_string()))?;
+        let mut tensors = tensors(&path)?;
         match (tensors.remove("x"), tensors.remove("t_x")) {
             (Some(x), Some(t_x)) if x.shape() == t_x.shape() && x.rank() == 4 => Ok(Some(Self { x, t_x })),
             _ => Err(Error::content(&path, "no tensors x and t_x of one shape (N, C, H, W)".to_string())),
@@ -170,7 +169,7 @@ impl Store {
 
     /// Whether another process writes runs of this experiment, or removes them, now.
     pub fn is_locked(&self) -> bool {
-        let file = File::open(self.runs.join(LOCK));
+        let file = foreign::open("cannot read", &self.runs.join(LOCK));
         file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
@@ -268,23 +267,22 @@ impl Store {
 
 /// The content of a file; `None` if there is none.
 pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(content) => Ok(Some(content)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("cannot read", path)(error)),
+    match foreign::read("cannot read", path, LARGEST_OF_RUN) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
     }
 }
 
 /// The loss traces of the run in `folder`.
 pub fn read_traces(folder: &Path) -> Result<Vec<UnitTrace>> {
     let path = folder.join(TRACE);
-    let bytes = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
+    let bytes = foreign::read("cannot read", &path, LARGEST_OF_RUN)?;
     serde_json::from_slice(&bytes).map_err(|error| Error::content(&path, error.to_string()))
 }
 
 /// The log of the run in `folder`; `None` if it left none that can be read.
 pub fn read_log(folder: &Path) -> Option<String> {
-    std::fs::read_to_string(folder.join(LOG)).ok()
+    String::from_utf8(foreign::read("cannot read", &folder.join(LOG), LARGEST_OF_RUN).ok()?).ok()
 }
 
 /// Names of the experiments under `results`, sorted.
@@ -309,14 +307,26 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 /// The record in the folder of a run, or why it cannot be read.
 fn read_run(folder: &Path) -> Result<Record, String> {
     let path = folder.join(RECORD);
-    let json = std::fs::read(&path).map_err(|error| Error::io("cannot read", &path)(error).to_string())?;
-    let record = migrate::read(&json).map_err(|problem| Error::content(&path, problem).to_string())?;
+    let read = || {
+        let json = foreign::read("cannot read", &path, LARGEST_TEXT)?;
+        migrate::read(&json).map_err(|problem| Error::content(&path, problem))
+    };
+    let record = guarded(path.display(), read).map_err(|error| error.to_string())?;
     let target = replace::target_of(folder);
     let name = target.as_deref().unwrap_or(folder).file_name();
     match name.is_some_and(|name| name.to_str() == Some(&record.run_id)) {
         true => Ok(record),
         false => Err(format!("its record is of run {}", record.run_id)),
     }
+}
+
+/// The tensors of a file that a run left. Errors: no such file; what is wrong with it.
+fn tensors(path: &Path) -> Result<HashMap<String, Tensor>> {
+    let bytes = foreign::read("cannot read", path, LARGEST_OF_RUN)?;
+    guarded(path.display(), || {
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu);
+        tensors.map_err(|error| Error::content(path, error.to_string()))
+    })
 }
 
 fn json(path: &Path, value: &impl Serialize) -> Result<Vec<u8>> {
@@ -353,8 +363,7 @@ impl Predictions {
     /// The predictions of the run in `folder`.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(PREDICTIONS);
-        let bytes = std::fs::read(&path).map_err(Error::io("cannot read", &path))?;
-        let mut tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        let mut tensors = tensors(&path)?;
         let calib_indices = match tensors.remove("calib_indices") {
             Some(tensor) => tensor.to_vec1::<u32>()?,
             None => Vec::new(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod again;
+mod allocations;
 mod cli;
 mod compare;
 mod composed;
@@ -10,6 +11,7 @@ mod elsewhere;
 mod end_to_end;
 mod export;
 mod fingerprints;
+mod hostile;
 mod hub;
 mod images;
 mod interrupted;

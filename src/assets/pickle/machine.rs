@@ -8,6 +8,8 @@ use std::collections::HashMap;
 
 /// Largest pickle that is read: the descriptions of 100,000 tensors take less.
 pub(super) const LIMIT_BYTES: usize = 32 << 20;
+/// Most operations of a pickle: one may take a hundred times its own byte in memory. The descriptions of 100,000 tensors are fewer.
+const LIMIT_STEPS: usize = 4 << 20;
 
 /// Position of an object in its [`Pickle`].
 pub(super) type Id = usize;
@@ -65,7 +67,13 @@ impl Pickle {
             memo: HashMap::new(),
             permitted,
         };
-        while machine.step()? {}
+        let mut steps = 0;
+        while machine.step()? {
+            steps += 1;
+            if steps > LIMIT_STEPS {
+                return Err(format!("its pickle has more than {LIMIT_STEPS} operations"));
+            }
+        }
         let root = machine.pop()?;
         Ok((Self { objects: machine.objects, root }, &bytes[machine.at..]))
     }
@@ -309,7 +317,7 @@ impl<'b> Machine<'b> {
     fn global(&mut self, module: String, name: String) -> Result<(), String> {
         if !(self.permitted)(&module, &name) {
             return Err(format!(
-                "its pickle asks for `{module}.{name}`, which no table of tensors needs; nothing was executed"
+                "its pickle asks for `{module:.80}.{name:.80}`, which no table of tensors needs; nothing was executed"
             ));
         }
         self.push(Object::Global(module, name));
@@ -377,6 +385,8 @@ mod tests {
     fn neither_nesting_nor_doubling_grows_beyond_the_pickle() {
         let deep = [&b")"[..], &vec![0x85; 1 << 20], b"."].concat();
         assert_eq!(read(&deep).unwrap().objects().len(), (1 << 20) + 1);
+        let long = [&b")"[..], &vec![b'N'; LIMIT_BYTES / 2], b"."].concat();
+        assert!(read(&long).unwrap_err().contains("more than 4194304 operations"));
         // Every step holds the one before twice: written out, 2^100,000 objects.
         let doubled = [&b")"[..], &b"q\x00h\x00\x86".repeat(100_000), b"."].concat();
         assert_eq!(read(&doubled).unwrap().objects().len(), 100_001);

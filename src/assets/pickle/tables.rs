@@ -14,6 +14,8 @@ pub(super) const KNOWN: [&str; 6] = ["state_dict", "model", "model_state_dict", 
 const WHOLE: &str = ".";
 /// How many dictionaries may be around a table.
 const DEPTH: usize = 4;
+/// Bytes of the longest name of a tensor. Names are copied too, as often as they are used.
+const LONGEST_NAME: usize = 1 << 10;
 /// Tables that an error lists.
 const LISTED: usize = 8;
 
@@ -100,6 +102,9 @@ fn tables(pickle: &Pickle) -> Vec<Table> {
         let mut tensors = HashMap::new();
         for (key, value) in entries {
             let Object::Text(key) = pickle.get(*key) else { continue };
+            if key.len() > LONGEST_NAME {
+                continue;
+            }
             match pickle.get(*value) {
                 Object::Dict(_) if keys.len() < DEPTH && !key.starts_with("optim") && seen.insert(*value) => {
                     waiting.push_back((*value, keys.iter().copied().chain([key.as_str()]).collect()));

@@ -5,6 +5,8 @@ use candle_core::{DType, Device, Tensor};
 
 /// Calls that a tensor may be wrapped in, one in the other.
 const WRAPPINGS: usize = 4;
+/// Most dimensions of a tensor. A shape is copied for every tensor that it is of, however many share it.
+const LARGEST_RANK: usize = 16;
 
 /// A part of a storage, as a tensor.
 #[derive(Debug)]
@@ -54,7 +56,9 @@ impl Described {
             _ => None,
         };
         let numbers = |id: &Id| match pickle.get(*id) {
-            Object::Tuple(items) => items.iter().map(number).collect::<Option<Vec<usize>>>(),
+            Object::Tuple(items) if items.len() <= LARGEST_RANK => {
+                items.iter().map(number).collect::<Option<Vec<usize>>>()
+            }
             _ => None,
         };
         let [stored, offset, shape, stride, ..] = args else { return None };

@@ -10,13 +10,13 @@ mod idct;
 mod library;
 mod upsample;
 
-use super::{Pixels, check_size, exact};
+use super::{Claim, Pixels, exact};
 use library::{ColourSpace, Component, Library};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use upsample::Plane;
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
-    match catch_unwind(AssertUnwindSafe(|| decoded(bytes))) {
+pub(super) fn decode(bytes: &[u8], claim: &mut Claim) -> Result<Pixels, String> {
+    match catch_unwind(AssertUnwindSafe(|| decoded(bytes, claim))) {
         Ok(pixels) => pixels,
         Err(panic) => {
             let problem =
@@ -26,10 +26,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
     }
 }
 
-fn decoded(bytes: &[u8]) -> Result<Pixels, String> {
+fn decoded(bytes: &[u8], claim: &mut Claim) -> Result<Pixels, String> {
     let mut library = Library::open(bytes);
     let (height, width) = library.size();
-    check_size(height as u64, width as u64)?;
+    claim.size(height as u64, width as u64)?;
     let components = library.components();
     if !matches!(components.len(), 1 | 3 | 4) {
         return Err(format!("a JPEG of {} components: 1, 3 and 4 are read", components.len()));

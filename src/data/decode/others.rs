@@ -1,7 +1,7 @@
 //! BMP, GIF, TIFF and WebP files, through the `image` crate; what that crate makes otherwise than Pillow is put right
 //! here, or refused.
 
-use super::{Format, Pixels, check_size, exact};
+use super::{Claim, Format, Pixels, exact};
 use image::codecs::{bmp::BmpDecoder, gif::GifDecoder, tiff::TiffDecoder, webp::WebPDecoder};
 use image::{ColorType, DynamicImage, ExtendedColorType, ImageDecoder, ImageResult};
 use std::io::Cursor;
@@ -10,27 +10,27 @@ mod bmp;
 mod gif;
 mod tiff;
 
-pub(super) fn decode(bytes: &[u8], format: Format) -> Result<Pixels, String> {
+pub(super) fn decode(bytes: &[u8], format: Format, claim: &mut Claim) -> Result<Pixels, String> {
     let file = Cursor::new(bytes);
     match format {
-        Format::Bmp => bmp::as_pillow(bytes, levels("BMP", BmpDecoder::new(file))?),
-        Format::Gif => gif::as_pillow(bytes, levels("GIF", GifDecoder::new(file))?),
+        Format::Bmp => bmp::as_pillow(bytes, levels("BMP", BmpDecoder::new(file), claim)?),
+        Format::Gif => gif::as_pillow(bytes, levels("GIF", GifDecoder::new(file), claim)?),
         Format::Tiff => {
             tiff::check(bytes)?;
-            levels("TIFF", TiffDecoder::new(file))
+            levels("TIFF", TiffDecoder::new(file), claim)
         }
-        Format::WebP => levels("WebP", WebPDecoder::new(file)),
+        Format::WebP => levels("WebP", WebPDecoder::new(file), claim),
         Format::Jpeg | Format::Png => Err("a file for another decoder".to_string()),
     }
 }
 
 /// Grey or RGB levels, turned as a TIFF file says, without an alpha channel.
-fn levels<D: ImageDecoder>(name: &str, decoder: ImageResult<D>) -> Result<Pixels, String> {
+fn levels<D: ImageDecoder>(name: &str, decoder: ImageResult<D>, claim: &mut Claim) -> Result<Pixels, String> {
     let broken =
         |error: image::ImageError| format!("a truncated or altered {name}, or one of an unusual kind: {error}");
     let mut decoder = decoder.map_err(broken)?;
     let (width, height) = decoder.dimensions();
-    check_size(height.into(), width.into())?;
+    claim.size(height.into(), width.into())?;
     let colour = decoder.color_type();
     if matches!(decoder.original_color_type(), ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16) {
         return Err(format!("a {name} of inks (CMYK), which is not read"));

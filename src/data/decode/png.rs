@@ -1,14 +1,14 @@
 //! PNG files.
 
-use super::{Pixels, check_size, exact};
+use super::{Claim, Pixels, exact};
 use png::{BitDepth, ColorType, Transformations};
 use std::io::Cursor;
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Pixels, String> {
+pub(super) fn decode(bytes: &[u8], claim: &mut Claim) -> Result<Pixels, String> {
     let broken = |error: png::DecodingError| format!("a truncated or altered PNG: {error}");
     let mut decoder = png::Decoder::new(Cursor::new(bytes));
     let header = decoder.read_header_info().map_err(broken)?;
-    check_size(header.height.into(), header.width.into())?;
+    claim.size(header.height.into(), header.width.into())?;
     // Pillow clips grey levels of 16 bits, and takes the upper bits of all others.
     let is_clipped = (header.bit_depth, header.color_type) == (BitDepth::Sixteen, ColorType::Grayscale);
     decoder.set_transformations(match is_clipped {

@@ -101,3 +101,11 @@ fn formats_are_told_by_their_content() {
     assert_eq!(decode(b"", 3).unwrap_err(), "empty");
     assert_eq!(decode(b"notes", 3).unwrap_err(), format!("no image that is read here ({} are)", Format::NAMES));
 }
+
+#[test]
+fn a_file_that_cannot_hold_its_pixels_is_refused_by_its_header() {
+    let mut file = Vec::new();
+    drop(::png::Encoder::new(&mut file, 13_000, 13_000).write_header().unwrap());
+    let problem = decode(&file, 3).unwrap_err();
+    assert_eq!(problem, format!("13000 x 13000 pixels in {} bytes, which cannot hold an image of them", file.len()));
+}
