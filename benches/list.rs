@@ -3,10 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 use divan::Bencher;
-use metaaug::experiment::Hashes;
-use metaaug::experiment::{Experiment, Options};
+use metaaug::experiment::{Cell, Experiment, Hashes, Options, Revisions, RunId};
 use metaaug::store::record::{Cost, FORMAT, Metrics, Provenance, Record, Status};
-use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use tempfile::TempDir;
@@ -27,14 +25,17 @@ static RESULTS: LazyLock<TempDir> = LazyLock::new(|| {
     let cell = Experiment::read(&grid, &Options::default()).unwrap().cells.remove(0);
     for seed in 0..RUNS {
         let experiment = format!("made-{}", seed % EXPERIMENTS);
+        let cell = Cell { seed, ..cell.clone() };
+        let hashes = Hashes { weights: "aa".repeat(32), calib: "bb".repeat(32), test: "cc".repeat(32) };
+        let revisions = Revisions { method: 1, ..Revisions::default() };
         let record = Record {
             format: FORMAT,
-            run_id: format!("resnet20-w2a2-metaaug-s{seed}-{seed:010x}"),
+            run_id: RunId::new(&cell, &hashes, &revisions).to_string(),
             experiment: experiment.clone(),
-            cell: metaaug::experiment::Cell { seed, ..cell.clone() },
-            method_revision: 1,
-            revisions: BTreeMap::new(),
-            hashes: Hashes { weights: "aa".repeat(32), calib: "bb".repeat(32), test: "cc".repeat(32) },
+            cell,
+            method_revision: revisions.method,
+            revisions: revisions.modules,
+            hashes,
             status: Status::Done,
             error: None,
             preprocess: None,

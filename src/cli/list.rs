@@ -55,7 +55,8 @@ Examples:
   harness list --columns run,method,seed,test,gap --format csv
   harness list --filter 'tag(paper)' --json
 
-Folders that hold no readable record are named on stderr and skipped.";
+Folders that hold no readable record, or one that cannot be true (an id that is not that of what it says, accuracies that are \
+no fractions), are named on stderr and skipped.";
 
 /// Columns of the table and of comma-separated values; those that no run has a value of are left out of the table.
 const COLUMNS: [&str; 8] = ["run", "experiment", "status", "test", "calib", "wall", "tag", "note"];

@@ -4,7 +4,7 @@ use super::Exit;
 use super::difference::Difference;
 use super::session::ResultsArgs;
 use crate::error::{Error, Result};
-use crate::store::{Stored, read_traces, select_one, utc};
+use crate::store::{Predictions, Stored, read_traces, select_one, utc};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -63,6 +63,9 @@ fn print(run: &Stored) -> Result<()> {
         }
         say!("calibration top-1  {:6.2} %", 100.0 * metrics.calib_top1);
         say!("full precision     {:6.2} %", 100.0 * metrics.fp_test_top1);
+    }
+    if let Ok(Err(problem)) = Predictions::read(folder).map(|predictions| record.check_predictions(&predictions)) {
+        eprintln!("warning: {problem}: one of them was changed");
     }
     let (cost, provenance, hashes) = (&record.cost, &record.provenance, &record.hashes);
     let memory =

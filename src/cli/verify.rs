@@ -145,6 +145,9 @@ fn again(
     quiet: bool,
 ) -> Result<(Provenance, Verdict)> {
     let stored = Predictions::read(&run.folder)?;
+    run.record
+        .check_predictions(&stored)
+        .map_err(|problem| Error::Sanity(format!("its record is not that of its predictions: {problem}")))?;
     let cell = &run.record.cell;
     let hashes = loader.hashes(cell)?;
     let departures = departures(&run.record, Some(&hashes));

@@ -233,25 +233,11 @@ fn right(run: &Stored) -> Result<(Vec<bool>, Vec<u32>)> {
     let again = "store the run anew with `harness run GRID --fresh`";
     let predictions = Predictions::read(&run.folder)
         .map_err(|error| Error::content(&run.folder, format!("its predictions cannot be read ({error}); {again}")))?;
-    let (predicted, labels) = (&predictions.test, &predictions.test_labels);
-    let right: Vec<bool> = predicted.iter().zip(labels).map(|(class, label)| class == label).collect();
-    let recorded = run.record.metrics.as_ref().map(|metrics| (metrics.test_images, metrics.test_top1));
-    match recorded {
-        _ if predicted.len() != labels.len() || right.is_empty() => {
-            let problem = format!("{} predictions for {} labels; {again}", predicted.len(), labels.len());
-            Err(Error::content(&run.folder, problem))
-        }
-        Some((images, top1)) if images != right.len() || (top1 - fraction(&right)).abs() > 1e-9 => {
-            let problem = format!(
-                "its predictions ({:.2} % of {} images) are not those of its record ({:.2} % of {images}); {again}",
-                100.0 * fraction(&right),
-                right.len(),
-                100.0 * top1
-            );
-            Err(Error::content(&run.folder, problem))
-        }
-        _ => Ok((right, predictions.test_labels)),
-    }
+    run.record
+        .check_predictions(&predictions)
+        .map_err(|problem| Error::content(&run.folder, format!("{problem}; {again}")))?;
+    let (predicted, labels) = (&predictions.test, predictions.test_labels);
+    Ok((predicted.iter().zip(&labels).map(|(class, label)| class == label).collect(), labels))
 }
 
 fn fraction(right: &[bool]) -> f64 {

@@ -95,6 +95,10 @@ mod tests {
     use crate::store::record::Record;
     use crate::store::{Artefacts, Store};
 
+    fn record() -> Record {
+        Record::sample("", "qdrop", "W2A4", 1).storable()
+    }
+
     /// Experiment `x` with a run, and a file beside the results.
     fn results() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
@@ -102,7 +106,7 @@ mod tests {
         for experiment in ["x", "a b"] {
             let store = Store::new(&results, experiment);
             let _lock = store.lock().unwrap();
-            store.write_run(&Record::sample("run-1", "qdrop", "W2A4", 1), "", &Artefacts::default()).unwrap();
+            store.write_run(&record(), "", &Artefacts::default()).unwrap();
         }
         std::fs::write(folder.path().join("report.html"), "secret").unwrap();
         std::fs::write(folder.path().join("secret"), "secret").unwrap();
@@ -118,7 +122,8 @@ mod tests {
     fn stored_experiments_and_runs_have_pages_and_nothing_else_has() {
         let folder = results();
         let site = Site::new(&folder.path().join("results"));
-        let pages = ["/", "/?x=1", "/experiments/x", "/experiments/a%20b", "/experiments/x/runs/run-1", "/style.css"];
+        let run = format!("/experiments/x/runs/{}", record().run_id);
+        let pages = ["/", "/?x=1", "/experiments/x", "/experiments/a%20b", &run, "/style.css"];
         for url in pages {
             assert_eq!(get(&site, url).0, 200, "{url}");
         }

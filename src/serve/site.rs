@@ -260,13 +260,15 @@ mod tests {
         let _lock = store.lock().unwrap();
         let empty = site.experiment("x<b>").unwrap().unwrap();
         assert!(empty.contains("x&lt;b&gt;") && !empty.contains("x<b>"), "{empty}");
-        let mut record = Record::sample("run-1", "qdrop", "W2A4", 1).failed("<script>alert(1)</script>");
+        let mut record = Record::sample("", "qdrop", "W2A4", 1).failed("<script>alert(1)</script>");
         record.cell.variant = Some("<img src=x onerror=alert(1)>".into());
+        let record = record.storable();
+        let id = &record.run_id;
         let artefacts = Artefacts { log: Some("<script>log</script>".into()), ..Artefacts::default() };
         store.write_run(&record, "", &artefacts).unwrap();
-        let pages = [site.experiment("x<b>"), site.run("x<b>", "run-1")].map(|page| page.unwrap().unwrap());
+        let pages = [site.experiment("x<b>"), site.run("x<b>", id)].map(|page| page.unwrap().unwrap());
         for page in &pages {
-            assert!(page.contains("run-1") && page.contains("&lt;script&gt;") && page.contains("&lt;img"), "{page}");
+            assert!(page.contains("&lt;script&gt;") && page.contains("&lt;img"), "{page}");
             assert!(!page.contains("<script>") && !page.contains("<img"), "{page}");
         }
         assert_eq!(site.run("x<b>", "run-2").unwrap(), None);

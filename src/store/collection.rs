@@ -102,7 +102,7 @@ impl Subject for Stored {
 pub struct Collection {
     /// By experiment, then run id.
     pub runs: Vec<Stored>,
-    /// Folders that hold no readable record, and why.
+    /// Folders that hold no readable record, or one that cannot be true, and why.
     pub broken: Vec<(PathBuf, String)>,
 }
 

@@ -1,6 +1,7 @@
 //! Runs on disk: `results/<experiment>/runs/<run-id>/`.
 
 pub mod annotations;
+mod check;
 pub mod claims;
 mod collection;
 pub mod live;
@@ -106,7 +107,7 @@ pub struct Store {
 pub struct Scan {
     /// By run id.
     pub records: Vec<Record>,
-    /// Folders that hold no readable record, and why.
+    /// Folders that hold no readable record, or one that cannot be true, and why.
     pub broken: Vec<(PathBuf, String)>,
 }
 
@@ -304,12 +305,14 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     entries.map(|entry| Ok(entry.map_err(Error::io("cannot read", folder))?.path())).collect()
 }
 
-/// The record in the folder of a run, or why it cannot be read.
+/// The record in the folder of a run, or why it cannot be read or be true.
 fn read_run(folder: &Path) -> Result<Record, String> {
     let path = folder.join(RECORD);
     let read = || {
         let json = foreign::read("cannot read", &path, LARGEST_TEXT)?;
-        migrate::read(&json).map_err(|problem| Error::content(&path, problem))
+        let record = migrate::read(&json).map_err(|problem| Error::content(&path, problem))?;
+        check::check(&record).map_err(|problem| Error::content(&path, problem))?;
+        Ok(record)
     };
     let record = guarded(path.display(), read).map_err(|error| error.to_string())?;
     let target = replace::target_of(folder);

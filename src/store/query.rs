@@ -78,12 +78,16 @@ mod tests {
     use crate::store::record::Record;
     use crate::store::{Artefacts, Store};
 
+    fn record(seed: u64) -> Record {
+        Record::sample("", "qdrop", "W2A4", seed).storable()
+    }
+
     fn results() -> tempfile::TempDir {
         let results = tempfile::tempdir().unwrap();
-        for (experiment, id) in [("a", "cell-1"), ("a", "cell-12"), ("b", "cell-2"), ("b", "cell-12")] {
+        for (experiment, seed) in [("a", 1), ("a", 12), ("b", 2), ("b", 12)] {
             let store = Store::new(results.path(), experiment);
             let _lock = store.lock().unwrap();
-            store.write_run(&Record::sample(id, "qdrop", "W2A4", 1), "", &Artefacts::default()).unwrap();
+            store.write_run(&record(seed), "", &Artefacts::default()).unwrap();
         }
         results
     }
@@ -95,12 +99,14 @@ mod tests {
             let found = select_one(results.path(), text);
             found.map(|run| format!("{}/{}", run.experiment, run.record.run_id)).map_err(|error| error.to_string())
         };
-        assert_eq!(one("cell-2").unwrap(), "b/cell-2");
-        assert_eq!(one("cell-1").unwrap(), "a/cell-1");
-        assert_eq!(one("b/cell-1").unwrap(), "b/cell-12");
-        assert_eq!(one("run(*-2)").unwrap(), "b/cell-2");
-        assert!(one("cell").unwrap_err().contains("4 runs, give one: a/cell-1, a/cell-12, b/cell-12, b/cell-2"));
-        assert!(one("cell-12").unwrap_err().contains("2 runs, give one: a/cell-12, b/cell-12"));
+        let [first, second, twelfth] = [1, 2, 12].map(|seed| record(seed).run_id);
+        assert_eq!(one("resnet20-w2a4-qdrop-s2").unwrap(), format!("b/{second}"));
+        assert_eq!(one(&first).unwrap(), format!("a/{first}"));
+        assert_eq!(one("b/resnet20-w2a4-qdrop-s1").unwrap(), format!("b/{twelfth}"));
+        assert_eq!(one("run(*-s2-*)").unwrap(), format!("b/{second}"));
+        let all = format!("4 runs, give one: a/{first}, a/{twelfth}, b/{twelfth}, b/{second}");
+        assert!(one("resnet").unwrap_err().contains(&all), "{}", one("resnet").unwrap_err());
+        assert!(one(&twelfth).unwrap_err().contains(&format!("2 runs, give one: a/{twelfth}, b/{twelfth}")));
         assert!(one("x").unwrap_err().contains("no stored run begins with \"x\""));
         assert!(one("c/cell").unwrap_err().contains("no stored run of experiment c begins"));
         assert!(one("run(x)").unwrap_err().contains("matches none of 4 stored runs"));
@@ -109,8 +115,9 @@ mod tests {
     #[test]
     fn a_damaged_run_asked_for_by_name_is_no_missing_one() {
         let results = results();
-        std::fs::write(results.path().join("b/runs/cell-2/record.json"), "{").unwrap();
-        let error = select_one(results.path(), "cell-2").unwrap_err().to_string();
-        assert!(error.contains("cell-2") && error.contains("not a complete record"), "{error}");
+        let id = record(2).run_id;
+        std::fs::write(results.path().join("b/runs").join(&id).join("record.json"), "{").unwrap();
+        let error = select_one(results.path(), &id).unwrap_err().to_string();
+        assert!(error.contains(&id) && error.contains("not a complete record"), "{error}");
     }
 }

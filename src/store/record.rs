@@ -152,6 +152,13 @@ impl Record {
         self
     }
 
+    /// The same as it may lie in a store: under its own id, with accuracies that are fractions of its images.
+    pub fn storable(mut self) -> Self {
+        self.run_id = crate::experiment::RunId::new(&self.cell, &self.hashes, &self.made_with()).to_string();
+        self.metrics = self.metrics.map(|metrics| Metrics { test_images: 10_000, ..metrics });
+        self
+    }
+
     /// The same with these accuracies.
     pub fn with_top1(mut self, test_top1: f64, calib_top1: f64) -> Self {
         self.metrics = self.metrics.map(|metrics| Metrics { test_top1, calib_top1, ..metrics });

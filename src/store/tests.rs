@@ -1,8 +1,15 @@
 use super::*;
 use record::Status;
 
-fn record(id: &str) -> Record {
-    Record::sample(id, "qdrop", "W2A4", 1)
+/// Of another cell for each name.
+fn record(name: &str) -> Record {
+    let seed =
+        ["one", "two", "cut", "newer", "moved", "good", "altered"].iter().position(|known| *known == name).unwrap();
+    Record::sample("", "qdrop", "W2A4", seed as u64).storable()
+}
+
+fn id(name: &str) -> String {
+    record(name).run_id
 }
 
 fn predictions() -> Predictions {
@@ -31,12 +38,12 @@ fn runs_come_back_as_they_were_stored() {
     let scan = store.scan().unwrap();
     assert_eq!(
         scan.records.iter().map(|record| (record.run_id.as_str(), record.status)).collect::<Vec<_>>(),
-        [("one", Status::Done), ("two", Status::Done)]
+        [(id("one").as_str(), Status::Done), (&id("two"), Status::Done)]
     );
     assert!(scan.broken.is_empty(), "{:?}", scan.broken);
-    assert_eq!(Predictions::read(&store.run_folder("two")).unwrap(), predictions());
-    assert!(read_traces(&store.run_folder("two")).unwrap().is_empty());
-    let run = Run::read(&store.run_folder("two")).unwrap();
+    assert_eq!(Predictions::read(&store.run_folder(&id("two"))).unwrap(), predictions());
+    assert!(read_traces(&store.run_folder(&id("two"))).unwrap().is_empty());
+    let run = Run::read(&store.run_folder(&id("two"))).unwrap();
     assert_eq!((run.record, run.artefacts.predictions, run.artefacts.log), (record("two"), Some(predictions()), None));
     // Nothing temporary is left.
     assert_eq!(std::fs::read_dir(&store.runs).unwrap().count(), 3);
@@ -47,23 +54,26 @@ fn broken_and_newer_records_are_named_and_skipped() {
     let results = tempfile::tempdir().unwrap();
     let store = Store::new(results.path(), "test");
     let _lock = store.lock().unwrap();
-    for id in ["cut", "newer", "moved", "good"] {
-        store.write_run(&record(id), "", &Artefacts::default()).unwrap();
+    for name in ["cut", "newer", "moved", "good", "altered"] {
+        store.write_run(&record(name), "", &Artefacts::default()).unwrap();
     }
-    let path = |id: &str| store.run_folder(id).join(RECORD);
+    let path = |name: &str| store.run_folder(&id(name)).join(RECORD);
     let text = std::fs::read_to_string(path("cut")).unwrap();
     std::fs::write(path("cut"), &text[..text.len() / 2]).unwrap();
     std::fs::write(path("newer"), text.replace("\"format\": 2", "\"format\": 999")).unwrap();
-    std::fs::rename(store.run_folder("moved"), store.run_folder("renamed")).unwrap();
+    std::fs::rename(store.run_folder(&id("moved")), store.run_folder("renamed")).unwrap();
+    let text = std::fs::read_to_string(path("altered")).unwrap();
+    std::fs::write(path("altered"), text.replace("\"test_top1\": 0.8", "\"test_top1\": 9.93")).unwrap();
     std::fs::create_dir(store.run_folder("empty")).unwrap();
     let scan = store.scan().unwrap();
     assert_eq!(scan.records.len(), 1);
     let broken: Vec<String> = scan.broken.iter().map(|(path, why)| format!("{} {why}", path.display())).collect();
     for (part, text) in [
-        ("cut", "not a complete record"),
-        ("newer", "format 999"),
-        ("renamed", "of run moved"),
+        (id("cut").as_str(), "not a complete record"),
+        (&id("newer"), "format 999"),
+        ("renamed", &format!("of run {}", id("moved"))),
         ("empty", "cannot read"),
+        (&id("altered"), "record.json: metrics.test_top1 is 9.93"),
     ] {
         assert!(broken.iter().any(|broken| broken.contains(part) && broken.contains(text)), "{part}: {broken:?}");
     }
@@ -95,10 +105,10 @@ fn notes_and_tags_stay_when_a_run_is_made_again() {
     let _lock = store.lock().unwrap();
     let write = |record: &Record| store.write_run(record, "", &Artefacts::default()).unwrap();
     write(&record("one").failed("why"));
-    annotations::tag(&store.run_folder("one"), &["paper".to_string()], &[]).unwrap();
-    annotations::note(&store.run_folder("one"), "try again").unwrap();
+    annotations::tag(&store.run_folder(&id("one")), &["paper".to_string()], &[]).unwrap();
+    annotations::note(&store.run_folder(&id("one")), "try again").unwrap();
     write(&record("one"));
-    let annotations = Annotations::read(&store.run_folder("one"));
+    let annotations = Annotations::read(&store.run_folder(&id("one")));
     assert!(annotations.tags.contains("paper") && annotations.notes[0].text == "try again");
     assert_eq!(store.scan().unwrap().records, [record("one")]);
 }

@@ -1,7 +1,9 @@
 //! `harness verify` and `harness reproduce`.
 
 use crate::cli::{Bench, assert_contains};
-use crate::stored::Results;
+use crate::stored::{Results, identified};
+use metaaug::store::record::{Record, Status};
+use metaaug::store::{Artefacts, Run, Store};
 use std::fs;
 
 /// Cells whose TOML has everything: a variant, a transform network, an augmentation, floats of all sizes.
@@ -36,8 +38,7 @@ fn a_reproduced_grid_plans_the_run_of_the_same_id() {
     let planned = results.planned("many.toml");
     assert_eq!(planned.len(), 22);
     for (cell, id) in planned {
-        let mut record = results.record("many", &cell, &[true]);
-        record.run_id = id.clone();
+        let record = results.planned_record("many", &cell, &[true]);
         results.store(&record, &[true]);
         let end = results.harness(&["reproduce", &format!("many/{id}")]);
         assert_eq!(end.code, 0, "{}", end.stderr);
@@ -79,29 +80,51 @@ fn a_run_is_verified_and_an_edited_one_is_not() {
         let mut folders = runs.map(|entry| entry.unwrap().path());
         folders.find(|path| path.file_name().unwrap().to_string_lossy().contains(method)).unwrap()
     };
-    // The classes of RTN under the name of QDrop.
-    fs::copy(folder("rtn").join("predictions.safetensors"), folder("qdrop").join("predictions.safetensors")).unwrap();
+    // One wrong class that is another wrong one: the accuracy stays.
+    let store = Store::new(&bench.path().join("results"), "tiny");
+    let write = |record: &Record, artefacts: &Artefacts| {
+        store.write_run(record, &record.cell.to_toml().unwrap(), artefacts).unwrap();
+        store.run_folder(&record.run_id)
+    };
+    let mut run = Run::read(&folder("qdrop")).unwrap();
+    let predictions = run.artefacts.predictions.as_mut().unwrap();
+    let (class, label) = predictions.test.iter_mut().zip(&predictions.test_labels).find(|(a, b)| a != b).unwrap();
+    *class = (0..10).find(|other| other != class && other != label).unwrap();
+    write(&run.record, &run.artefacts);
     let different = bench.harness(&["verify", "resnet20-w4a4-qdrop", "--quiet"]);
     assert_eq!(different.code, 100, "{}", different.stderr);
-    assert_contains(&different.stdout, &["DIFFERENT: ", "of 10000 test"]);
+    assert_contains(&different.stdout, &["DIFFERENT: 1 of 10000 test"]);
 
-    // Of a cell edited by hand, of another revision, of weights that are not here: nothing is computed.
-    let record = folder("rtn").join("record.json");
-    let text = fs::read_to_string(&record).unwrap();
-    for (from, to, part) in [
-        ("\"seed\": 0", "\"seed\": 1", "its record does not make its id"),
-        ("\"method_revision\": 1", "\"method_revision\": 9", "revision of the method: 9 then, 1 here"),
-        ("\"ops\": 1", "\"ops\": 9", "revision of ops: 9 then, 1 here"),
-        ("\"weights\": \"c3dc", "\"weights\": \"dddd", "SHA-256 of weights: dddd"),
+    // Of a cell edited by hand there is no run, and of another revision, or of weights that are not here, nothing is computed.
+    let run = Run::read(&folder("rtn")).unwrap();
+    let path = folder("rtn").join("record.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("\"seed\": 0", "\"seed\": 1")).unwrap();
+    for verb in ["verify", "reproduce"] {
+        let end = bench.harness(&[verb, &run.record.run_id]);
+        assert_ne!(end.code, 0);
+        assert_contains(&end.stderr, &["run_id is resnet20-w4a4-rtn-s0-", "make resnet20-w4a4-rtn-s1-"]);
+    }
+    fs::remove_dir_all(folder("rtn")).unwrap();
+    let mut elsewhere = run.record.clone();
+    elsewhere.hashes.weights = "d".repeat(64);
+    for (record, part) in [
+        (Record { method_revision: 9, ..run.record.clone() }, "revision of the method: 9 then, 1 here"),
+        (
+            Record { revisions: [("ops".to_string(), 9)].into(), ..run.record.clone() },
+            "revision of ops: 9 then, 1 here",
+        ),
+        (elsewhere, "SHA-256 of weights: dddd"),
     ] {
-        assert!(text.contains(from), "{from}");
-        fs::write(&record, text.replace(from, to)).unwrap();
+        let folder = write(&identified(record), &run.artefacts);
         let end = bench.harness(&["verify", "resnet20-w4a4-rtn", "--quiet"]);
         assert_eq!(end.code, 100, "{}", end.stderr);
         assert_contains(&end.stdout, &["cannot be made again", part]);
         assert_contains(&bench.harness(&["reproduce", "resnet20-w4a4-rtn"]).stderr, &["another run", part]);
+        fs::remove_dir_all(folder).unwrap();
     }
-    fs::write(&record, text.replace("\"status\": \"done\"", "\"status\": \"failed\"")).unwrap();
+    let failed = Record { status: Status::Failed, error: Some("why".into()), metrics: None, ..run.record };
+    write(&failed, &run.artefacts);
     let end = bench.harness(&["verify", "resnet20-w4a4-rtn"]);
     assert_eq!(end.code, 4, "{}", end.stderr);
     assert_contains(&end.stderr, &["failed runs have no predictions"]);

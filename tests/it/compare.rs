@@ -1,7 +1,7 @@
 //! `harness compare` on runs whose numbers are known.
 
 use crate::cli::assert_contains;
-use crate::stored::{Results, first};
+use crate::stored::{Results, first, identified};
 use serde_json::Value;
 
 /// Per seed 100 images: QDrop is right on the first 80, Genie-M on 10 more; RTN on the first half.
@@ -73,7 +73,7 @@ fn what_is_no_comparison_is_refused() {
     let right = first(50, 100);
     let mut other = results.record("made", &results.cell("rtn", "W3A3", 0), &right);
     other.hashes.test = "dd".repeat(32);
-    results.store(&other, &right);
+    results.store(&identified(other), &right);
     fails(&["method(qdrop) & bits(w2a2)", "bits(w3a3)"], 2, &["test images differ", "SHA-256 cccccccccc"]);
     // As runs from before hashes covered the order of images may be.
     let other = results.record("made", &results.cell("rtn", "W8A8", 0), &right);
@@ -84,8 +84,8 @@ fn what_is_no_comparison_is_refused() {
         &[&other.run_id, "labels of its test images, or their order, are not those of resnet20-w2a2-qdrop-s0"],
     );
     let mut other = results.record("made", &results.cell("rtn", "W4A4", 0), &right);
-    (other.cell.arch, other.run_id) = ("mobilenetv2-tiny".into(), "mobilenetv2-tiny-w4a4-rtn".into());
-    results.store(&other, &right);
+    other.cell.arch = "mobilenetv2-tiny".into();
+    results.store(&identified(other), &right);
     fails(&["method(qdrop) & bits(w2a2)", "mobilenet"], 2, &["architectures differ (resnet20 and mobilenetv2-tiny)"]);
     fails(
         &["method(qdrop)", "method(genie-m)"],
@@ -108,7 +108,11 @@ fn what_is_no_comparison_is_refused() {
     let mut altered = results.record("made", &results.cell("brecq", "W2A2", 0), &right);
     altered.metrics.as_mut().unwrap().test_top1 = 0.99;
     let folder = results.store(&altered, &right);
-    fails(&["method(genie-m)", "method(brecq)"], 96, &[&altered.run_id, "50.00 % of 100 images", "99.00 %", "--fresh"]);
+    fails(
+        &["method(genie-m)", "method(brecq)"],
+        96,
+        &[&altered.run_id, "metrics.test_top1 is 0.99", "50 of 100 predictions", "--fresh"],
+    );
     std::fs::write(folder.join("predictions.safetensors"), "cut").unwrap();
     fails(&["method(genie-m)", "method(brecq)"], 96, &["predictions cannot be read", "--fresh"]);
     std::fs::write(folder.join("record.json"), "{").unwrap();

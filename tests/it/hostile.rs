@@ -2,6 +2,7 @@
 //! little memory, and the process goes on.
 
 use crate::allocations::most_bytes;
+use crate::cli::assert_contains;
 use crate::stored::{Results, first};
 use candle_core::Device;
 use metaaug::assets::checkpoint::load_weights;
@@ -269,4 +270,33 @@ fn nobody_waits_for_a_pipe_that_stands_for_a_file() {
     make("x/runs/run-1/record.json");
     let scan = store.scan().unwrap();
     assert!(scan.broken[0].1.contains("record.json: a pipe, socket or device"), "{:?}", scan.broken);
+}
+
+#[test]
+fn an_altered_record_is_named_and_stands_in_no_table() {
+    let results = Results::new();
+    let add = |seed| results.add(&results.cell("qdrop", "W2A2", seed), &first(80, 100));
+    let ids: Vec<String> = (0..3).map(add).collect();
+    let store = Store::new(&results.path(), "made");
+    let alter = |id: &str, from: &str, to: &str| {
+        let path = store.run_folder(id).join("record.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    };
+    alter(&ids[1], "\"seed\": 1", "\"seed\": 7");
+    alter(&ids[2], "\"test_top1\": 0.8", "\"test_top1\": 9.93");
+    let list = results.harness(&["list"]);
+    assert_contains(&list.stdout, &[&ids[0], "80.00", "1 run, 0 failed, 2 damaged folders skipped"]);
+    assert!(!list.stdout.contains("993") && !list.stdout.contains("s7"), "{}", list.stdout);
+    let unlike = format!("run_id is {}, but cell, hashes and revisions make resnet20-w2a2-qdrop-s7", ids[1]);
+    let too_large = format!("{}/record.json: metrics.test_top1 is 9.93, expected a fraction from 0 to 1", ids[2]);
+    assert_contains(&list.stderr, &[&unlike, &too_large]);
+    // What could be true, but is not what the stored predictions say.
+    alter(&ids[0], "\"test_top1\": 0.8", "\"test_top1\": 0.81");
+    let problem = "metrics.test_top1 is 0.81, but 80 of 100 predictions";
+    assert_contains(&results.harness(&["show", &ids[0]]).stderr, &[problem]);
+    let verify = results.harness(&["verify", &ids[0]]);
+    assert_eq!(verify.code, 100, "{}", verify.stderr);
+    assert_contains(&verify.stdout, &["its record is not that of its predictions", problem]);
 }

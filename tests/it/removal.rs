@@ -1,7 +1,7 @@
 //! `harness rm` and `harness gc`.
 
 use crate::cli::{assert_contains, ended};
-use crate::stored::{Results, first};
+use crate::stored::{Results, first, identified};
 use assert_cmd::Command;
 use metaaug::store::Store;
 use metaaug::store::record::Status;
@@ -82,8 +82,7 @@ fn gc_takes_what_nobody_needs_and_leaves_what_somebody_marked() {
     let results = Results::new();
     results.write("grid.toml", "name = \"made\"\n[base]\narch = \"resnet20\"\nmethod = \"rtn\"\nbits = \"W2A2\"\n");
     let (cell, id) = results.planned("grid.toml").remove(0);
-    let mut made = results.record("made", &cell, &first(80, 100));
-    made.run_id = id.clone();
+    let made = results.planned_record("made", &cell, &first(80, 100));
     results.store(&made, &first(80, 100));
     let unmade = results.add(&results.cell("qdrop", "W4A4", 0), &first(80, 100));
     fail(&results, 1);
@@ -91,7 +90,7 @@ fn gc_takes_what_nobody_needs_and_leaves_what_somebody_marked() {
     assert_eq!(results.harness(&["note", marked.file_name().unwrap().to_str().unwrap(), "look"]).code, 0);
     let mut outdated = results.record("made", &results.cell("qdrop", "W2A2", 3), &first(80, 100));
     outdated.method_revision = 99;
-    results.store(&outdated, &first(80, 100));
+    results.store(&identified(outdated), &first(80, 100));
     let damaged = results.path().join("made/runs/damaged");
     std::fs::create_dir(&damaged).unwrap();
 

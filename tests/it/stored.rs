@@ -2,8 +2,11 @@
 
 use crate::cli::{Ended, ended};
 use assert_cmd::Command;
+use candle_core::Device;
 use metaaug::experiment::Hashes;
 use metaaug::experiment::{Cell, Experiment, Options, Revisions, RunId};
+use metaaug::hub::Hub;
+use metaaug::launch::Loader;
 use metaaug::store::record::{Cost, FORMAT, Metrics, Provenance, Record, Status};
 use metaaug::store::{Artefacts, Predictions, Store};
 use ptq::recipe::Bits;
@@ -89,6 +92,12 @@ impl Results {
         }
     }
 
+    /// The same under the id that plans give `cell`, whose inputs are looked at for it.
+    pub fn planned_record(&self, experiment: &str, cell: &Cell, right: &[bool]) -> Record {
+        let hashes = Loader::new(&Device::Cpu, Hub::silent()).hashes(cell).unwrap();
+        identified(Record { hashes, ..self.record(experiment, cell, right) })
+    }
+
     /// Stores `record` with predictions that are right where `right` says; returns its folder.
     pub fn store(&self, record: &Record, right: &[bool]) -> PathBuf {
         self.store_labelled(record, right, vec![0; right.len()])
@@ -123,6 +132,12 @@ impl Results {
         command.current_dir(self.folder.path()).env("HARNESS_CACHE", self.folder.path().join("cache")).args(args);
         ended(command)
     }
+}
+
+/// `record` under the id of what it says.
+pub fn identified(mut record: Record) -> Record {
+    record.run_id = RunId::new(&record.cell, &record.hashes, &record.made_with()).to_string();
+    record
 }
 
 /// `n` images of which the first `right` are right, the rest wrong.

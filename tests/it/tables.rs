@@ -35,7 +35,7 @@ filter = "method(qdrop | genie-m)"
 fn results() -> Results {
     let results = Results::new();
     results.write("tables.toml", &format!("{GRID}{TABLES}"));
-    for (cell, id) in results.planned("tables.toml") {
+    for (cell, _) in results.planned("tables.toml") {
         let right = match (cell.method.as_str(), cell.bits.w) {
             ("rtn", 2) => 50,
             ("qdrop", 2) => 88 + cell.seed as usize,
@@ -44,8 +44,7 @@ fn results() -> Results {
             _ => continue,
         };
         let right = first(right, 100);
-        let mut record = results.record("declared", &cell, &right);
-        record.run_id = id;
+        let mut record = results.planned_record("declared", &cell, &right);
         if (cell.method.as_str(), cell.bits.w, cell.seed) == ("qdrop", 4, 1) {
             (record.status, record.error, record.metrics) = (Status::Failed, Some("it broke | <b>".into()), None);
         }
@@ -135,10 +134,10 @@ fn the_page_is_self_contained_and_takes_nothing_for_markup() {
     let evil = "<script>document.title = 'taken'</script>";
     let grid = GRID.replace("\"Declared\"", &format!("\"A & B {evil}\"\nabout = \"{evil}\""));
     results.write("page.toml", &format!("{grid}{TABLES}").replace("Everything", evil));
-    for (index, (cell, id)) in results.planned("page.toml").into_iter().enumerate() {
+    for (index, (cell, _)) in results.planned("page.toml").into_iter().enumerate() {
         let right = first(90 - index, 100);
-        let mut record = results.record("declared", &cell, &right);
-        (record.run_id, record.provenance.grid) = (id, evil.into());
+        let mut record = results.planned_record("declared", &cell, &right);
+        record.provenance.grid = evil.into();
         if index == 3 {
             (record.status, record.error, record.metrics) = (Status::Failed, Some(evil.into()), None);
         }

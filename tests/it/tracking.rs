@@ -109,9 +109,8 @@ fn a_plan_is_filtered_by_what_is_stored_of_its_cells() {
         "name = \"plan\"\n[base]\narch = \"resnet20\"\nbits = \"W2A2\"\ncalib-images = 32\n\
          [axes]\nmethod = [\"rtn\", \"qdrop\"]\nseed = [0, 1]\n",
     );
-    for (cell, id) in results.planned("plan.toml") {
-        let mut record = results.record("plan", &cell, &first(50 + cell.seed as usize, 100));
-        record.run_id = id;
+    for (cell, _) in results.planned("plan.toml") {
+        let mut record = results.planned_record("plan", &cell, &first(50 + cell.seed as usize, 100));
         match (cell.method.as_str(), cell.seed) {
             ("rtn", _) => (),
             (_, 0) => (record.status, record.error, record.metrics) = (Status::Failed, Some("why".into()), None),
