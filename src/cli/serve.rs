@@ -21,7 +21,8 @@ Pages of all experiments under the folder of results: which grids run, how far t
 finished runs, reports. They refresh by themselves; /state.json has the same for programs.
 
 Listens on 127.0.0.1 alone, for everybody with an account on this machine, and only reads. From elsewhere: \
-ssh -L 7070:localhost:7070 MACHINE";
+ssh -L 7070:localhost:7070 MACHINE. A connection is for one request without content, and ends after a minute; \
+800 may be open at once.";
 
 /// Serves pages until Ctrl-C.
 pub fn serve(args: &Args) -> Result<Exit> {

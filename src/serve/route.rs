@@ -9,9 +9,11 @@ use percent_encoding::percent_decode_str;
 pub struct Asked<'a> {
     /// Whether its method only reads: GET or HEAD.
     pub reads: bool,
+    /// Whether it comes, or claims to come, with a body.
+    pub has_body: bool,
     pub host: Option<&'a str>,
     /// Path and query.
-    pub url: &'a str,
+    pub url: String,
 }
 
 #[derive(Debug)]
@@ -38,6 +40,11 @@ impl Answer {
         Self { status, content_type, policy: PAGE_POLICY, body: body.into() }
     }
 
+    /// Where making a page panicked.
+    pub fn of_a_bug() -> Self {
+        Self::new(500, TEXT, "this page cannot be made: a bug of the harness\n")
+    }
+
     fn html(body: impl Into<Vec<u8>>) -> Self {
         Self::new(200, HTML, body)
     }
@@ -51,7 +58,10 @@ pub fn answer(site: &Site, asked: &Asked) -> Answer {
     if !asked.reads {
         return Answer::new(405, TEXT, "this server only reads: GET or HEAD\n");
     }
-    match page(site, asked.url) {
+    if asked.has_body {
+        return Answer::new(413, TEXT, "this server takes no content\n");
+    }
+    match page(site, &asked.url) {
         Ok(Some(answer)) => answer,
         Ok(None) => Answer::new(404, TEXT, "there is no such page, experiment or run; / lists what there is\n"),
         Err(error) => Answer::new(500, TEXT, format!("{error}\n")),
@@ -114,7 +124,8 @@ mod tests {
     }
 
     fn get(site: &Site, url: &str) -> (u16, String) {
-        let answer = answer(site, &Asked { reads: true, host: Some("localhost:1"), url });
+        let answer =
+            answer(site, &Asked { reads: true, has_body: false, host: Some("localhost:1"), url: url.to_string() });
         (answer.status, String::from_utf8(answer.body).unwrap())
     }
 
@@ -165,7 +176,8 @@ mod tests {
     fn other_hosts_and_methods_that_write_are_refused() {
         let folder = results();
         let site = Site::new(&folder.path().join("results"));
-        let status = |reads, host| answer(&site, &Asked { reads, host, url: "/" }).status;
+        let asked = |reads, has_body, host| Asked { reads, has_body, host, url: "/".to_string() };
+        let status = |reads, host| answer(&site, &asked(reads, false, host)).status;
         for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:80", "[::1]"] {
             assert_eq!(status(true, Some(host)), 200, "{host}");
         }
@@ -176,5 +188,6 @@ mod tests {
         }
         assert_eq!(status(true, None), 421);
         assert_eq!(status(false, Some("localhost")), 405);
+        assert_eq!(answer(&site, &asked(true, true, Some("localhost"))).status, 413);
     }
 }

@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 /// A server that is killed at the end of its test.
 struct Server {
@@ -35,9 +36,16 @@ impl Server {
         Self { process, port }
     }
 
+    /// A connection that does not wait for an answer for ever.
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        stream
+    }
+
     /// The head and the body of the answer.
     fn ask(&self, head: &str) -> (String, String) {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        let mut stream = self.connect();
         stream.write_all(head.as_bytes()).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
@@ -170,4 +178,45 @@ fn a_grid_leaves_logs_and_takes_its_state_back() {
         &std::fs::read_to_string(bench.path().join("results/tiny/report.html")).unwrap(),
         &["evaluation of 10000 images"],
     );
+}
+
+/// None of what these clients send or leave undone ends the server, or keeps it from answering others.
+#[test]
+fn a_client_takes_nothing_from_others() {
+    let results = results();
+    let mut server = Server::start(results.path().parent().unwrap());
+    let send = |text: &str| {
+        let mut stream = server.connect();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    };
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9223372036854775807\r\n\r\n", "413"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n", "413"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n", "413"),
+        ("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9223372036854775807\r\n\r\n", "405"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999999999999999\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", "400"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", "421"),
+        ("GET / HTTP/9.9\r\nHost: localhost\r\n\r\n", "400"),
+        ("GET /\u{0} HTTP/1.1\r\n\r\n", "400"),
+        ("\r\n\r\n\u{1}\u{2}\u{3}\r\n\r\n", "400"),
+    ] {
+        let (head, _) = server.ask(request);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status}")), "{request:?}: {head}");
+    }
+    // A head without an end: the server stops reading it.
+    let mut endless = send("GET / HTTP/1.1\r\nHost: localhost\r\nX: ");
+    let part = vec![b'x'; 1 << 16];
+    let sent = (0..1024).take_while(|_| endless.write_all(&part).is_ok()).count();
+    assert!(sent < 1024, "all of a head of 64 MiB was taken");
+    // Answers that nobody reads, larger than what the system holds of them; and connections on which nothing is asked.
+    std::fs::write(results.path().join("made/report.html"), vec![b'x'; 1 << 26]).unwrap();
+    let unread: Vec<TcpStream> =
+        (0..8).map(|_| send("GET /experiments/made/report HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
+    let idle: Vec<TcpStream> = (0..500).map(|_| server.connect()).collect();
+    assert!(server.get("/").0.starts_with("HTTP/1.1 200"));
+    assert_contains(&server.get("/experiments/made").1, &["1 done", "1 failed"]);
+    drop((unread, idle));
+    assert!(server.process.try_wait().unwrap().is_none());
 }
