@@ -1,6 +1,7 @@
-//! Errors in grid files, with the offending text.
+//! Errors in grid files, with the offending text; and how text of others is shown.
 
 use miette::{Diagnostic, LabeledSpan, NamedSource};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// What is wrong with a grid file, a filter or an override, and where.
@@ -34,11 +35,24 @@ impl SourceText<'_> {
         });
         Box::new(GridError {
             // Without a span nothing else shows which file is meant.
-            message: if span.is_some() { message } else { format!("{}: {message}", self.name) },
-            source_code: NamedSource::new(self.name, self.text.to_string()).with_language("toml"),
+            message: printable(&if span.is_some() { message } else { format!("{}: {message}", self.name) })
+                .into_owned(),
+            source_code: self.source_code(),
             labels: primary.into_iter().collect(),
             help: None,
         })
+    }
+
+    /// The text as it is shown: a control character has a `?` for each of its bytes, so that places stay what they are.
+    fn source_code(&self) -> NamedSource<String> {
+        let mut text = String::with_capacity(self.text.len());
+        for c in self.text.chars() {
+            match is_command(c) {
+                true => text.extend(std::iter::repeat_n('?', c.len_utf8())),
+                false => text.push(c),
+            }
+        }
+        NamedSource::new(printable(self.name), text).with_language("toml")
     }
 
     /// What the TOML parser or a field's type refused.
@@ -50,7 +64,7 @@ impl SourceText<'_> {
     pub fn syntax_at(&self, error: &toml::de::Error, span: Range<usize>) -> Box<GridError> {
         let (message, help) = readable(error.message());
         let mut own = self.error(message, Some(span), "here");
-        own.help = help;
+        own.help = help.map(|help| printable(&help).into_owned());
         own
     }
 }
@@ -72,7 +86,7 @@ impl GridError {
             }
             _ => vec![LabeledSpan::new_primary_with_span(Some("in this".to_string()), span)],
         };
-        self.source_code = NamedSource::new(source.name, source.text.to_string()).with_language("toml");
+        self.source_code = source.source_code();
         self
     }
 
@@ -84,9 +98,24 @@ impl GridError {
 
     /// The same error with a remedy.
     pub fn help(mut self: Box<Self>, help: impl Into<String>) -> Box<Self> {
-        self.help = Some(help.into());
+        self.help = Some(printable(&help.into()).into_owned());
         self
     }
+}
+
+/// Whether a terminal takes `c` for a command: a control character, but for line feeds and tabs, or one that turns the
+/// direction of the text after it.
+fn is_command(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` with what a terminal takes for commands written out, `\u001b`, as JSON writes it.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_command) {
+        return text.into();
+    }
+    let written = |c: char| if is_command(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    text.chars().map(written).collect()
 }
 
 /// What serde says, in the words of a grid file.
@@ -165,6 +194,17 @@ mod tests {
         for (message, text, help) in cases {
             assert_eq!(readable(message), (text.to_string(), Some(help.to_string())));
         }
+    }
+
+    #[test]
+    fn commands_to_a_terminal_are_written_out() {
+        let hostile = "a\u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}b";
+        assert_eq!(printable(hostile), "a\\u001b]0;title\\u0007\\u000d\\u009b2J\\u202eb");
+        assert!(matches!(printable("tab\t, line\n, ü ± – 二"), Cow::Borrowed(_)));
+        let source = SourceText { name: "x\u{1b}.toml", text: "a = \u{9b}\u{1b}[2J = 3" };
+        let error = source.error("wrong \u{1b}", Some(6..7), "here").help("\u{1b}");
+        assert_eq!((error.message.as_str(), error.help.as_deref()), ("wrong \\u001b", Some("\\u001b")));
+        assert_eq!((error.source_code.name(), error.source_code.inner().as_str()), ("x\\u001b.toml", "a = ???[2J = 3"));
     }
 
     #[test]

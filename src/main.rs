@@ -2,8 +2,7 @@
 
 use clap::Parser;
 use metaaug::allocator;
-use metaaug::cli::{Cli, Exit, SET_UP, dispatch, exit_code, terminal};
-use metaaug::error::Error;
+use metaaug::cli::{Cli, Exit, SET_UP, dispatch, failed, terminal};
 use std::process::ExitCode;
 
 /// Tensors come and go with every operation; the system's allocator hands their pages back to the kernel each time.
@@ -17,7 +16,7 @@ fn main() -> ExitCode {
     without_spinning_threads();
     allocator::keep_freed();
     let code = match Cli::try_parse() {
-        Ok(cli) => ended(dispatch(cli)),
+        Ok(cli) => dispatch(cli).map_or_else(failed, Exit::code),
         Err(usage) => match usage.print() {
             Ok(()) => u8::try_from(usage.exit_code()).unwrap_or(2),
             Err(error) => {
@@ -33,21 +32,6 @@ fn main() -> ExitCode {
             if code == 0 { SET_UP } else { code }
         }
     })
-}
-
-/// The exit code of a verb that ended so; says why it failed.
-fn ended(result: Result<Exit, Error>) -> u8 {
-    match result {
-        Ok(exit) => exit.code(),
-        Err(error) => {
-            let code = exit_code(&error);
-            match error {
-                Error::Grid(error) => terminal::print_error_line(format_args!("{:?}", miette::Report::new(*error))),
-                error => terminal::print_error_line(format_args!("error: {error}")),
-            }
-            code
-        }
-    }
 }
 
 /// Keeps Candle from starting threads of its own, unless the user asks for them.

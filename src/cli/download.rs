@@ -1,6 +1,7 @@
 //! Downloads on the terminal: a bar, or lines where there is no terminal.
 
 use super::progress::style;
+use crate::diagnostic::printable;
 use crate::hub::{Hub, HubEvent, HubObserver, HubSettings};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget};
 use std::io::IsTerminal;
@@ -50,7 +51,7 @@ fn begin(file: &str, have: u64, bytes: Option<u64>) -> ProgressBar {
     };
     let bar = ProgressBar::with_draw_target(bytes, target);
     bar.set_style(style("{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left"));
-    bar.set_message(file.to_string());
+    bar.set_message(printable(file).into_owned());
     // The rate is that of this process.
     bar.set_position(have);
     bar.reset_eta();

@@ -130,6 +130,17 @@ impl Exit {
     }
 }
 
+/// Says why a verb failed; its exit code.
+pub fn failed(error: Error) -> u8 {
+    let code = exit_code(&error);
+    match error {
+        // In colours; what it shows of files is printable already.
+        Error::Grid(error) => terminal::print_coloured(format_args!("{:?}", miette::Report::new(*error))),
+        error => tell!("error: {error}"),
+    }
+    code
+}
+
 /// Runs the verb.
 pub fn dispatch(cli: Cli) -> Result<Exit> {
     match cli.verb {
@@ -164,7 +175,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
 }
 
 /// The exit code of an error.
-pub fn exit_code(error: &Error) -> u8 {
+fn exit_code(error: &Error) -> u8 {
     match error {
         Error::Grid(_) | Error::Usage(_) | Error::Ptq(ptq::Error::Settings(_)) => 2,
         Error::NothingMatched(_) => 4,

@@ -1,5 +1,6 @@
 //! Progress on the terminal: a bar for the grid and one for each cell that runs; plain lines where there is no terminal.
 
+use crate::diagnostic::printable;
 use crate::launch::{Event, What};
 use crate::store::record::Record;
 use indicatif::{HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -82,7 +83,7 @@ impl Progress {
     fn begin(&self, run_id: &str) {
         let mut cells = self.cells();
         cells.begun += 1;
-        self.grid.set_message(run_id.to_string());
+        self.grid.set_message(printable(run_id).into_owned());
         if self.plain {
             self.line(format!("[{}/{}] {run_id}", cells.begun, self.pending));
         }
@@ -91,7 +92,7 @@ impl Progress {
         let cell = CellBar { bar, label: String::new(), unit, phase: String::new(), phase_start: true };
         cells.running.insert(run_id.to_string(), cell);
         if cells.running.len() > 1 {
-            cells.running.iter_mut().for_each(|(run_id, cell)| cell.label = format!("{run_id}, "));
+            cells.running.iter_mut().for_each(|(run_id, cell)| cell.label = format!("{}, ", printable(run_id)));
         }
     }
 
@@ -108,7 +109,7 @@ impl Progress {
             tell!("{text}");
         } else {
             // Lost only if the terminal is gone.
-            let _ = self.bars.println(text);
+            let _ = self.bars.println(printable(&text));
         }
     }
 

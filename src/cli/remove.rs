@@ -70,7 +70,7 @@ fn choose(results: &Path, query: &str, is_first: bool, chosen: &mut Chosen) -> R
         query => {
             let collection = scan_all(results)?;
             if is_first {
-                warn_of_broken(&collection);
+                warn_of_broken(&collection.broken);
             }
             query.select(collection.runs)?
         }

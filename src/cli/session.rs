@@ -2,6 +2,7 @@
 
 use super::cache_folder;
 use super::download::hub;
+use super::stored::warn_of_broken;
 use crate::error::{Error, Result};
 use crate::experiment::filter::Subject;
 use crate::experiment::{Cell, Experiment, Filter, Hashes, Options, SMOKE_SUFFIX};
@@ -146,9 +147,7 @@ impl Session {
         }
         let store = Store::new(&args.results.results, &experiment.name);
         let scan = store.scan()?;
-        for (path, why) in &scan.broken {
-            tell!("warning: skipping {}: {why}", path.display());
-        }
+        warn_of_broken(&scan.broken);
         let mut unready = Unready::default();
         let cells = experiment.cells.clone();
         let mut plan = plan(cells, &scan.records, |cell| unready.or(cell, |cell| hashes(&mut loader, cell)))?;

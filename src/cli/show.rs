@@ -65,7 +65,7 @@ fn print(run: &Stored) -> Result<()> {
         say!("full precision     {:6.2} %", 100.0 * metrics.fp_test_top1);
     }
     if let Ok(Err(problem)) = Predictions::read(folder).map(|predictions| record.check_predictions(&predictions)) {
-        eprintln!("warning: {problem}: one of them was changed");
+        tell!("warning: {problem}: one of them was changed");
     }
     let (cost, provenance, hashes) = (&record.cost, &record.provenance, &record.hashes);
     let memory =

@@ -2,12 +2,12 @@
 
 use crate::error::Result;
 use crate::store::{Collection, Query, Stored, scan_all, select_one};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Every run under `results`.
 pub(super) fn all(results: &Path) -> Result<Collection> {
     let collection = scan_all(results)?;
-    warn_of_broken(&collection);
+    warn_of_broken(&collection.broken);
     Ok(collection)
 }
 
@@ -19,9 +19,9 @@ pub(super) fn queried(results: &Path, query: &str) -> Result<Vec<Stored>> {
     }
 }
 
-/// Names folders without a readable record.
-pub(super) fn warn_of_broken(collection: &Collection) {
-    for (path, why) in &collection.broken {
+/// Names folders without a readable record, or with one that cannot be true.
+pub(super) fn warn_of_broken(broken: &[(PathBuf, String)]) {
+    for (path, why) in broken {
         tell!("warning: skipping {}: {why}", path.display());
     }
 }

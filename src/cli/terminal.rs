@@ -1,5 +1,7 @@
-//! What verbs print: lines on standard output and standard error. Neither can end the process, whatever becomes of who reads them.
+//! What verbs print: lines on standard output and standard error. Neither can end the process, whatever becomes of who reads them, and what
+//! names, notes and errors say never reaches a terminal as a command.
 
+use crate::diagnostic::printable;
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 use std::sync::OnceLock;
@@ -26,7 +28,7 @@ static LOST: OnceLock<Option<String>> = OnceLock::new();
 
 pub(super) fn print_line(line: Arguments) {
     if LOST.get().is_none() {
-        note(writeln!(std::io::stdout(), "{line}"));
+        note(writeln!(std::io::stdout(), "{}", printable(&line.to_string())));
     }
 }
 
@@ -38,6 +40,11 @@ pub(super) fn print(content: &[u8]) {
 }
 
 pub fn print_error_line(line: Arguments) {
+    print_coloured(format_args!("{}", printable(&line.to_string())));
+}
+
+/// The same for a line that may be in colours.
+pub(super) fn print_coloured(line: Arguments) {
     // Where its own complaints cannot be written, a program has nobody to complain to.
     let _ = writeln!(std::io::stderr(), "{line}");
 }

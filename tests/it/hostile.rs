@@ -9,6 +9,7 @@ use metaaug::assets::checkpoint::load_weights;
 use metaaug::data::{self, Request, decode::decode};
 use metaaug::experiment::{Experiment, Filter, Options};
 use metaaug::hub::Hub;
+use metaaug::store::record::Status;
 use metaaug::store::{Annotations, Predictions, Run, Store};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -299,4 +300,46 @@ fn an_altered_record_is_named_and_stands_in_no_table() {
     let verify = results.harness(&["verify", &ids[0]]);
     assert_eq!(verify.code, 100, "{}", verify.stderr);
     assert_contains(&verify.stdout, &["its record is not that of its predictions", problem]);
+}
+
+#[test]
+fn what_others_wrote_commands_no_terminal_and_makes_no_html() {
+    let results = Results::new();
+    let base = "[base]\narch = \"resnet20\"\nmethod = \"qdrop\"\nbits = \"W2A2\"\ncalib-images = 32\n";
+    results.write("grid.toml", &format!("name = \"made\"\ntitle = \"A <script>alert(1)</script>\"\n{base}"));
+    let (cell, _) = results.planned("grid.toml").remove(0);
+    let made = results.planned_record("made", &cell, &first(80, 100));
+    results.store(&made, &first(80, 100));
+    let mut failed = results.record("made", &results.cell("qdrop", "W2A2", 1), &[true]);
+    (failed.status, failed.error, failed.metrics) = (Status::Failed, Some("bad\u{1b}[31m \u{9b}2J<b>".into()), None);
+    results.store(&failed, &[]);
+    let hostile = "look \u{1b}]0;owned\u{7}\r";
+    let written = "look \\u001b]0;owned\\u0007";
+    let noted = results.harness(&["note", &made.run_id, hostile]);
+    assert_contains(&noted.stdout, &[written]);
+    for args in [&["show", &made.run_id][..], &["list"], &["list", "--format", "csv"], &["list", "--filter", "note(*)"]]
+    {
+        let end = results.harness(args);
+        assert_contains(&end.stdout, &[written]);
+        assert!(!end.stdout.contains(['\u{1b}', '\u{7}', '\r']), "{}", end.stdout);
+    }
+    let json: serde_json::Value = serde_json::from_str(&results.harness(&["list", "--json"]).stdout).unwrap();
+    let texts = |run: &serde_json::Value| (run["notes"][0]["text"].clone(), run["error"].clone());
+    let (texts, errors): (Vec<_>, Vec<_>) = json["runs"].as_array().unwrap().iter().map(texts).unzip();
+    assert!(texts.contains(&hostile.into()) && errors.contains(&"bad\u{1b}[31m \u{9b}2J<b>".into()), "{json}");
+    let shown = results.harness(&["show", &failed.run_id]);
+    assert_contains(&shown.stdout, &["failed: bad\\u001b[31m \\u009b2J<b>"]);
+    let report = results.harness(&["report", "grid.toml"]);
+    assert_eq!(report.code, 0, "{}", report.stderr);
+    let markdown = std::fs::read_to_string(results.path().join("made/accuracy.md")).unwrap();
+    assert!(
+        markdown.starts_with("# A &lt;script>alert(1)&lt;/script>\n") && !markdown.contains("<script"),
+        "{markdown}"
+    );
+    // In a grid, a filter, and a name that there is not.
+    results.write("bad.toml", "name = \"x\u{1b}[2J\"\n");
+    for args in [&["plan", "bad.toml"][..], &["list", "--filter", "\u{1b}[2J"], &["show", "\u{1b}[2J"]] {
+        let end = results.harness(args);
+        assert!(end.code != 0 && !end.stderr.contains('\u{1b}') && end.stderr.contains("[2J"), "{}", end.stderr);
+    }
 }
