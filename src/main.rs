@@ -3,6 +3,7 @@
 use clap::Parser;
 use metaaug::allocator;
 use metaaug::cli::{Cli, Exit, SET_UP, dispatch, failed, terminal};
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 /// Tensors come and go with every operation; the system's allocator hands their pages back to the kernel each time.
@@ -18,11 +19,11 @@ fn main() -> ExitCode {
     let code = match Cli::try_parse() {
         Ok(cli) => dispatch(cli).map_or_else(failed, Exit::code),
         Err(usage) => match usage.print() {
-            Ok(()) => u8::try_from(usage.exit_code()).unwrap_or(2),
-            Err(error) => {
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 terminal::print_error_line(format_args!("error: cannot print: {error}"));
                 SET_UP
             }
+            _ => u8::try_from(usage.exit_code()).unwrap_or(2),
         },
     };
     ExitCode::from(match terminal::finish() {

@@ -209,7 +209,9 @@ impl<'a> Expansion<'a> {
             };
         }
         let choices = axes.iter().map(|axis| self.choices(axis)).collect::<Result<Vec<_>>>()?;
-        self.refuse_too_many(axes, &choices, variants.len())?;
+        let lengths = choices.iter().map(Vec::len).chain([variants.len().max(1)]);
+        let longest = axes.iter().zip(choices.iter().map(Vec::len)).max_by_key(|(_, count)| *count);
+        self.refuse_too_many(lengths.fold(1usize, usize::saturating_mul), longest)?;
         let mut partial = vec![(Layer::default(), None)];
         for choices in choices {
             let extend = |(layer, _): (Layer<'a>, _)| {
@@ -237,16 +239,13 @@ impl<'a> Expansion<'a> {
         Ok(cells)
     }
 
-    /// Before any of them takes memory.
-    fn refuse_too_many(&self, axes: &[Axis], choices: &[Vec<(Layer, Range<usize>)>], variants: usize) -> Result<()> {
-        let lengths = choices.iter().map(Vec::len).chain([variants.max(1)]);
-        let cells = lengths.fold(1usize, usize::saturating_mul);
+    /// Refuses `cells` cells if they are too many, before any of them takes memory; `longest`: an axis and how many values it has.
+    fn refuse_too_many(&self, cells: usize, longest: Option<(&Axis, usize)>) -> Result<()> {
         if cells <= MANY_CELLS || self.many_cells {
             return Ok(());
         }
-        let longest = axes.iter().zip(choices).max_by_key(|(_, choices)| choices.len());
-        let (span, label) = longest.map_or((None, String::new()), |(axis, choices)| {
-            (Some(axis.key.span()), format!("{} values, the most of an axis", choices.len()))
+        let (span, label) = longest.map_or((None, String::new()), |(axis, count)| {
+            (Some(axis.key.span()), format!("{count} values, the most of an axis"))
         });
         let error = self.source.error(format!("the grid makes {cells} cells"), span, &label);
         Err(error.help(format!("more than {MANY_CELLS} need --many-cells; --set KEY=VALUE fixes an axis")).into())
@@ -261,7 +260,8 @@ impl<'a> Expansion<'a> {
             let message = format!("axis {key} is empty");
             return Err(self.source.error(message, Some(axis.values.span()), "at least one value").into());
         }
-        self.check_count(axis, values.len())?;
+        // Before any two of them are compared.
+        self.refuse_too_many(values.len(), Some((axis, values.len())))?;
         let mut choices: Vec<(Layer, Range<usize>)> = Vec::new();
         for value in values {
             let place = Place { source: self.source, span: value.span() };

@@ -156,6 +156,8 @@ impl Claims {
 
     /// Makes the claim `place`; whether nobody else was faster.
     fn link(&self, place: &Path) -> Result<bool> {
+        // Whoever removes the folder of results while a grid runs does not stop it.
+        std::fs::create_dir_all(&self.folder).map_err(Error::io("cannot make folder", &self.folder))?;
         let mut file =
             tempfile::NamedTempFile::new_in(&self.folder).map_err(Error::io("cannot write into", &self.folder))?;
         serde_json::to_writer(&mut file, &self.me).map_err(|error| Error::content(place, error.to_string()))?;
