@@ -11,6 +11,7 @@ mod steps;
 use candle_core::{Device, Tensor};
 use metaaug::allocator;
 use metaaug::cli::device::device as open;
+use metaaug::experiment::Keep;
 use metaaug::hub::Hub;
 use metaaug::launch::{Caches, Loader, Stopwatch, eval_batch, run_cell, sensible_memory_bytes};
 use ptq::graph::fold_bn::fold_bn;
@@ -199,7 +200,7 @@ fn cell(request: &Request, device: &Device) -> Value {
     caches.full_precision.accuracy(&inputs, &CONTROL).unwrap();
     let mut test_top1 = 0.0;
     let (ms, peak_bytes) = measured(device, || {
-        test_top1 = run_cell(&cell, &inputs, &caches, None, &CONTROL).unwrap().metrics.test_top1;
+        test_top1 = run_cell(&cell, &inputs, &caches, Keep::default(), None, &CONTROL).unwrap().metrics.test_top1;
     });
     json!({ "ms": ms, "peak_bytes": peak_bytes, "test_top1": test_top1 })
 }

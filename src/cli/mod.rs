@@ -14,6 +14,7 @@ pub mod device;
 mod difference;
 mod doctor;
 mod download;
+mod evaluate;
 mod export;
 mod fetch;
 mod filter_help;
@@ -56,7 +57,7 @@ Examples:
   harness plan experiments/fashion/methods.toml
   harness show resnet20-w2a2-qdrop-s0
 
-Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify: predictions differ; rm, gc: some were kept), 106 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP";
+Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify, evaluate: predictions differ; rm, gc: some were kept), 106 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -88,6 +89,8 @@ enum Verb {
     Gc(remove::GcArgs),
     /// Say why a cell counts as done, failed, stale or missing.
     Why(why::Args),
+    /// Load the quantized network that a run kept, compare its predictions with the run's, or measure it on other images.
+    Evaluate(evaluate::Args),
     /// List every quantizer of a cell: which tensor, how many bits, per channel or per tensor.
     Inspect(inspect::Args),
     /// Write stored runs for MLflow or TensorBoard, or as CSV or JSON.
@@ -158,6 +161,7 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Rm(args) => remove::rm(&args),
         Verb::Gc(args) => remove::gc(&args),
         Verb::Why(args) => why::why(&args),
+        Verb::Evaluate(args) => evaluate::evaluate(&args),
         Verb::Inspect(args) => inspect::inspect(&args),
         Verb::Export(args) => export::export(&args),
         Verb::Serve(args) => serve::serve(&args),

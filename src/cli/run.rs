@@ -9,12 +9,13 @@ use super::progress::Progress;
 use super::session::{GridArgs, Session, loader_beside};
 use super::signals::interruptible;
 use crate::error::{Error, Result};
+use crate::experiment::Keep;
 use crate::launch::{
     Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Outcome, Place, Publisher, Worker, device_name,
     run_grid, sensible_bytes_on, thread_counts, thread_pools,
 };
 use crate::profile::Profile;
-use crate::store::{Planned, State};
+use crate::store::{Planned, State, has_model};
 use candle_core::Device;
 use ptq::methods;
 use std::collections::BTreeSet;
@@ -58,6 +59,14 @@ pub struct Args {
     /// Run the selected cells again even if they are stored.
     #[arg(long)]
     fresh: bool,
+    /// Keep the quantized network of each cell in its run's folder (`save-model = true` in a grid): integer weights in
+    /// model.safetensors, described by config.json; `harness evaluate` loads it, `harness export --onnx` translates it.
+    #[arg(long)]
+    save_model: bool,
+    /// Keep the transform network, where a cell has one, in transform.safetensors, as its training for the last unit left it
+    /// (`save-transform = true` in a grid).
+    #[arg(long)]
+    save_transform: bool,
     /// Say where the time went, per phase and per operation, and write a trace to FILE for https://ui.perfetto.dev or
     /// chrome://tracing [default: trace.json in the folder of the experiment's results].
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
@@ -82,9 +91,11 @@ pub fn run(args: &Args) -> Result<Exit> {
     let devices = args.devices.open()?;
     let mut session = Session::open_quietly(&args.grid, &devices[0], args.quiet)?;
     session.refuse_namesake()?;
-    let jobs = pending(&session, args.fresh);
+    let keep = session.experiment.keep.or(Keep { model: args.save_model, transform: args.save_transform });
+    let jobs = pending(&session, args.fresh, keep);
     if !args.quiet {
         warn_of_departures(&session);
+        warn_of_lacking_models(&session, &jobs, keep);
     }
     let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
     let outcome = launch(args, &mut session, &devices, &jobs)?;
@@ -126,7 +137,7 @@ fn to_run(session: &Session, is_fresh: bool) -> impl Iterator<Item = &Planned> {
 }
 
 /// What is to run of the plan.
-fn pending(session: &Session, is_fresh: bool) -> Vec<Job> {
+fn pending(session: &Session, is_fresh: bool, keep: Keep) -> Vec<Job> {
     let job = |planned: &Planned| {
         Some(Job {
             run_id: planned.id.to_string(),
@@ -136,6 +147,7 @@ fn pending(session: &Session, is_fresh: bool) -> Vec<Job> {
             hashes: planned.hashes.clone()?,
             revisions: planned.revisions.clone(),
             data_source: session.loader.data_source(&planned.cell),
+            keep,
         })
     };
     to_run(session, is_fresh).filter_map(job).collect()
@@ -233,6 +245,16 @@ fn workers<'a>(first: &'a mut Loader, others: &'a mut [Loader]) -> Result<Vec<Wo
     let pools = thread_pools(1 + others.len())?;
     let loaders = std::iter::once(first).chain(others);
     Ok(loaders.zip(pools).map(|(loader, pool)| Worker { loader, threads: Some(pool) }).collect())
+}
+
+/// Says how many stored runs are without the network that they shall keep: what was not kept then cannot be had but by another run.
+fn warn_of_lacking_models(session: &Session, jobs: &[Job], keep: Keep) {
+    let is_to_run = |planned: &Planned| jobs.iter().any(|job| job.run_id == planned.id.to_string());
+    let has_model = |planned: &Planned| has_model(&session.store.run_folder(&planned.id.to_string()));
+    let lacking = session.plan.iter().filter(|planned| !is_to_run(planned) && !has_model(planned)).count();
+    if keep.model && lacking > 0 {
+        tell!("note: {lacking} stored runs were made without --save-model; --fresh runs them again");
+    }
 }
 
 /// Says once per method which fields of its recipe differ from the published ones: a table must not surprise.

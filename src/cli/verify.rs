@@ -8,7 +8,7 @@ use super::session::{ResultsArgs, loader};
 use super::signals::interruptible;
 use super::stored;
 use crate::error::{Error, Result};
-use crate::experiment::RunId;
+use crate::experiment::{Keep, RunId};
 use crate::launch::{Caches, Event, InProcess, Job, Loader, Worker, run_grid, sensible_memory_bytes};
 use crate::store::record::{Provenance, Record, Status};
 use crate::store::{Predictions, Store, Stored};
@@ -165,6 +165,7 @@ fn again(
         hashes,
         revisions,
         data_source: loader.data_source(cell),
+        keep: Keep::default(),
     };
     let progress = Progress::new(1, 0, quiet);
     let caches = Caches::new(&folder.join(".cache"), sensible_memory_bytes());

@@ -142,6 +142,8 @@ pub struct Request<'a> {
     pub data: Option<&'a str>,
     /// Text of the checkpoint's `config.json`, which says how it wants its images.
     pub config: Option<&'a str>,
+    /// The preprocessing itself, which counts before that of `config`.
+    pub preprocess: Option<&'a Preprocess>,
     /// Which of the two sizes that it may describe.
     pub size: CardSize,
     pub corrupt: Corrupt,
@@ -248,9 +250,12 @@ impl DatasetSpec {
     /// columns, labels out of range, a number of classes that is not the data set's. Errors: each of these, with the path.
     pub fn load(&self, request: &Request, device: &Device) -> Result<Data> {
         let default = (self.preprocess)();
-        let preprocess = match request.config {
-            Some(config) => Preprocess::from_timm_config(config, request.size)?.unwrap_or_else(|| default.clone()),
-            None => default.clone(),
+        let preprocess = match (request.preprocess, request.config) {
+            (Some(own), _) => own.clone(),
+            (None, Some(config)) => {
+                Preprocess::from_timm_config(config, request.size)?.unwrap_or_else(|| default.clone())
+            }
+            (None, None) => default.clone(),
         };
         if preprocess.channels() != default.channels() {
             let problem = format!("{} channels, but {} has {}", preprocess.channels(), self.name, default.channels());

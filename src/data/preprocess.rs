@@ -106,7 +106,7 @@ impl Preprocess {
     }
 
     /// What makes these steps impossible.
-    fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let (height, width) = self.crop;
         match () {
             () if !matches!(self.mean.len(), 1 | 3) => Some(format!("{} channels: neither 1 nor 3", self.mean.len())),

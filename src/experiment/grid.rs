@@ -5,6 +5,7 @@ use super::check::{causes, check};
 use super::declaration::Declarations;
 use super::figure::{FigureSpec, check_figures};
 use super::filter::Filter;
+use super::keep::Keep;
 use super::layer::{Layer, Place};
 use super::names::is_kebab_case;
 use super::table::{TableSpec, check_tables};
@@ -32,6 +33,8 @@ pub struct Experiment {
     /// Heading of tables.
     pub title: String,
     pub about: String,
+    /// What its runs leave beside their records.
+    pub keep: Keep,
     pub path: PathBuf,
     /// In the order of the axes as written, the last varying fastest; then included cells.
     pub cells: Vec<Cell>,
@@ -97,6 +100,7 @@ impl Experiment {
             name: format!("{name}{suffix}"),
             title: grid.title.clone().unwrap_or_else(|| name.clone()),
             about: grid.about.clone().unwrap_or_default(),
+            keep: Keep { model: grid.save_model, transform: grid.save_transform },
             path: PathBuf::from(source.name),
             tables: check_tables(&declarations, &grid.table)?,
             figures: check_figures(&declarations, &grid.figure)?,

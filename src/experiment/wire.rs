@@ -4,6 +4,8 @@
 //! name = "drop"                     # results go to results/drop/
 //! title = "Dropping at 2 bits"      # optional: heading of tables
 //! about = "What this shows."        # optional
+//! save-model = true                 # optional: keep the quantized network beside each record; no part of a run's identity
+//! save-transform = true             # optional: keep the transform network, where a cell has one
 //!
 //! [base]                            # what all cells share: any field of a cell
 //! arch = "resnet20"
@@ -82,6 +84,10 @@ pub struct Grid {
     pub name: Spanned<String>,
     pub title: Option<String>,
     pub about: Option<String>,
+    #[serde(default)]
+    pub save_model: bool,
+    #[serde(default)]
+    pub save_transform: bool,
     pub base: Option<Spanned<CellOverride>>,
     #[serde(default)]
     pub axes: Axes,

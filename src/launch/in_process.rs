@@ -7,12 +7,12 @@ use super::message::{Ended, Job, What};
 use super::notes::Notes;
 use super::partial::Partial;
 use super::ranges::computed_on;
-use super::run_cell::{Caches, run_cell};
+use super::run_cell::{Caches, CellResult, run_cell};
 use super::usage::Stopwatch;
 use crate::disk::foreign::caught;
 use crate::error::{Error, Result};
-use crate::store::Run;
 use crate::store::record::Provenance;
+use crate::store::{Artefacts, ModelFiles, Run, RunOfModel};
 use ptq::device_error::Left;
 use ptq::quantize::checkpoint::Checkpoints;
 use ptq::recon::event::Control;
@@ -93,20 +93,41 @@ fn run_job(
         job.check_loaded(&inputs.hashes)?;
         let on = computed_on(&inputs.calib.images);
         let partial = partial.map(|folder| Partial::new(folder, &job.run_id, &on, &stopwatch));
-        let kept = partial.as_ref().map(|partial| partial as &dyn Checkpoints);
-        let result = run_cell(&job.cell, &inputs, caches, kept, &control);
+        let earlier = partial.as_ref().map(|partial| partial as &dyn Checkpoints);
+        let result = run_cell(&job.cell, &inputs, caches, job.keep, earlier, &control);
         cost = partial.map(|partial| partial.cost());
-        result
+        result.and_then(|result| Ok((files(job, &inputs, &result)?, result)))
     });
     let left = result.as_ref().err().and_then(Error::of_device).map_or(Left::Usable, |error| error.left);
-    let (result, predictions, pictures) = match result {
+    let (result, left_over) = match result {
         Err(Error::Ptq(ptq::Error::Interrupted)) => return None,
-        Err(error) => (Err(error.to_string()), None, None),
-        Ok(result) => (Ok((result.metrics, result.preprocess)), Some(result.predictions), result.pictures),
+        Err(error) => (Err(error.to_string()), Artefacts::default()),
+        Ok((files, result)) => {
+            let artefacts = Artefacts { predictions: Some(result.predictions), pictures: result.pictures, ..files };
+            (Ok((result.metrics, result.preprocess)), artefacts)
+        }
     };
     let cost = cost.unwrap_or_else(|| stopwatch.cost());
     let record = job.record(Ended { hashes, result, cost, provenance });
-    Some((notes.run(record, predictions, pictures), left))
+    Some((notes.run(record, left_over), left))
+}
+
+/// The networks that `result` leaves, as files.
+fn files(job: &Job, inputs: &Inputs, result: &CellResult) -> Result<Artefacts> {
+    let model = result.model.as_ref().map(|saved| {
+        let run = RunOfModel {
+            run_id: job.run_id.clone(),
+            cell: job.cell.clone(),
+            hashes: inputs.hashes.clone(),
+            data_source: job.data_source.clone(),
+        };
+        ModelFiles::new(saved, &result.preprocess, run)
+    });
+    let transform = result.transform.as_ref().map(|tensors| {
+        safetensors::serialize(tensors, None)
+            .map_err(|error| Error::Usage(format!("the transform network cannot be written: {error}")))
+    });
+    Ok(Artefacts { model: model.transpose()?, transform: transform.transpose()?, ..Artefacts::default() })
 }
 
 /// What `work` gives. A panic in it is a bug, but one cell's bug: as an error it does not end a night's sweep.

@@ -197,6 +197,7 @@ impl Loader {
             let request = Request {
                 data: cell.data.as_deref(),
                 config: key.config.as_deref(),
+                preprocess: None,
                 size: key.size,
                 corrupt: cell.corrupt,
                 contents: self.contents.as_ref(),

@@ -7,7 +7,7 @@ use super::notes::Notes;
 use super::usage::sensible_memory_bytes;
 use crate::error::{Error, Result};
 use crate::store::record::{Cost, Provenance};
-use crate::store::{Run, Store};
+use crate::store::{Artefacts, Run, Store};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -96,7 +96,7 @@ impl Isolated {
             let times = if attempt > 0 { format!(", at attempt {}", attempt + 1) } else { String::new() };
             let result = Err(format!("the cell's process{times}: {problem}"));
             let record = job.record(Ended { hashes: None, result, cost, provenance });
-            return Ok(Some(notes.run(record, None, None)));
+            return Ok(Some(notes.run(record, Artefacts::default())));
         }
         Ok(None)
     }

@@ -4,7 +4,7 @@ use crate::data::preprocess::Preprocess;
 use crate::disk::atomic;
 use crate::disk::foreign::{LARGEST_TEXT, read};
 use crate::error::{Error, Result};
-use crate::experiment::{Cell, Hashes, Revisions, RunId};
+use crate::experiment::{Cell, Hashes, Keep, Revisions, RunId};
 use crate::store::record::{Cost, FORMAT, Metrics, Provenance, Record, Status};
 use ptq::recon::event::Event as Progress;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,9 @@ pub struct Job {
     /// Where data on the Hub were found, with the commit: its branch may move until the job runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_source: Option<String>,
+    /// What it leaves beside its record.
+    #[serde(default, skip_serializing_if = "Keep::is_nothing")]
+    pub keep: Keep,
 }
 
 /// Something happened to a run.
@@ -142,7 +145,8 @@ impl Job {
         let revisions = record.made_with();
         let run_id = RunId::new(&record.cell, &record.hashes, &revisions).to_string();
         let (experiment, grid) = ("x".to_string(), "x.toml".to_string());
-        Self { run_id, experiment, grid, cell: record.cell, hashes: record.hashes, revisions, data_source: None }
+        let (cell, hashes, keep) = (record.cell, record.hashes, Keep::default());
+        Self { run_id, experiment, grid, cell, hashes, revisions, data_source: None, keep }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::log::CellLog;
 use crate::store::record::Record;
-use crate::store::{Artefacts, Pictures, Predictions, Run};
+use crate::store::{Artefacts, Run};
 use ptq::recon::event::Event;
 use ptq::recon::trace::Traces;
 
@@ -23,9 +23,9 @@ impl Notes {
         self.traces.note(event);
     }
 
-    /// The run that ended so.
-    pub fn run(self, record: Record, predictions: Option<Predictions>, pictures: Option<Pictures>) -> Run {
+    /// The run that ended so, and left `artefacts` beside what was noted.
+    pub fn run(self, record: Record, artefacts: Artefacts) -> Run {
         let log = Some(self.log.finish(&record));
-        Run { artefacts: Artefacts { traces: self.traces.finish(), predictions, pictures, log }, record }
+        Run { artefacts: Artefacts { traces: self.traces.finish(), log, ..artefacts }, record }
     }
 }

@@ -6,13 +6,14 @@ use super::inputs::{Inputs, Loader};
 use super::ranges::RangeCache;
 use super::transform::TransformCache;
 use crate::data::preprocess::Preprocess;
-use crate::error::Result;
-use crate::experiment::Cell;
+use crate::error::{Error, Result};
+use crate::experiment::{Cell, Keep};
 use crate::store::record::Metrics;
 use crate::store::removal::over_limit;
 use crate::store::{Pictures, Predictions};
 use candle_core::Tensor;
 use ptq::augment::Normalisation;
+use ptq::checkpoint::{Saved, save};
 use ptq::graph::fold_bn::fold_bn;
 use ptq::meta::config::Meta;
 use ptq::meta::nets::TransformNet;
@@ -25,6 +26,7 @@ use ptq::quantize::checkpoint::Checkpoints;
 use ptq::quantize::{Calibration, reconstruct};
 use ptq::recon::activations::Memory;
 use ptq::recon::event::{Control, Event};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tracing::info_span;
 
@@ -77,14 +79,20 @@ pub struct CellResult {
     pub preprocess: Preprocess,
     /// Of the transform network, if there is one.
     pub pictures: Option<Pictures>,
+    /// The quantized network, where it is kept.
+    pub model: Option<Saved>,
+    /// The transform network, where there is one and it is kept.
+    pub transform: Option<HashMap<String, Tensor>>,
 }
 
-/// Checks the inputs, quantizes the network as the cell says, going on from what is `kept` of an earlier attempt, and measures it.
+/// Checks the inputs, quantizes the network as the cell says, going on from what is there of an `earlier` attempt, and measures it; the
+/// networks that `keep` names are part of the result.
 pub fn run_cell(
     cell: &Cell,
     inputs: &Inputs,
     caches: &Caches,
-    kept: Option<&dyn Checkpoints>,
+    keep: Keep,
+    earlier: Option<&dyn Checkpoints>,
     control: &Control,
 ) -> Result<CellResult> {
     set_precision(inputs.calib.images.device(), cell.precision)?;
@@ -110,7 +118,7 @@ pub fn run_cell(
     };
     let model = info_span!("starting ranges").in_scope(|| caches.ranges.prepared(cell, &network, inputs))?;
     caches.trim();
-    let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, kept, control);
+    let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, earlier, control);
     let model = info_span!("reconstruction").in_scope(train)?;
     let quantized = |x: &Tensor| model.logits(x, Mode::HARD);
     let span = info_span!("evaluation").entered();
@@ -139,7 +147,18 @@ pub fn run_cell(
         calib_labels: inputs.calib.labels.clone(),
         calib_indices: inputs.sample.indices.clone(),
     };
-    Ok(CellResult { metrics, predictions, preprocess: inputs.preprocess.clone(), pictures: pictures.transpose()? })
+    let (channels, height, width) = inputs.test.size();
+    let placed = (cell.bits, cell.recipe.batch_norm);
+    let save_model = || Ok::<_, Error>(save(&model, network.arch, [channels, height, width], placed)?);
+    let kept_net = net.as_ref().filter(|_| keep.transform);
+    Ok(CellResult {
+        metrics,
+        predictions,
+        preprocess: inputs.preprocess.clone(),
+        pictures: pictures.transpose()?,
+        model: keep.model.then(save_model).transpose()?,
+        transform: kept_net.map(|net| net.parameters.tensors()).transpose()?,
+    })
 }
 
 /// The transform network of `cell` with its training.

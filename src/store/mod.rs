@@ -6,6 +6,7 @@ pub mod claims;
 mod collection;
 pub mod live;
 mod migrate;
+mod model;
 mod pixels;
 mod plan;
 pub mod processor;
@@ -19,6 +20,7 @@ mod strip;
 
 pub use annotations::Annotations;
 pub use collection::{Collection, Stored, check_name, scan_all, utc};
+pub use model::{ModelConfig, ModelFiles, RunOfModel, SavedModel, has_model};
 pub use pixels::Pixels;
 pub use plan::{Planned, State, plan};
 pub use query::{Query, select_one};
@@ -45,6 +47,7 @@ const CELL: &str = "cell.toml";
 const TRACE: &str = "trace.json";
 const PREDICTIONS: &str = "predictions.safetensors";
 const PICTURES: &str = "pictures.safetensors";
+const TRANSFORM: &str = "transform.safetensors";
 const NOTES: &str = "notes.jsonl";
 const LOG: &str = "log.txt";
 const LOCK: &str = ".lock";
@@ -196,6 +199,13 @@ impl Store {
         }
         if let Some(pictures) = &artefacts.pictures {
             write(PICTURES, &pictures.to_safetensors(&target)?)?;
+        }
+        if let Some(ModelFiles { config, weights }) = &artefacts.model {
+            write(model::WEIGHTS, weights)?;
+            write(model::CONFIG, config.as_bytes())?;
+        }
+        if let Some(transform) = &artefacts.transform {
+            write(TRANSFORM, transform)?;
         }
         if let Some(log) = &artefacts.log {
             write(LOG, log.as_bytes())?;

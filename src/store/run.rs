@@ -1,7 +1,8 @@
 //! A finished run as a message: its record, and what it leaves beside it.
 
+use super::model::ModelFiles;
 use super::record::Record;
-use super::{PREDICTIONS, Pictures, Predictions, read_log, read_run, read_traces};
+use super::{PREDICTIONS, Pictures, Predictions, TRANSFORM, read_if_there, read_log, read_run, read_traces};
 use crate::error::{Error, Result};
 use ptq::recon::trace::UnitTrace;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,11 @@ pub struct Artefacts {
     pub predictions: Option<Predictions>,
     /// `None` without a transform network.
     pub pictures: Option<Pictures>,
+    /// The quantized network, where it was to be kept.
+    pub model: Option<ModelFiles>,
+    /// The transform network as safetensors, where there is one and it was to be kept.
+    #[serde(default, with = "base64_text")]
+    pub transform: Option<Vec<u8>>,
     /// What happened when, as text.
     pub log: Option<String>,
 }
@@ -35,9 +41,26 @@ impl Run {
             traces: read_traces(folder)?,
             predictions: has_predictions.then(|| Predictions::read(folder)).transpose()?,
             pictures: Pictures::read(folder)?,
+            model: ModelFiles::read(folder)?,
+            transform: read_if_there(&folder.join(TRANSFORM))?,
             log: read_log(folder),
         };
         Ok(Self { record, artefacts })
+    }
+}
+
+/// Bytes that may be missing, as text.
+mod base64_text {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, serializer: S) -> Result<S::Ok, S::Error> {
+        bytes.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)).serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u8>>, D::Error> {
+        let text: Option<String> = Deserialize::deserialize(deserializer)?;
+        text.map(|text| BASE64_STANDARD.decode(text).map_err(de::Error::custom)).transpose()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::cli::{Bench, assert_contains, ended};
 use candle_core::Device;
-use metaaug::experiment::{Experiment, Options, Revisions, RunId};
+use metaaug::experiment::{Experiment, Keep, Options, Revisions, RunId};
 use metaaug::hub::Hub;
 use metaaug::launch::{Event, Job, Loader, What};
 use metaaug::store::record::Record;
@@ -150,7 +150,8 @@ fn a_job_leaves_lines_of_events_and_the_folder_of_its_run() {
     let revisions = Revisions::of(&cell);
     let run_id = RunId::new(&cell, &hashes, &revisions).to_string();
     let (experiment, grid) = ("tiny".to_string(), "grid.toml".to_string());
-    let mut job = Job { run_id: run_id.clone(), experiment, grid, cell, hashes, revisions, data_source: None };
+    let keep = Keep::default();
+    let mut job = Job { run_id: run_id.clone(), experiment, grid, cell, hashes, revisions, data_source: None, keep };
     job.write(&bench.path().join("job.json")).unwrap();
     let arguments = ["cell", "job.json", "--out", "out"];
     let end = bench.harness(&arguments);

@@ -16,6 +16,7 @@ mod hub;
 mod images;
 mod interrupted;
 mod isolate;
+mod kept;
 mod layers;
 mod list;
 mod metaaug;

@@ -10,6 +10,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`checkpoint`] | quantized networks as files have them: packed levels, scales, zero points |
 //! | [`quantize`] | quantizes a network, one unit after the other |
 //! | [`methods`] | the published recipes |
 //! | [`revisions`] | revisions of the arithmetic that methods share |
@@ -27,6 +28,7 @@
 
 pub mod arch;
 pub mod augment;
+pub mod checkpoint;
 pub mod device_error;
 pub mod error;
 pub mod graph;

@@ -270,6 +270,18 @@ pub fn tensors(arch: &ArchSpec, layout: &Layout) -> Result<Vec<(String, Vec<usiz
     Ok(weights.into_asked())
 }
 
+/// The units of `arch` with those of `tensors` that fit, by the names of their nodes, and anything in place of the others; beside them the
+/// shapes that they ask for, by name. Numbers of channels and classes that an architecture leaves open are those of `tensors`.
+pub fn structure(
+    arch: &ArchSpec,
+    tensors: HashMap<String, Tensor>,
+    device: &Device,
+) -> Result<(Vec<Unit>, HashMap<String, Vec<usize>>)> {
+    let mut weights = StateDict::new(tensors, str::to_string, device)?;
+    let units = (arch.build)(&mut weights);
+    Ok((units, weights.into_asked().into_iter().collect()))
+}
+
 /// Builds `arch` from the `tensors` of a checkpoint, which messages say are of `origin`.
 ///
 /// Errors: [`Error::Weights`](crate::error::Error::Weights), once, with all that is missing, misshapen, not finite or
@@ -295,8 +307,7 @@ mod tests {
 
     /// The units of `name` without weights: their structure does not depend on them.
     pub(super) fn structure(name: &str) -> Vec<Unit> {
-        let mut weights = StateDict::new(HashMap::new(), str::to_string, &Device::Cpu).unwrap();
-        (find(name).unwrap().build)(&mut weights)
+        super::structure(find(name).unwrap(), HashMap::new(), &Device::Cpu).unwrap().0
     }
 
     /// The kinds of a unit's nodes, in order.

@@ -4,6 +4,7 @@ use super::op::{Conv, Op};
 use super::unit::{Network, Node, Source, Unit};
 use crate::error::Result;
 use crate::recipe::BatchNorm;
+use candle_core::Tensor;
 
 /// Merges every BatchNorm that is the only consumer of a convolution into it.
 ///
@@ -11,11 +12,21 @@ use crate::recipe::BatchNorm;
 /// is quantized later is `W * gain`; [`BatchNorm::Kept`] leaves the weight alone and multiplies after the quantizer.
 /// The full-precision function is the same up to rounding.
 pub fn fold_bn(network: &Network, mode: BatchNorm) -> Result<Network> {
-    let units = network.units.iter().map(|unit| fold_unit(unit, mode)).collect::<Result<_>>()?;
-    Ok(Network { arch: network.arch, units })
+    let units = network.units.iter().map(|unit| fold_unit(unit, |conv, norm| merge(conv, norm, mode)));
+    Ok(Network { arch: network.arch, units: units.collect::<Result<_>>()? })
 }
 
-fn fold_unit(unit: &Unit, mode: BatchNorm) -> Result<Unit> {
+/// The units that [`fold_bn`] makes of `units`, with `parameter` in place of the bias and gain of the convolutions that it changes, whose
+/// weights stay as they are: for parameters that come from elsewhere.
+pub fn fold_structure(units: &[Unit], mode: BatchNorm, parameter: &Tensor) -> Result<Vec<Unit>> {
+    let gain = || (mode == BatchNorm::Kept).then(|| parameter.clone());
+    let merged = |conv: &Conv, _: &super::op::BatchNorm| {
+        Ok(Conv { bias: Some(parameter.clone()), gain: gain(), ..conv.clone() })
+    };
+    units.iter().map(|unit| fold_unit(unit, merged)).collect()
+}
+
+fn fold_unit(unit: &Unit, merge: impl Fn(&Conv, &super::op::BatchNorm) -> Result<Conv>) -> Result<Unit> {
     let mut nodes: Vec<Node> = Vec::with_capacity(unit.nodes.len());
     // New position of each old node; a folded BatchNorm is where its convolution is.
     let mut moved: Vec<usize> = Vec::with_capacity(unit.nodes.len());
@@ -31,7 +42,7 @@ fn fold_unit(unit: &Unit, mode: BatchNorm) -> Result<Unit> {
         if let (Op::BatchNorm(norm), [old], [Source::Node(new)]) = (&node.op, &node.inputs[..], &inputs[..])
             && let (Op::Conv(conv), 1) = (&nodes[*new].op, unit.consumers(*old).count())
         {
-            nodes[*new].op = Op::Conv(merge(conv, norm, mode)?);
+            nodes[*new].op = Op::Conv(merge(conv, norm)?);
             moved.push(*new);
             continue;
         }

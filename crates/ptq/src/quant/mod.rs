@@ -2,6 +2,7 @@
 
 pub(crate) mod act;
 pub mod model;
+pub mod packing;
 pub mod placement;
 pub mod range_search;
 pub mod weight;

@@ -5,14 +5,14 @@
 //! `h = (alpha >= 0)`. Learned: `alpha`, of the weight's shape; it starts where `h` is the fractional part of `W / scale_0`, so that the
 //! hard weight starts as rounding to nearest.
 
-use super::{DualMode, Parameters, Rounding, WeightQuantizer, levels};
+use super::{DualMode, Parameters, Rounding, WeightQuantizer, levels, step};
 use crate::error::Result;
 use crate::ops::dual::{Dual, Roundings, sum};
 use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, inverse_stretched_sigmoid, soft_weight};
 use crate::quant::range_search::Range;
 use candle_core::{DType, Tensor, Var};
 
-pub static ADAROUND: Rounding = Rounding { parameters, soft, hard, dual, penalty };
+pub static ADAROUND: Rounding = Rounding { parameters, soft, hard, step, dual, penalty };
 
 /// Fixed: `floor(W / scale_0)`; learned: `alpha`.
 pub fn parameters(weight: &Tensor, ranges: &[Range], _bits: u32) -> Result<Parameters> {

@@ -19,7 +19,7 @@ use crate::quant::range_search::Range;
 use candle_core::{Tensor, Var};
 use tracing::trace_span;
 
-pub static FLEXROUND: Rounding = Rounding { parameters, soft, hard, dual, penalty };
+pub static FLEXROUND: Rounding = Rounding { parameters, soft, hard, step, dual, penalty };
 
 /// Fixed: `W`; learned: the logarithms of `s_1 / scale`, `S_2`, `s_3` and, for convolutions, `s_4`.
 fn parameters(weight: &Tensor, _: &[Range], _: u32) -> Result<Parameters> {
@@ -63,6 +63,11 @@ fn hard(quantizer: &WeightQuantizer) -> Result<Tensor> {
     let (grid, v) = divided(quantizer, Var::as_detached_tensor)?;
     let (_, level) = straight_through_levels(&v, &zero_point, highest)?;
     Ok(level.broadcast_mul(&grid)?)
+}
+
+/// `s_1`.
+fn step(quantizer: &WeightQuantizer) -> Result<Tensor> {
+    Ok(divided(quantizer, Var::as_detached_tensor)?.0)
 }
 
 /// With `e` the derivative of the logarithm of all divisors, `v = W / (s_1 S_2 s_3 s_4)` moves by `-v e`.

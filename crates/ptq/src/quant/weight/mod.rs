@@ -5,7 +5,10 @@
 
 mod adaround;
 mod flexround;
+mod integers;
 mod nearest;
+
+pub use integers::Integers;
 
 use super::range_search::{Range, highest};
 use crate::error::Result;
@@ -23,6 +26,9 @@ pub struct Rounding {
     pub soft: fn(&WeightQuantizer, Option<Regulariser>) -> Result<SoftWeight>,
     /// The finished weight. No gradient.
     pub hard: fn(&WeightQuantizer) -> Result<Tensor>,
+    /// The distance between neighbouring levels of the finished weight, one per output channel: what [`Self::hard`] multiplies whole
+    /// numbers by.
+    pub step: fn(&WeightQuantizer) -> Result<Tensor>,
     /// The weight of a pass, and its derivative when scales and learned tensors move along those of a second quantizer.
     pub dual: fn(&WeightQuantizer, Option<&WeightQuantizer>, &DualMode) -> Result<Dual>,
     /// The regulariser of `soft` as a dual number, where the rounding has one.
@@ -128,6 +134,11 @@ impl WeightQuantizer {
     pub fn hard(&self) -> Result<Tensor> {
         (self.rounding.hard)(self)
     }
+}
+
+/// The scale itself, where nothing else is learned of it.
+fn step(quantizer: &WeightQuantizer) -> Result<Tensor> {
+    Ok(quantizer.scale.as_detached_tensor())
 }
 
 /// The shape of one number per output channel of `weight`.

@@ -2,14 +2,14 @@
 //!
 //! Nothing is learned, scales included, so the quantized weight is computed once.
 
-use super::{DualMode, Parameters, Rounding, WeightQuantizer, adaround, levels, per_channel, zero_points};
+use super::{DualMode, Parameters, Rounding, WeightQuantizer, adaround, levels, per_channel, step, zero_points};
 use crate::error::Result;
 use crate::ops::dual::Dual;
 use crate::ops::rounding::{Regulariser, SoftWeight, hard_weight};
 use crate::quant::range_search::Range;
 use candle_core::Tensor;
 
-pub static NEAREST: Rounding = Rounding { parameters, soft, hard, dual, penalty };
+pub static NEAREST: Rounding = Rounding { parameters, soft, hard, step, dual, penalty };
 
 /// Fixed: the quantized weight, AdaRound's hard one before it learns anything.
 fn parameters(weight: &Tensor, ranges: &[Range], bits: u32) -> Result<Parameters> {

@@ -1,0 +1,235 @@
+//! `harness evaluate`.
+
+use super::Exit;
+use super::bytes;
+use super::device::device;
+use super::download::hub;
+use super::run::interruptible;
+use super::session::{ResultsArgs, cache_folder};
+use crate::assets::checkpoint::load_weights;
+use crate::data::{self, Request};
+use crate::disk::cache::Cache;
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::launch;
+use crate::store::{Predictions, SavedModel, select_one};
+use candle_core::{Device, Tensor};
+use comfy_table::{Table, presets};
+use ptq::arch;
+use ptq::checkpoint::{Layer, layers};
+use ptq::graph::Network;
+use ptq::graph::fold_bn::fold_bn;
+use ptq::ops::device::set_precision;
+use ptq::quant::model::{Mode, QuantModel};
+use ptq::recon::event::{Control, Event};
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  harness run GRID --save-model
+  harness evaluate resnet20-w2a4-genie-m-s0
+  harness evaluate results/quickstart/runs/resnet20-w2a2-qdrop-s0-0123456789 --split calib
+  harness evaluate resnet20-w4a4-qdrop-s0 --dataset mnist --data idx:mnist
+
+On the images of its own run, the predictions are compared with those that the run stored, which they must equal one by one. The ratio of \
+signal to quantization noise compares each layer's weight with the full-precision one, BatchNorm folded as in the run: it needs the \
+weights that the run was made from (`weights` of its cell).
+Exit codes: 0 done, and the run's predictions where these are known, 96 the network or the images cannot be read, 100 other predictions.")]
+pub struct Args {
+    /// Run id, or the beginning of one; or a folder with config.json and model.safetensors.
+    #[arg(value_name = "RUN|PATH")]
+    what: String,
+    /// Other images than the run's: their data set [default: the run's].
+    #[arg(long, value_name = "NAME")]
+    dataset: Option<String>,
+    /// Where the images lie, as `data` in a grid [default: as in the run].
+    #[arg(long, value_name = "LOCATION")]
+    data: Option<String>,
+    /// The test images, or the sample of training images that the run's seed draws.
+    #[arg(long, value_enum, default_value_t = Which::Test)]
+    split: Which,
+    /// Where to compute: auto, cpu or cuda:N.
+    #[arg(long, default_value = "auto", env = "HARNESS_DEVICE")]
+    device: String,
+    #[command(flatten)]
+    results: ResultsArgs,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Which {
+    Test,
+    Calib,
+}
+
+impl Which {
+    fn name(self) -> &'static str {
+        match self {
+            Which::Test => "test",
+            Which::Calib => "calibration",
+        }
+    }
+}
+
+/// Loads a quantized network that a run kept, measures it, and says what it takes.
+pub fn evaluate(args: &Args) -> Result<Exit> {
+    let device = device(&args.device)?;
+    let saved = SavedModel::open(&model_folder(&args.results.results, &args.what)?)?;
+    let model = saved.network(&device)?;
+    let (run, network) = (&saved.config.run, &saved.config.network);
+    say!("{}: {}, {}, by {}", run.run_id, network.architecture, network.bits, run.cell.method);
+    say!("SHA-256            {}, as described", saved.config.weights.sha256);
+    let hub = hub(false);
+    let measured = measured(args, &saved, &model, (&device, &hub))?;
+    let (which, images) = (args.split.name(), measured.classes.len());
+    let top1 = 100.0 * launch::top1(&measured.classes, &measured.labels);
+    say!("{:19}{top1:6.2} %  ({images} images of {})", format!("{which} top-1"), measured.origin);
+    let is_same = compare(&saved, args.split, &measured);
+    let full_precision = full_precision(&saved, &device, &hub);
+    if let Err(problem) = &full_precision {
+        say!("no ratio of signal to quantization noise, which needs the full-precision weights: {problem}");
+    }
+    print_sizes(&saved, &layers(&model, full_precision.ok().as_ref())?);
+    Ok(if is_same { Exit::Done } else { Exit::SomeFailed })
+}
+
+/// Where the network lies that `what` names: a path, or a run under `results`.
+pub(super) fn model_folder(results: &Path, what: &str) -> Result<PathBuf> {
+    match Path::new(what) {
+        path if path.exists() => Ok(path.to_path_buf()),
+        _ => Ok(select_one(results, what)?.folder),
+    }
+}
+
+/// What the network makes of some images.
+struct Measured {
+    classes: Vec<u32>,
+    labels: Vec<u32>,
+    /// Of the images, as in a record.
+    sha256: String,
+    /// Where they come from.
+    origin: String,
+}
+
+fn measured(args: &Args, saved: &SavedModel, model: &QuantModel, (device, hub): (&Device, &Hub)) -> Result<Measured> {
+    let (config, cell) = (&saved.config, &saved.config.run.cell);
+    let name = args.dataset.as_deref().unwrap_or(&cell.dataset);
+    let Some(dataset) = data::find(name) else {
+        let known: Vec<&str> = data::DATASETS.iter().map(|dataset| dataset.name).collect();
+        return Err(Error::Usage(format!("there is no data set {name:?}, but {}", known.join(", "))));
+    };
+    let own = config.run.data_source.as_deref().or(cell.data.as_deref()).filter(|_| args.dataset.is_none());
+    let contents = cache_folder().ok().map(|folder| Cache::new(folder.join("contents")));
+    let request = Request {
+        data: args.data.as_deref().or(own),
+        preprocess: Some(&config.preprocess),
+        corrupt: cell.corrupt,
+        contents: contents.as_ref(),
+        hub: Some(hub),
+        calib_images: cell.calib_images,
+        ..Request::default()
+    };
+    let data = dataset.load(&request, device)?;
+    data.check_fit(&config.network.architecture, (config.network.input[0], config.network.classes))?;
+    if !device.is_cpu() {
+        set_precision(device, cell.precision)?;
+    }
+    let (cancelled, observe) = (interruptible()?, |event: Event| {
+        if let Event::Skipped { problem } = event {
+            eprintln!("warning: left out: {problem}");
+        }
+    });
+    let control = Control { observe: &observe, cancelled: &cancelled };
+    let hard = |x: &Tensor| model.logits(x, Mode::HARD);
+    let origin = format!("{}, {}", dataset.title, data.location);
+    Ok(match args.split {
+        Which::Test => {
+            let evaluation = launch::evaluate(&data.test, &control, hard)?;
+            let sha256 = data.test.sha256.clone();
+            Measured { classes: evaluation.classes, labels: evaluation.labels, sha256, origin }
+        }
+        Which::Calib => {
+            let split = data.calibration(cell.calib_images, cell.seed)?;
+            let classes = launch::predict(&split, &control, hard)?;
+            Measured { classes, labels: split.labels, sha256: split.sha256, origin }
+        }
+    })
+}
+
+/// Says how the predictions differ from the run's, where these are of the same images; whether they do not.
+fn compare(saved: &SavedModel, which: Which, measured: &Measured) -> bool {
+    let hashes = &saved.config.run.hashes;
+    let (own, is_test) = match which {
+        Which::Test => (&hashes.test, true),
+        Which::Calib => (&hashes.calib, false),
+    };
+    if *own != measured.sha256 {
+        say!("                   these are other images than the run's: there is nothing to compare with");
+        return true;
+    }
+    let stored = match Predictions::read(&saved.folder) {
+        Ok(stored) => {
+            if is_test {
+                stored.test
+            } else {
+                stored.calib
+            }
+        }
+        Err(_) => {
+            say!("                   the run's images, but its predictions do not lie beside the network");
+            return true;
+        }
+    };
+    let differing = stored.iter().zip(&measured.classes).filter(|(a, b)| a != b).count();
+    let differing = differing + stored.len().abs_diff(measured.classes.len());
+    match differing {
+        0 => say!("the same as the run's {} predictions, bit for bit", stored.len()),
+        _ => say!(
+            "DIFFERENT: {differing} of the run's {} predictions; another processor or device may round otherwise",
+            stored.len()
+        ),
+    }
+    differing == 0
+}
+
+/// The network that was quantized, or why it cannot be had.
+fn full_precision(saved: &SavedModel, device: &Device, hub: &Hub) -> Result<Network> {
+    let (network, run) = (&saved.config.network, &saved.config.run);
+    let Some(arch) = arch::find(&network.architecture) else {
+        return Err(Error::Usage(format!("there is no architecture {:?}", network.architecture)));
+    };
+    let checkpoint = load_weights(&run.cell.weights, arch, &run.cell.dataset, device, hub)?;
+    if checkpoint.sha256 != run.hashes.weights {
+        let (then, now) = (&run.hashes.weights, &checkpoint.sha256);
+        return Err(Error::Usage(format!("{} has SHA-256 {now:.16}, the run's had {then:.16}", checkpoint.source)));
+    }
+    let trained = arch::load(arch, checkpoint.tensors, &checkpoint.source, device)?;
+    Ok(fold_bn(&trained, network.batch_norm)?)
+}
+
+fn print_sizes(saved: &SavedModel, layers: &[Layer]) {
+    let sum = |of: &dyn Fn(&Layer) -> usize| layers.iter().map(of).sum::<usize>() as u64;
+    let (weights, of_layers) = (sum(&Layer::weights), sum(&|layer| layer.bytes));
+    let level_bits = sum(&|layer| layer.weights() * layer.bits.unwrap_or(32) as usize);
+    let full = (saved.bytes() + 4 * weights).saturating_sub(of_layers);
+    say!(
+        "size               {} bytes ({}), {:.1} times less than the {full} with weights in full precision",
+        saved.bytes(),
+        bytes::shown(saved.bytes()),
+        full as f64 / saved.bytes().max(1) as f64
+    );
+    say!(
+        "bits per weight    {:.3}; {:.3} with scales and zero points",
+        level_bits as f64 / weights.max(1) as f64,
+        8.0 * of_layers as f64 / weights.max(1) as f64
+    );
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["layer", "weight", "bits", "bytes", "signal to noise"]);
+    for layer in layers {
+        let shape: Vec<String> = layer.shape.iter().map(usize::to_string).collect();
+        let bits = layer.bits.map_or("32".to_string(), |bits| bits.to_string());
+        let ratio = layer.sqnr_db.map_or("unknown".to_string(), |ratio| format!("{ratio:.2} dB"));
+        table.add_row([&layer.node, &shape.join(" x "), &bits, &layer.bytes.to_string(), &ratio]);
+    }
+    say!("{table}");
+}
