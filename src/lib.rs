@@ -15,9 +15,9 @@
 //! | [`cli`] | the command line, one file per verb |
 //! | [`launch`] | running jobs, in this process or each in one of its own |
 //! | [`serve`] | the pages of all experiments, live, on loopback |
-//! | [`export`] | runs in the formats of MLflow and TensorBoard |
+//! | [`export`] | runs in the formats of MLflow and TensorBoard, kept networks in that of ONNX |
 //! | [`report`] | tables, figures, pages and comparisons from records |
-//! | [`store`] | records on disk, and what of a grid is not among them |
+//! | [`store`] | records and kept networks on disk, and what of a grid is not among them |
 //! | [`experiment`] | grid files, the cells they expand to, run ids |
 //! | [`assets`] | pretrained weights: compiled in, files, or from the Hugging Face Hub |
 //! | [`data`] | data sets, calibration samples |

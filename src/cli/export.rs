@@ -1,16 +1,18 @@
 //! `harness export`.
 
 use super::Exit;
+use super::bytes;
+use super::evaluate::model_folder;
 use super::report::scan;
 use super::session::{GridArgs, ResultsArgs, Session};
 use super::{stored, terminal};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::export::mlflow::{FileStore, Written};
-use crate::export::{Run, tensorboard};
+use crate::export::{Run, onnx, tensorboard};
 use crate::report::frame::{frame, to_csv};
 use crate::store::record::Record;
-use crate::store::{Query, Stored};
+use crate::store::{Query, SavedModel, Stored};
 use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
@@ -40,6 +42,9 @@ struct Targets {
     /// Write the records as they are stored; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the quantized network of one run, which must have kept it (`harness run --save-model`), as an ONNX model of operator set 21.
+    #[arg(long, value_name = "FILE")]
+    onnx: Option<PathBuf>,
 }
 
 const DETAILS: &str = "\
@@ -47,6 +52,10 @@ Examples:
   harness export --mlflow mlruns
   harness export experiments/quickstart.toml --tensorboard logs --csv quickstart.csv
   harness export 'method(qdrop | genie-*) & bits(w2a2)' --json runs.json
+  harness export --onnx model.onnx resnet20-w2a4-genie-m-s0       # or the folder of a kept network
+
+The ONNX model takes images as they are preprocessed (`metadata_props` says how) and gives logits. Weights of up to 4 bits are UINT4, \
+others UINT8, activations of fewer than 8 bits are clipped to their levels before a quantizer of 8 bits: the arithmetic is the harness's.
 
 Exporting again changes nothing unless a run changed. MLflow 3.7 and newer read file stores with \
 MLFLOW_ALLOW_FILE_STORE=true set, as in: MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri mlruns";
@@ -61,6 +70,12 @@ struct Count {
 
 /// Writes the selected runs.
 pub fn export(args: &Args) -> Result<Exit> {
+    if let Some(path) = &args.to.onnx {
+        write_onnx(args, path)?;
+        if !args.to.is_of_records() {
+            return Ok(Exit::Done);
+        }
+    }
     let stored = selected(args)?;
     let records: Vec<Record> = stored.iter().map(|run| run.record.clone()).collect();
     if let Some(path) = &args.to.csv {
@@ -95,6 +110,25 @@ fn write(path: &Path, content: &[u8], runs: usize) -> Result<()> {
     }
     atomic::write(path, content)?;
     say!("{runs} runs written to {}", path.display());
+    Ok(())
+}
+
+impl Targets {
+    /// Whether something is to be written of each run.
+    fn is_of_records(&self) -> bool {
+        self.mlflow.is_some() || self.tensorboard.is_some() || self.csv.is_some() || self.json.is_some()
+    }
+}
+
+/// Writes the network of the one run that the command line names to `path`.
+fn write_onnx(args: &Args, path: &Path) -> Result<()> {
+    let Some(what) = &args.what else {
+        return Err(Error::Usage("--onnx writes one network: name its run, or its folder".to_string()));
+    };
+    let saved = SavedModel::open(&model_folder(&args.results.results, what)?)?;
+    let file = onnx::file(&saved)?;
+    atomic::write(path, &file)?;
+    say!("ONNX: {} written to {}, {}", saved.config.run.run_id, path.display(), bytes::shown(file.len() as u64));
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The few wire types of protocol buffers that event files use (<https://protobuf.dev/programming-guides/encoding/>).
+//! The few wire types of protocol buffers that event files and ONNX models use (<https://protobuf.dev/programming-guides/encoding/>).
 
 /// A message under construction; fields are written in the order of the calls.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,12 @@ impl Message {
         self.bytes(field, &value.0)
     }
 
+    /// The fields of `other` behind its own: one message.
+    pub fn and(mut self, other: Message) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -63,6 +69,8 @@ mod tests {
         assert_eq!(text, [0x12, 0x07, 0x74, 0x65, 0x73, 0x74, 0x69, 0x6e, 0x67]);
         let inner = Message::default().message(3, &Message::default().varint(1, 150)).into_bytes();
         assert_eq!(inner, [0x1a, 0x03, 0x08, 0x96, 0x01]);
+        let both = Message::default().varint(1, 150).and(Message::default().bytes(2, b"t")).into_bytes();
+        assert_eq!(both, [0x08, 0x96, 0x01, 0x12, 0x01, 0x74]);
         assert_eq!(Message::default().float(2, 1.0).into_bytes(), [0x15, 0, 0, 0x80, 0x3f]);
         assert_eq!(Message::default().double(1, 1.0).into_bytes(), [0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f]);
     }

@@ -1,4 +1,4 @@
-//! Runs on disk: `results/<experiment>/runs/<run-id>/`.
+//! Runs on disk: `results/<experiment>/runs/<run-id>/`, with the quantized networks that they keep.
 
 pub mod annotations;
 mod check;

@@ -1,8 +1,8 @@
-//! Quantized networks that runs keep: `--save-model`, `harness evaluate`.
+//! Quantized networks that runs keep: `--save-model`, `harness evaluate`, `harness export --onnx`.
 
 use crate::cli::{Bench, assert_contains};
 use metaaug::disk::sha256;
-use metaaug::store::Store;
+use metaaug::store::{SavedModel, Store};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -114,7 +114,7 @@ fn keeping_a_network_changes_no_id_and_a_process_of_its_own_leaves_the_same() {
     run(&["--save-model", "--fresh"]);
     run(&["--save-model", "--isolate", "--results", "own"]);
     let [own] = &folders(&bench, "own")[..] else { panic!("one run") };
-    assert_eq!(folders(&bench, "results"), [folder.clone()]);
+    assert_eq!(folders(&bench, "results"), std::slice::from_ref(folder));
     for name in ["model.safetensors", "config.json"] {
         assert!(read(folder, name) == read(own, name), "{name}");
     }
@@ -214,7 +214,7 @@ fn what_is_no_kept_network_is_one_error_and_nothing_is_written() {
             std::fs::copy(folder.join(name), copy.join(name)).unwrap();
         }
         damage();
-        for arguments in [&["evaluate", "copy"][..]] {
+        for arguments in [&["evaluate", "copy"][..], &["export", "--onnx", "out.onnx", "copy"]] {
             let end = bench.harness(arguments);
             assert_eq!(end.code, 96, "{expected}: {}{}", end.stdout, end.stderr);
             // Lines of a report are broken somewhere.
@@ -226,6 +226,21 @@ fn what_is_no_kept_network_is_one_error_and_nothing_is_written() {
             assert_contains(&said, &[expected]);
             assert!(!end.stderr.contains("panicked"), "{}", end.stderr);
         }
+        assert!(!bench.path().join("out.onnx").exists());
         std::fs::remove_dir_all(&copy).unwrap();
     }
+}
+
+#[test]
+fn the_onnx_model_of_one_run_is_written() {
+    let bench = Bench::new(ROUNDED);
+    assert_eq!(bench.harness(&["run", "grid.toml"]).code, 0);
+    let [folder] = &folders(&bench, "results")[..] else { panic!("one run") };
+    let end = bench.harness(&["export", "--onnx", "out.onnx", "mobilenetv2-tiny-w3a4"]);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    let written = std::fs::read(bench.path().join("out.onnx")).unwrap();
+    assert_eq!(written, metaaug::export::onnx::file(&SavedModel::open(folder).unwrap()).unwrap());
+    let end = bench.harness(&["export", "--onnx", "out.onnx"]);
+    assert_eq!(end.code, 2);
+    assert_contains(&end.stderr, &["--onnx writes one network"]);
 }

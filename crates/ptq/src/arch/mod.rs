@@ -270,13 +270,12 @@ pub fn tensors(arch: &ArchSpec, layout: &Layout) -> Result<Vec<(String, Vec<usiz
     Ok(weights.into_asked())
 }
 
+/// Shapes of tensors by their names.
+pub type Shapes = HashMap<String, Vec<usize>>;
+
 /// The units of `arch` with those of `tensors` that fit, by the names of their nodes, and anything in place of the others; beside them the
 /// shapes that they ask for, by name. Numbers of channels and classes that an architecture leaves open are those of `tensors`.
-pub fn structure(
-    arch: &ArchSpec,
-    tensors: HashMap<String, Tensor>,
-    device: &Device,
-) -> Result<(Vec<Unit>, HashMap<String, Vec<usize>>)> {
+pub fn structure(arch: &ArchSpec, tensors: HashMap<String, Tensor>, device: &Device) -> Result<(Vec<Unit>, Shapes)> {
     let mut weights = StateDict::new(tensors, str::to_string, device)?;
     let units = (arch.build)(&mut weights);
     Ok((units, weights.into_asked().into_iter().collect()))

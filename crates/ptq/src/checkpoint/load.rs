@@ -1,7 +1,7 @@
 //! A quantized network from tensors and their description, which may be anybody's: whatever is wrong with them is an error.
 
 use super::{ACT_SCALE, ACT_ZERO_POINT, ActEntry, At, Description, LEVELS, SCALE, UnitEntry, WeightEntry, ZERO_POINT};
-use crate::arch;
+use crate::arch::{self, Shapes};
 use crate::error::{Error, Result};
 use crate::graph::fold_bn::fold_structure;
 use crate::graph::{Node, Op, Unit};
@@ -94,7 +94,7 @@ impl Loading<'_> {
 
     fn check_sizes(&mut self, description: &Description, model: &QuantModel) {
         let ops = || model.units.iter().flat_map(|unit| unit.unit.nodes.iter().map(|node| &node.op));
-        let classes = ops().filter_map(Op::weight).last().and_then(|weight| weight.dims().first().copied());
+        let classes = ops().filter_map(Op::weight).next_back().and_then(|weight| weight.dims().first().copied());
         let channels = ops().find_map(|op| match op {
             Op::Conv(conv) => conv.weight.dims().get(1).map(|of_group| of_group * conv.geometry.groups),
             _ => None,
@@ -160,7 +160,7 @@ impl Loading<'_> {
         mut unit: Unit,
         entry: &UnitEntry,
         weights: &mut HashMap<String, Weight>,
-        shapes: &HashMap<String, Vec<usize>>,
+        shapes: &Shapes,
     ) -> Result<QuantUnit> {
         let mut quantizers = Vec::with_capacity(unit.nodes.len());
         for node in &mut unit.nodes {
@@ -172,12 +172,7 @@ impl Loading<'_> {
     }
 
     /// Gives `node` its parameters, and returns the quantizer of its weight.
-    fn node(
-        &mut self,
-        node: &mut Node,
-        weight: Option<Weight>,
-        shapes: &HashMap<String, Vec<usize>>,
-    ) -> Result<Option<WeightQuantizer>> {
+    fn node(&mut self, node: &mut Node, weight: Option<Weight>, shapes: &Shapes) -> Result<Option<WeightQuantizer>> {
         let name = node.name.clone();
         let shape_of = |parameter: &str| shapes.get(&format!("{name}.{parameter}")).cloned().unwrap_or_default();
         let Some(own) = node.op.weight() else {
