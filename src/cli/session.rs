@@ -14,6 +14,7 @@ use candle_core::Device;
 use clap::Args;
 use indicatif::HumanBytes;
 use ptq::ops::precision::Precision;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -204,10 +205,10 @@ impl Unready {
     fn or(&mut self, cell: &Cell, hashes: impl FnOnce(&Cell) -> Result<Option<Hashes>>) -> Result<Option<Hashes>> {
         let data = cell.data.clone().unwrap_or_default();
         let inputs = vec![cell.arch.clone(), cell.weights.clone(), cell.dataset.clone(), data];
-        if !self.problems.contains_key(&inputs) {
+        if let Entry::Vacant(problem) = self.problems.entry(inputs) {
             match hashes(cell) {
                 Ok(hashes) => return Ok(hashes),
-                Err(error) => self.problems.insert(inputs, error),
+                Err(error) => problem.insert(error),
             };
         }
         self.cells += 1;

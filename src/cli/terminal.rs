@@ -3,7 +3,7 @@
 
 use crate::diagnostic::printable;
 use std::fmt::Arguments;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
 
 /// Prints a line on standard output.
@@ -32,10 +32,12 @@ pub(super) fn print_line(line: Arguments) {
     }
 }
 
-/// Prints `content` on standard output as it is, under the terms of [`say!`].
+/// Prints `content` on standard output, as it is unless that is a terminal, under the terms of [`say!`].
 pub(super) fn print(content: &[u8]) {
     if LOST.get().is_none() {
-        note(std::io::stdout().write_all(content));
+        let text = std::io::stdout().is_terminal().then(|| String::from_utf8_lossy(content));
+        let shown = text.as_deref().map(printable);
+        note(std::io::stdout().write_all(shown.as_deref().map_or(content, str::as_bytes)));
     }
 }
 
