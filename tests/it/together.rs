@@ -44,6 +44,7 @@ fn each_cell_is_made_by_one_of_them_and_those_of_one_that_is_killed_by_another()
         std::thread::sleep(Duration::from_millis(10));
     }
     killed.kill().unwrap();
+    killed.wait().unwrap();
     let said: Vec<String> = others.into_iter().filter_map(ended).collect();
     assert_eq!(said.len(), 2);
     let scan = store.scan().unwrap();
