@@ -2,16 +2,17 @@
 
 use super::Exit;
 use super::bytes;
+use super::cache_folder;
 use super::device::device;
 use super::download::hub;
-use super::run::interruptible;
-use super::session::{ResultsArgs, cache_folder};
+use super::session::ResultsArgs;
+use super::signals::interruptible;
 use crate::assets::checkpoint::load_weights;
 use crate::data::{self, Request};
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::launch;
+use crate::launch::{self, Loader};
 use crate::store::{Predictions, SavedModel, select_one};
 use candle_core::{Device, Tensor};
 use comfy_table::{Table, presets};
@@ -119,7 +120,7 @@ fn measured(args: &Args, saved: &SavedModel, model: &QuantModel, (device, hub): 
         return Err(Error::Usage(format!("there is no data set {name:?}, but {}", known.join(", "))));
     };
     let own = config.run.data_source.as_deref().or(cell.data.as_deref()).filter(|_| args.dataset.is_none());
-    let contents = cache_folder().ok().map(|folder| Cache::new(folder.join("contents")));
+    let contents = cache_folder::kept().map(|folder| Cache::new(Loader::cache(&folder)));
     let request = Request {
         data: args.data.as_deref().or(own),
         preprocess: Some(&config.preprocess),
@@ -136,7 +137,7 @@ fn measured(args: &Args, saved: &SavedModel, model: &QuantModel, (device, hub): 
     }
     let (cancelled, observe) = (interruptible()?, |event: Event| {
         if let Event::Skipped { problem } = event {
-            eprintln!("warning: left out: {problem}");
+            tell!("warning: left out: {problem}");
         }
     });
     let control = Control { observe: &observe, cancelled: &cancelled };

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::store::record::Provenance;
 use crate::store::{Artefacts, ModelFiles, Run, RunOfModel};
 use ptq::device_error::Left;
-use ptq::quantize::checkpoint::Checkpoints;
+use ptq::quantize::resume::TrainedUnits;
 use ptq::recon::event::Control;
 use rayon::ThreadPool;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ fn run_job(
         job.check_loaded(&inputs.hashes)?;
         let on = computed_on(&inputs.calib.images);
         let partial = partial.map(|folder| Partial::new(folder, &job.run_id, &on, &stopwatch));
-        let earlier = partial.as_ref().map(|partial| partial as &dyn Checkpoints);
+        let earlier = partial.as_ref().map(|partial| partial as &dyn TrainedUnits);
         let result = run_cell(&job.cell, &inputs, caches, job.keep, earlier, &control);
         cost = partial.map(|partial| partial.cost());
         result.and_then(|result| Ok((files(job, &inputs, &result)?, result)))

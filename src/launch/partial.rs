@@ -4,7 +4,7 @@ use super::usage::Stopwatch;
 use crate::disk::cache::Cache;
 use crate::store::record::Cost;
 use candle_core::Device;
-use ptq::quantize::checkpoint::{Checkpoint, Checkpoints};
+use ptq::quantize::resume::{TrainedUnit, TrainedUnits};
 use ptq::recon::event::Event;
 use safetensors::SafeTensors;
 use std::cell::RefCell;
@@ -54,35 +54,35 @@ impl<'a> Partial<'a> {
     }
 }
 
-impl Checkpoints for Partial<'_> {
-    fn find(&self, phase: &str, index: usize) -> Option<Checkpoint> {
+impl TrainedUnits for Partial<'_> {
+    fn find(&self, phase: &str, index: usize) -> Option<TrainedUnit> {
         let bytes = self.cache.get(&self.key(phase, index))?;
-        let (checkpoint, spent) = read(&bytes)?;
+        let (unit, spent) = read(&bytes)?;
         *self.spent.borrow_mut() = Some(spent);
-        Some(checkpoint)
+        Some(unit)
     }
 
     /// Where it cannot be written there is only less to go on from.
-    fn keep(&self, phase: &str, index: usize, checkpoint: Checkpoint) {
-        if let Some(bytes) = written(&checkpoint, &self.cost()) {
+    fn keep(&self, phase: &str, index: usize, unit: TrainedUnit) {
+        if let Some(bytes) = written(&unit, &self.cost()) {
             self.cache.put(&self.key(phase, index), &bytes);
         }
     }
 }
 
-fn written(Checkpoint { tensors, events }: &Checkpoint, spent: &Cost) -> Option<Vec<u8>> {
+fn written(TrainedUnit { tensors, events }: &TrainedUnit, spent: &Cost) -> Option<Vec<u8>> {
     let beside = [(EVENTS, serde_json::to_string(events).ok()?), (SPENT, serde_json::to_string(spent).ok()?)];
     let beside = beside.map(|(name, json)| (name.to_string(), json));
     safetensors::serialize(tensors, Some(HashMap::from(beside))).ok()
 }
 
-fn read(bytes: &[u8]) -> Option<(Checkpoint, Cost)> {
+fn read(bytes: &[u8]) -> Option<(TrainedUnit, Cost)> {
     let (_, header) = SafeTensors::read_metadata(bytes).ok()?;
     let beside = header.metadata().as_ref()?;
     let events: Vec<Event> = serde_json::from_str(beside.get(EVENTS)?).ok()?;
     let spent = serde_json::from_str(beside.get(SPENT)?).ok()?;
     let tensors = candle_core::safetensors::load_buffer(bytes, &Device::Cpu).ok()?;
-    Some((Checkpoint { tensors, events }, spent))
+    Some((TrainedUnit { tensors, events }, spent))
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
             vec![Event::Unit { index: 3, count: 9, name: "stem".into() }, Event::PhaseEnded { wall_s: f64::MAX }];
         let scale = Tensor::from_slice(&[0.1f32, f32::MIN_POSITIVE], 2, &Device::Cpu).unwrap();
         let tensors = HashMap::from([("weight.0.scale".to_string(), scale.clone())]);
-        partial("a", "AVX2").keep("weights", 3, Checkpoint { tensors, events: events.clone() });
+        partial("a", "AVX2").keep("weights", 3, TrainedUnit { tensors, events: events.clone() });
         let again = partial("a", "AVX2");
         let found = again.find("weights", 3).unwrap();
         assert_eq!(found.events, events);

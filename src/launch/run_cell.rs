@@ -22,7 +22,7 @@ use ptq::meta::train::Trainable;
 use ptq::ops::device::set_precision;
 use ptq::quant::model::Mode;
 use ptq::quantize::added::{Added, transformed};
-use ptq::quantize::checkpoint::Checkpoints;
+use ptq::quantize::resume::TrainedUnits;
 use ptq::quantize::{Calibration, reconstruct};
 use ptq::recon::activations::Memory;
 use ptq::recon::event::{Control, Event};
@@ -92,7 +92,7 @@ pub fn run_cell(
     inputs: &Inputs,
     caches: &Caches,
     keep: Keep,
-    earlier: Option<&dyn Checkpoints>,
+    earlier: Option<&dyn TrainedUnits>,
     control: &Control,
 ) -> Result<CellResult> {
     set_precision(inputs.calib.images.device(), cell.precision)?;

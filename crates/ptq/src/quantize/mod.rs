@@ -2,7 +2,7 @@
 //! propagated from unit to unit.
 
 pub mod added;
-pub mod checkpoint;
+pub mod resume;
 
 use crate::error::Result;
 use crate::graph::{Network, Role};
@@ -23,7 +23,7 @@ use crate::recon::train::{self, Phase, Problem};
 use crate::rng::Stream;
 use added::Added;
 use candle_core::Tensor;
-use checkpoint::{Checkpoints, Resumable};
+use resume::{Resumable, TrainedUnits};
 use tracing::info_span;
 
 /// What a network is quantized on.
@@ -61,7 +61,7 @@ pub fn reconstruct(
     calib: &Calibration,
     recipe: &Recipe,
     seed: u64,
-    kept: Option<&dyn Checkpoints>,
+    kept: Option<&dyn TrainedUnits>,
     control: &Control,
 ) -> Result<QuantModel> {
     if recipe.granularity == Granularity::None {
@@ -84,7 +84,7 @@ struct Reconstruction<'a> {
     calib: &'a Calibration<'a>,
     recipe: &'a Recipe,
     stream: Stream,
-    kept: Option<&'a dyn Checkpoints>,
+    kept: Option<&'a dyn TrainedUnits>,
     control: &'a Control<'a>,
 }
 

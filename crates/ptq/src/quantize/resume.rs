@@ -14,25 +14,25 @@ use std::sync::{Mutex, PoisonError};
 
 /// A unit after a phase has trained it.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub struct TrainedUnit {
     /// Values of its quantizers, and of the transform network as it is then.
     pub tensors: HashMap<String, Tensor>,
     /// What the phase told of it, but for its steps.
     pub events: Vec<Event>,
 }
 
-/// Where checkpoints are kept. What is lost is only computed again.
-pub trait Checkpoints {
+/// Where trained units are kept. What is lost is only computed again.
+pub trait TrainedUnits {
     /// That of unit `index` after `phase`, if there is one.
-    fn find(&self, phase: &str, index: usize) -> Option<Checkpoint>;
+    fn find(&self, phase: &str, index: usize) -> Option<TrainedUnit>;
 
     /// Keeps one.
-    fn keep(&self, phase: &str, index: usize, checkpoint: Checkpoint);
+    fn keep(&self, phase: &str, index: usize, unit: TrainedUnit);
 }
 
 /// A unit in a phase that may have been there before.
 pub(super) struct Resumable<'a> {
-    pub kept: Option<&'a dyn Checkpoints>,
+    pub kept: Option<&'a dyn TrainedUnits>,
     pub phase: &'a str,
     pub index: usize,
     /// The transform network that is trained along with it.
@@ -51,7 +51,7 @@ impl Resumable<'_> {
         train: impl FnOnce(&mut QuantModel, &Control) -> Result<()>,
     ) -> Result<()> {
         let Some(kept) = self.kept else { return train(model, control) };
-        if let Some(Checkpoint { tensors, events }) = kept.find(self.phase, self.index)
+        if let Some(TrainedUnit { tensors, events }) = kept.find(self.phase, self.index)
             && self.restore(&mut model.units[self.index], &tensors).is_ok()
         {
             events.into_iter().for_each(control.observe);
@@ -72,7 +72,7 @@ impl Resumable<'_> {
             );
         }
         let events = events.into_inner().unwrap_or_else(PoisonError::into_inner);
-        kept.keep(self.phase, self.index, Checkpoint { tensors, events });
+        kept.keep(self.phase, self.index, TrainedUnit { tensors, events });
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl Resumable<'_> {
         };
         if !known.iter().all(fits) {
             let problem = "values of another unit".to_string();
-            return Err(Error::Shape { op: "checkpoint", problem });
+            return Err(Error::Shape { op: "trained unit", problem });
         }
         if let Some(net) = self.net {
             let of_net =
@@ -120,7 +120,7 @@ fn values(unit: &QuantUnit) -> Result<HashMap<String, Tensor>> {
 /// Sets what [`values`] gave.
 fn set(unit: &mut QuantUnit, values: &HashMap<String, Tensor>, device: &Device) -> Result<()> {
     let value = |name: String| {
-        values.get(&name).ok_or_else(|| Error::Shape { op: "checkpoint", problem: format!("it has no {name}") })
+        values.get(&name).ok_or_else(|| Error::Shape { op: "trained unit", problem: format!("it has no {name}") })
     };
     for (node, weight) in unit.weights.iter().enumerate() {
         let Some(weight) = weight else { continue };
