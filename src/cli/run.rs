@@ -106,18 +106,9 @@ pub fn run(args: &Args) -> Result<Exit> {
         profile.write_trace(&path)?;
         say!("{}\n{}", profile.summary(), path.display());
     }
+    say_lost(&session, lost);
     let exit = ended(&outcome, jobs.len(), &args.grid.grid.display().to_string());
-    match (lost, exit) {
-        (0, _) | (_, Exit::Interrupted) => Ok(exit),
-        (lost, _) => {
-            let runs = session.store.folder().join("runs");
-            tell!(
-                "{lost} runs that were stored are not in {} any more; the same command makes them again",
-                runs.display()
-            );
-            Ok(Exit::SomeFailed)
-        }
-    }
+    Ok(if lost > 0 && exit == Exit::Done { Exit::SomeFailed } else { exit })
 }
 
 /// Downloads no data for it.
@@ -191,6 +182,13 @@ fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) 
 /// How many runs somebody took away while others were made.
 fn lost(session: &Session, outcome: &Outcome) -> Result<usize> {
     Ok((session.plan.len() - outcome.left).saturating_sub(super::report::scan(session)?.records.len()))
+}
+
+fn say_lost(session: &Session, lost: usize) {
+    if lost > 0 {
+        let runs = session.store.folder().join("runs");
+        tell!("{lost} runs that were stored are not in {} any more; the same command makes them again", runs.display());
+    }
 }
 
 /// Says what is left or failed.
