@@ -9,7 +9,7 @@ use super::{stored, terminal};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::export::mlflow::{FileStore, Written};
-use crate::export::{Run, onnx, tensorboard};
+use crate::export::{Run, hub_folder, onnx, tensorboard};
 use crate::report::frame::{frame, to_csv};
 use crate::store::record::Record;
 use crate::store::{Query, SavedModel, Stored};
@@ -45,6 +45,9 @@ struct Targets {
     /// Write the quantized network of one run, which must have kept it (`harness run --save-model`), as an ONNX model of operator set 21.
     #[arg(long, value_name = "FILE")]
     onnx: Option<PathBuf>,
+    /// Write the quantized network of one run as a folder for the Hugging Face Hub: model card, config.json, model.safetensors, model.onnx.
+    #[arg(long, value_name = "DIR")]
+    hub: Option<PathBuf>,
 }
 
 const DETAILS: &str = "\
@@ -53,6 +56,7 @@ Examples:
   harness export experiments/quickstart.toml --tensorboard logs --csv quickstart.csv
   harness export 'method(qdrop | genie-*) & bits(w2a2)' --json runs.json
   harness export --onnx model.onnx resnet20-w2a4-genie-m-s0       # or the folder of a kept network
+  harness export --hub upload resnet20-w2a4-genie-m-s0            # hf upload OWNER/NAME upload
 
 The ONNX model takes images as they are preprocessed (`metadata_props` says how) and gives logits. Weights of up to 4 bits are UINT4, \
 others UINT8, activations of fewer than 8 bits are clipped to their levels before a quantizer of 8 bits: the arithmetic is the harness's.
@@ -70,8 +74,8 @@ struct Count {
 
 /// Writes the selected runs.
 pub fn export(args: &Args) -> Result<Exit> {
-    if let Some(path) = &args.to.onnx {
-        write_onnx(args, path)?;
+    if args.to.onnx.is_some() || args.to.hub.is_some() {
+        write_network(args)?;
         if !args.to.is_of_records() {
             return Ok(Exit::Done);
         }
@@ -120,15 +124,23 @@ impl Targets {
     }
 }
 
-/// Writes the network of the one run that the command line names to `path`.
-fn write_onnx(args: &Args, path: &Path) -> Result<()> {
+/// Writes the network of the one run that the command line names.
+fn write_network(args: &Args) -> Result<()> {
     let Some(what) = &args.what else {
-        return Err(Error::Usage("--onnx writes one network: name its run, or its folder".to_string()));
+        return Err(Error::Usage("--onnx and --hub write one network: name its run, or its folder".to_string()));
     };
-    let saved = SavedModel::open(&model_folder(&args.results.results, what)?)?;
-    let file = onnx::file(&saved)?;
-    atomic::write(path, &file)?;
-    say!("ONNX: {} written to {}, {}", saved.config.run.run_id, path.display(), bytes::shown(file.len() as u64));
+    let run = model_folder(&args.results.results, what)?;
+    if let Some(path) = &args.to.onnx {
+        let saved = SavedModel::open(&run)?;
+        let file = onnx::file(&saved)?;
+        atomic::write(path, &file)?;
+        let size = bytes::shown(file.len() as u64);
+        say!("ONNX: {} written to {}, {size}", saved.config.run.run_id, path.display());
+    }
+    if let Some(folder) = &args.to.hub {
+        hub_folder::write(folder, &run)?;
+        say!("Hub: {} written to {}", run.display(), folder.display());
+    }
     Ok(())
 }
 

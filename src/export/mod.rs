@@ -1,8 +1,10 @@
-//! Stored runs in the formats of other tools: MLflow's file store, TensorBoard's event files, ONNX models of networks that they kept.
+//! Stored runs in the formats of other tools: MLflow's file store, TensorBoard's event files; networks that they kept as ONNX models and as
+//! folders for the Hugging Face Hub.
 //!
 //! An export is a function of the stored runs: the same run gets the same name and content each time, files and folders
 //! are either whole or absent, and nothing is written outside the folder that was given.
 
+pub mod hub_folder;
 pub mod mlflow;
 pub mod onnx;
 mod proto;

@@ -240,7 +240,20 @@ fn the_onnx_model_of_one_run_is_written() {
     assert_eq!(end.code, 0, "{}", end.stderr);
     let written = std::fs::read(bench.path().join("out.onnx")).unwrap();
     assert_eq!(written, metaaug::export::onnx::file(&SavedModel::open(folder).unwrap()).unwrap());
+    let end = bench.harness(&["export", "--hub", "hub", "mobilenetv2-tiny-w3a4"]);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    let hub = bench.path().join("hub");
+    assert!(read(&hub, "model.onnx") == written && read(&hub, "config.json") == read(folder, "config.json"));
+    assert!(read(&hub, "model.safetensors") == read(folder, "model.safetensors"));
+    let card = String::from_utf8(read(&hub, "README.md")).unwrap();
+    assert_contains(
+        &card,
+        &["---\nlibrary_name: onnx\n", "    metrics:\n    - type: accuracy\n      value: 0.", "by rtn (qdrop setting"],
+    );
+    let end = bench.harness(&["evaluate", "hub"]);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    assert_contains(&end.stdout, &["its predictions do not lie beside the network"]);
     let end = bench.harness(&["export", "--onnx", "out.onnx"]);
     assert_eq!(end.code, 2);
-    assert_contains(&end.stderr, &["--onnx writes one network"]);
+    assert_contains(&end.stderr, &["--onnx and --hub write one network"]);
 }

@@ -1,0 +1,78 @@
+//! A kept network as a folder that the Hugging Face Hub takes: `README.md` (a model card with `model-index`), `config.json`,
+//! `model.safetensors`, `model.onnx`.
+
+use super::onnx;
+use crate::data;
+use crate::disk::atomic;
+use crate::error::{Error, Result};
+use crate::store::record::{Metrics, Record};
+use crate::store::{ModelFiles, Run, SavedModel};
+use std::path::Path;
+
+/// Writes the network of the run in `run` to `folder`, when all of it is known.
+///
+/// Errors: a run without its network or accuracy; a network that has no ONNX model.
+pub fn write(folder: &Path, run: &Path) -> Result<()> {
+    let saved = SavedModel::open(run)?;
+    let onnx = onnx::file(&saved)?;
+    let Run { record, artefacts } = Run::read(run)?;
+    let (Some(metrics), Some(ModelFiles { config, weights })) = (&record.metrics, artefacts.model) else {
+        return Err(Error::content(run, "the run has no accuracy that a model card could name"));
+    };
+    let card = card(&record, metrics, &saved);
+    for (name, content) in [
+        ("config.json", config.as_bytes()),
+        ("model.safetensors", &weights),
+        ("model.onnx", &onnx),
+        ("README.md", card.as_bytes()),
+    ] {
+        atomic::write(&folder.join(name), content)?;
+    }
+    Ok(())
+}
+
+/// The model card of `record`.
+fn card(record: &Record, metrics: &Metrics, saved: &SavedModel) -> String {
+    let (cell, network) = (&record.cell, &saved.config.network);
+    let dataset = data::find(&cell.dataset).map_or(cell.dataset.as_str(), |dataset| dataset.title);
+    // A string of JSON is one of YAML.
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let preprocess = saved.config.preprocess.identity();
+    let [channels, height, width] = network.input;
+    format!(
+        "---\n\
+         library_name: onnx\n\
+         pipeline_tag: image-classification\n\
+         tags:\n- onnx\n- quantized\n- post-training-quantization\n\
+         model-index:\n\
+         - name: {name}\n  results:\n  - task:\n      type: image-classification\n    dataset:\n      name: {dataset_name}\n      \
+         type: {dataset_type}\n      split: test\n    metrics:\n    - type: accuracy\n      value: {top1}\n      name: Top-1 accuracy\n\
+         ---\n\n\
+         # {run_id}\n\n\
+         {arch} quantized after training to {bits} by {method} ({setting} setting, seed {seed}, {calib} calibration images).\n\n\
+         | | |\n|---|---|\n\
+         | test top-1, {dataset} | {percent:.2} % of {images} images; in full precision {full:.2} % |\n\
+         | input | ({channels}, {height}, {width}), {preprocess} |\n\
+         | output | logits of {classes} classes |\n\
+         | made from | {weights}, SHA-256 {weights_sha}, whose licence holds for this network too |\n\n\
+         `model.onnx` (operator set 21) runs in onnxruntime: input `images`, output `logits`. `model.safetensors` has the packed integer weights that \
+         `config.json` describes.\n",
+        name = quoted(&record.run_id),
+        dataset_name = quoted(dataset),
+        dataset_type = quoted(&cell.dataset),
+        top1 = metrics.test_top1,
+        run_id = record.run_id,
+        arch = network.architecture,
+        bits = network.bits,
+        method = cell.method,
+        setting = cell.setting,
+        seed = cell.seed,
+        calib = cell.calib_images,
+        percent = 100.0 * metrics.test_top1,
+        images = metrics.test_images,
+        full = 100.0 * metrics.fp_test_top1,
+        classes = network.classes,
+        weights = record.weights_source.as_deref().unwrap_or(&cell.weights),
+        weights_sha = record.hashes.weights,
+    )
+}
