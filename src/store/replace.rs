@@ -90,14 +90,17 @@ mod tests {
         let results = tempfile::tempdir().unwrap();
         let store = Store::new(results.path(), "x");
         write(&store, 0.5);
-        let folder = store.run_folder("a");
+        let folder = store.run_folder(&record(0.5).run_id);
         note(&folder, "look").unwrap();
         (results, store, folder)
     }
 
+    fn record(test_top1: f64) -> Record {
+        Record::sample("", "qdrop", "W2A2", 0).with_top1(test_top1, 0.5).storable()
+    }
+
     fn write(store: &Store, test_top1: f64) {
-        let record = Record::sample("a", "qdrop", "W2A2", 0).with_top1(test_top1, 0.5);
-        store.write_run(&record, "", &Artefacts::default()).unwrap();
+        store.write_run(&record(test_top1), "", &Artefacts::default()).unwrap();
     }
 
     /// Accuracies and notes of what is stored.
@@ -117,7 +120,7 @@ mod tests {
         std::fs::rename(&folder, aside(&folder)).unwrap();
         assert_eq!(stored(&store), [(0.5, 1)]);
         assert!(store.leftovers().unwrap().is_empty());
-        note(&store.run_folder("a"), "again").unwrap();
+        note(&store.run_folder(&record(0.5).run_id), "again").unwrap();
         write(&store, 0.6);
         assert_eq!(stored(&store), [(0.6, 2)]);
         assert!(!aside(&folder).exists());
