@@ -18,8 +18,6 @@ use std::path::{Path, PathBuf};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
-/// Pixels of a side beyond which no image is resized.
-const LARGEST_SIDE: usize = 1 << 14;
 
 /// Whether the run in `folder` kept its network.
 pub fn has_model(folder: &Path) -> bool {
@@ -175,11 +173,10 @@ fn parse(json: &[u8]) -> Result<ModelConfig, String> {
         return Err(format!("format {format}, but this harness knows {FORMAT}: use a newer harness"));
     }
     let config: ModelConfig = serde_json::from_slice(json).map_err(broken)?;
-    let Preprocess { resize, crop: (height, width), .. } = config.preprocess;
+    let (height, width) = config.preprocess.crop;
     let input = [config.preprocess.channels(), height, width];
     match config.preprocess.problem() {
         Some(problem) => Err(format!("preprocess: {problem}")),
-        None if resize > LARGEST_SIDE => Err(format!("preprocess: a side of {resize} pixels: at most {LARGEST_SIDE}")),
         None if input != config.network.input => {
             Err(format!("preprocess makes images of {input:?}, but the network takes {:?}", config.network.input))
         }

@@ -196,7 +196,7 @@ fn what_is_no_kept_network_is_one_error_and_nothing_is_written() {
             describe(&copy, &|config| config["network"]["classes"] = 1_000_000_000_000u64.into())
         }),
         ("the network takes [1, 28, 29]", &|| describe(&copy, &|config| config["network"]["input"][2] = 29.into())),
-        ("a side of 1000000 pixels", &|| describe(&copy, &|config| config["preprocess"]["resize"] = 1_000_000.into())),
+        ("out of a side of 1000000", &|| describe(&copy, &|config| config["preprocess"]["resize"] = 1_000_000.into())),
         ("not a complete safetensors file", &|| forge(&copy, &|bytes| bytes.truncate(bytes.len() - 1))),
         // The length of the header.
         ("not a complete safetensors file", &|| forge(&copy, &|bytes| bytes[..8].fill(0xff))),
