@@ -32,9 +32,9 @@ name = "killed"
 [base]
 arch = "resnet20"
 bits = "W2A2"
-calib-images = 256
-recipe = { iterations = 150 }
-meta = { iterations = 20 }
+calib-images = 128
+recipe = { iterations = 80 }
+meta = { iterations = 10 }
 transform = { base = 4, depth = 2, warmup-iterations = 20 }
 [axes]
 method = ["brecq", "metaaug"]
