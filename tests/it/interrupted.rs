@@ -31,15 +31,15 @@ fn scan(bench: &Bench) -> Scan {
     Store::new(&bench.path().join("results"), "tiny").scan().unwrap()
 }
 
-/// A long grid that has begun, and what it says of it.
-fn begun(bench: &Bench) -> std::process::Child {
+/// A grid that has said `said`.
+fn begun(bench: &Bench, said: &str) -> std::process::Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
     command.current_dir(bench.path()).args(["run", "grid.toml"]).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.env("HARNESS_CACHE", bench.path().join("cache")).spawn().unwrap();
-    let (mut said, mut byte) = (String::new(), [0]);
-    while !said.ends_with("[1/2]") {
+    let (mut heard, mut byte) = (String::new(), [0]);
+    while !heard.ends_with(said) {
         child.stderr.as_mut().unwrap().read_exact(&mut byte).unwrap();
-        said.push(byte[0] as char);
+        heard.push(byte[0] as char);
     }
     child
 }
@@ -97,7 +97,7 @@ fn schedulers_and_closed_terminals_stop_a_grid_as_ctrl_c_does() {
     for (signal, code) in [("-INT", 106), ("-TERM", 143), ("-HUP", 129)] {
         let bench =
             Bench::new(&GRID.replace("method = \"rtn\"", "method = \"qdrop\"\nrecipe = { iterations = 100000 }"));
-        let mut child = begun(&bench);
+        let mut child = begun(&bench, "[1/2]");
         send(signal, &child);
         let mut said = String::new();
         child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -112,24 +112,13 @@ fn schedulers_and_closed_terminals_stop_a_grid_as_ctrl_c_does() {
 fn runs_that_somebody_took_away_while_others_were_made_are_missed() {
     let bench = Bench::new(GRID);
     assert_eq!(bench.harness(&["run", "grid.toml", "--filter", "seed(0)"]).code, 0);
-    let mut child = begun_second(&bench);
+    let mut child = begun(&bench, "1 cells are stored already");
     std::fs::remove_dir_all(bench.path().join("results")).unwrap();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(100), "{said}");
     assert_contains(&said, &["1 runs that were stored are not in", "the same command makes them again"]);
     assert_eq!(scan(&bench).records.len(), 1);
-}
-
-/// A grid of which one cell is stored; stopped for a moment so that the other is still to come.
-fn begun_second(bench: &Bench) -> std::process::Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
-    command.current_dir(bench.path()).args(["run", "grid.toml"]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.env("HARNESS_CACHE", bench.path().join("cache")).spawn().unwrap();
-    let mut said = [0; 10];
-    child.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
-    assert_eq!(&said, b"1 cells ar");
-    child
 }
 
 /// Predictions and losses of every stored run, by its id.
