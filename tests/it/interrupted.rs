@@ -150,13 +150,13 @@ name = "tiny"
 arch = "resnet20"
 bits = "W2A2"
 calib-images = 64
-recipe = { iterations = 25 }
-meta = { iterations = 4, outer-batch = 32 }
+recipe = { iterations = 12 }
+meta = { iterations = 2, outer-batch = 32 }
 transform = { base = 2, depth = 1, warmup-iterations = 4 }
 [axes]
 method = ["brecq", "metaaug"]
 "#;
-    let kills: u64 = std::env::var("HARNESS_KILLS").map_or(3, |kills| kills.parse().unwrap());
+    let kills: u64 = std::env::var("HARNESS_KILLS").map_or(2, |kills| kills.parse().unwrap());
     for isolate in [&[][..], &["--isolate"]] {
         let args = [&["run", "grid.toml", "--quiet"], isolate].concat();
         let (undisturbed, disturbed) = (Bench::new(grid), Bench::new(grid));
