@@ -7,6 +7,7 @@ use super::device::device;
 use super::download::hub;
 use super::session::ResultsArgs;
 use super::signals::interruptible;
+use super::verify::differing;
 use crate::assets::checkpoint::load_weights;
 use crate::data::{self, Request};
 use crate::disk::cache::Cache;
@@ -160,29 +161,23 @@ fn measured(args: &Args, saved: &SavedModel, model: &QuantModel, (device, hub): 
 /// Says how the predictions differ from the run's, where these are of the same images; whether they do not.
 fn compare(saved: &SavedModel, which: Which, measured: &Measured) -> bool {
     let hashes = &saved.config.run.hashes;
-    let (own, is_test) = match which {
-        Which::Test => (&hashes.test, true),
-        Which::Calib => (&hashes.calib, false),
+    let own = match which {
+        Which::Test => &hashes.test,
+        Which::Calib => &hashes.calib,
     };
     if *own != measured.sha256 {
         say!("                   these are other images than the run's: there is nothing to compare with");
         return true;
     }
-    let stored = match Predictions::read(&saved.folder) {
-        Ok(stored) => {
-            if is_test {
-                stored.test
-            } else {
-                stored.calib
-            }
-        }
-        Err(_) => {
-            say!("                   the run's images, but its predictions do not lie beside the network");
-            return true;
-        }
+    let Ok(stored) = Predictions::read(&saved.folder) else {
+        say!("                   the run's images, but its predictions do not lie beside the network");
+        return true;
     };
-    let differing = stored.iter().zip(&measured.classes).filter(|(a, b)| a != b).count();
-    let differing = differing + stored.len().abs_diff(measured.classes.len());
+    let stored = match which {
+        Which::Test => stored.test,
+        Which::Calib => stored.calib,
+    };
+    let differing = differing(&stored, &measured.classes);
     match differing {
         0 => say!("the same as the run's {} predictions, bit for bit", stored.len()),
         _ => say!(

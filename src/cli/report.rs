@@ -36,8 +36,8 @@ pub(super) fn scan(session: &Session) -> Result<Scan> {
     Ok(scan)
 }
 
-/// Renders the runs of the grid's cells.
-pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
+/// Renders the stored runs of the grid's cells; how many there are.
+pub(super) fn write(session: &Session, quiet: bool) -> Result<usize> {
     let Scan { records, mut broken } = scan(session)?;
     let grid = session.experiment.path.display().to_string();
     let source = Source { title: &session.experiment.title, grid: &grid };
@@ -125,7 +125,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<()> {
         let written = folder.join("report.html, accuracy.{md,tex,csv,svg,png}, runs.{csv,parquet}");
         say!("written: {}{also}", written.display());
     }
-    Ok(())
+    Ok(stored.len())
 }
 
 /// Writes `folder/name.EXTENSION` for each format.

@@ -99,8 +99,9 @@ pub fn run(args: &Args) -> Result<Exit> {
     }
     let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
     let outcome = launch(args, &mut session, &devices, &jobs)?;
-    let lost = lost(&session, &outcome)?;
-    super::report::write(&session, args.quiet)?;
+    let stored = super::report::write(&session, args.quiet)?;
+    // Runs that somebody took away while others were made.
+    let lost = (session.plan.len() - outcome.left).saturating_sub(stored);
     if let (Some(profile), Some(path)) = (profile, &args.profile) {
         let path = path.clone().unwrap_or_else(|| session.store.folder().join("trace.json"));
         profile.write_trace(&path)?;
@@ -177,11 +178,6 @@ fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) 
         tell!("warning: `harness serve` could not follow this grid: {error}");
     }
     outcome
-}
-
-/// How many runs somebody took away while others were made.
-fn lost(session: &Session, outcome: &Outcome) -> Result<usize> {
-    Ok((session.plan.len() - outcome.left).saturating_sub(super::report::scan(session)?.records.len()))
 }
 
 fn say_lost(session: &Session, lost: usize) {

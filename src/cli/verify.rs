@@ -97,6 +97,11 @@ fn maker(provenance: &Provenance) -> String {
     )
 }
 
+/// How many predictions differ; those that only one has do.
+pub(super) fn differing(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).filter(|(a, b)| a != b).count() + a.len().abs_diff(b.len())
+}
+
 /// How two runs of a cell differ.
 struct Verdict {
     /// Differing predictions, and all.
@@ -108,11 +113,8 @@ struct Verdict {
 
 impl Verdict {
     fn between(stored: &Predictions, now: &Predictions, top1: (f64, f64)) -> Self {
-        let differing = |a: &[u32], b: &[u32]| {
-            let pairs = a.iter().zip(b).filter(|(a, b)| a != b).count();
-            (pairs + a.len().abs_diff(b.len()), a.len().max(b.len()))
-        };
-        Self { test: differing(&stored.test, &now.test), calib: differing(&stored.calib, &now.calib), top1 }
+        let of = |a: &[u32], b: &[u32]| (differing(a, b), a.len().max(b.len()));
+        Self { test: of(&stored.test, &now.test), calib: of(&stored.calib, &now.calib), top1 }
     }
 
     fn is_same(&self) -> bool {

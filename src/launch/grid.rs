@@ -10,7 +10,7 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Between two looks at whether a run that another process has is done, or that process dead.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ pub fn run_grid(
                 observe(&Event { run_id, what });
             }
         }
-        if rest.is_empty() || grid.is_cancelled_within(LOOK_EVERY) {
+        if rest.is_empty() || watch.is_cancelled_within(LOOK_EVERY) {
             break;
         }
     }
@@ -153,15 +153,6 @@ impl Grid<'_> {
         let count = if is_done { &self.done } else { &self.failed };
         count.fetch_add(1, Ordering::Relaxed);
         (self.observe)(&Event { run_id: record.run_id.clone(), what: What::Finished(Box::new(record)) });
-    }
-
-    /// Waits; whether the user wants to stop.
-    fn is_cancelled_within(&self, time: Duration) -> bool {
-        let until = Instant::now() + time;
-        while Instant::now() < until && !self.cancelled.load(Ordering::Relaxed) {
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        self.cancelled.load(Ordering::Relaxed)
     }
 
     /// What a panicking thread left in it is still a map.

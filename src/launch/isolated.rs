@@ -1,7 +1,7 @@
 //! The launcher that gives each cell a process of its own, `harness cell`: what kills one leaves the others.
 
 use super::evaluate::EVAL_BATCH;
-use super::launcher::{Launcher, Watch, share};
+use super::launcher::{LOOK_EVERY, Launcher, Watch, share};
 use super::message::{Ended, Event, Job, What};
 use super::notes::Notes;
 use super::usage::sensible_memory_bytes;
@@ -16,8 +16,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// Between two looks at whether the user wants to stop.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Before a cell is tried again the first time; twice as long before the next.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Lines of a child's standard error that its failure quotes, the last ones.
@@ -84,7 +82,10 @@ impl Isolated {
                 Attempt::Run(run) => return Ok(Some(*run)),
                 Attempt::Died { problem, is_killed } => (problem, is_killed),
             };
-            if is_killed && attempt < self.retries && !pause(FIRST_PAUSE * 2u32.saturating_pow(attempt), watch) {
+            if is_killed
+                && attempt < self.retries
+                && !watch.is_cancelled_within(FIRST_PAUSE * 2u32.saturating_pow(attempt))
+            {
                 memory_bytes = Some(memory_bytes.unwrap_or_else(sensible_memory_bytes) / 2);
                 continue;
             }
@@ -144,15 +145,6 @@ impl Isolated {
             Err(error) => died(format!("it left no run: {error}")),
         })
     }
-}
-
-/// Waits; whether the user wants to stop.
-fn pause(time: Duration, watch: &Watch) -> bool {
-    let until = Instant::now() + time;
-    while Instant::now() < until && !watch.cancelled.load(Ordering::Relaxed) {
-        std::thread::sleep(LOOK_EVERY);
-    }
-    watch.cancelled.load(Ordering::Relaxed)
 }
 
 /// What became of a child.

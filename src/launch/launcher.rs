@@ -4,6 +4,10 @@ use super::message::{Event, Job};
 use crate::error::{Error, Result};
 use crate::store::Run;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Between two looks at whether the user wants to stop.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Ties a launch to whoever asked for it. Calls come from several threads.
 #[derive(Clone, Copy)]
@@ -15,6 +19,17 @@ pub struct Watch<'a> {
     pub run: &'a (dyn Fn(Run) -> Result<()> + Sync),
     /// Set to stop at the next opportunity.
     pub cancelled: &'a AtomicBool,
+}
+
+impl Watch<'_> {
+    /// Waits so long, or until the user wants to stop; whether that is so.
+    pub(super) fn is_cancelled_within(&self, time: Duration) -> bool {
+        let until = Instant::now() + time;
+        while Instant::now() < until && !self.cancelled.load(Ordering::Relaxed) {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        self.cancelled.load(Ordering::Relaxed)
+    }
 }
 
 /// Makes runs of jobs, wherever that may be.

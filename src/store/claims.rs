@@ -8,21 +8,20 @@
 //! content changes every few seconds, which others see. Clocks are not compared: an owner on another machine is dead for those who have seen
 //! no change for [`Claims::DEAD_AFTER`].
 
+use super::read_if_there;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Between two changes of an owner's file.
 const BEAT: Duration = Duration::from_secs(5);
-/// Between two looks at whether the process is over.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Begins the name of an owner's file.
 const OWNER: &str = "owner-";
 
@@ -54,7 +53,8 @@ pub struct Claims {
     _alive: File,
     /// By owner: the content of its file when it was last seen to change, and when that was.
     seen: Mutex<HashMap<String, (Vec<u8>, Instant)>>,
-    over: Arc<AtomicBool>,
+    /// Ends the beats when it goes.
+    over: Option<Sender<()>>,
     beats: Option<JoinHandle<()>>,
     dead_after: Duration,
 }
@@ -84,12 +84,9 @@ impl Claims {
         if !me.boot.is_empty() {
             remove_dead_owners(&folder, &own);
         }
-        let over = Arc::new(AtomicBool::new(false));
-        let beats = std::thread::spawn({
-            let over = over.clone();
-            move || beat(&path, &over)
-        });
-        Ok(Self { folder, me, _alive: alive, seen: Mutex::default(), over, beats: Some(beats), dead_after })
+        let (over, is_over) = channel();
+        let beats = Some(std::thread::spawn(move || beat(&path, &is_over)));
+        Ok(Self { folder, me, _alive: alive, seen: Mutex::default(), over: Some(over), beats, dead_after })
     }
 
     /// Asks for the run `run_id`. Errors: a claim cannot be written or read.
@@ -119,7 +116,7 @@ impl Claims {
     }
 
     /// Whether the run is this process's still: one that stood still for long enough counts as dead.
-    pub fn owns(&self, run_id: &str) -> Result<bool> {
+    fn owns(&self, run_id: &str) -> Result<bool> {
         Ok(self.chain(run_id)?.last().is_some_and(|(_, owner)| *owner == self.me))
     }
 
@@ -188,7 +185,7 @@ impl Claims {
 impl Drop for Claims {
     /// Its claims are those of a dead process from here on.
     fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
+        drop(self.over.take());
         if let Some(beats) = self.beats.take() {
             beats.join().ok();
         }
@@ -196,31 +193,23 @@ impl Drop for Claims {
     }
 }
 
-/// Changes the content of `path` until it is over.
-fn beat(path: &Path, over: &AtomicBool) {
-    let mut last: Option<Instant> = None;
+/// Changes the content of `path` until the other end of `over` is gone.
+fn beat(path: &Path, over: &Receiver<()>) {
     for count in 0u64.. {
-        while last.is_some_and(|last| last.elapsed() < BEAT) {
-            if over.load(Ordering::Relaxed) {
-                return;
-            }
-            std::thread::sleep(LOOK_EVERY);
-        }
         // Where it cannot be written, as on a full disk, others take over after a while.
         std::fs::write(path, count.to_string()).ok();
-        last = Some(Instant::now());
+        if over.recv_timeout(BEAT) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
     }
 }
 
 /// The owner that the claim names; `None` if there is no claim.
 fn read(place: &Path) -> Result<Option<Owner>> {
-    match std::fs::read(place) {
-        Ok(json) => {
-            serde_json::from_slice(&json).map(Some).map_err(|error| Error::content(place, format!("no claim: {error}")))
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("cannot read", place)(error)),
-    }
+    let owner = |json: Vec<u8>| {
+        serde_json::from_slice(&json).map_err(|error| Error::content(place, format!("no claim: {error}")))
+    };
+    read_if_there(place)?.map(owner).transpose()
 }
 
 /// Whether no process of this machine holds the file, or there is none.
@@ -260,7 +249,7 @@ fn boot() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// As if it were a process of another machine.
     fn elsewhere(runs: &Path, dead_after: Duration) -> Claims {

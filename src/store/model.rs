@@ -6,6 +6,7 @@
 
 use super::read_if_there;
 use crate::data::preprocess::Preprocess;
+use crate::disk::foreign::read;
 use crate::disk::sha256;
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, Hashes};
@@ -126,7 +127,7 @@ impl SavedModel {
                 format!("has {bytes} bytes, not the {wanted} that {CONFIG} says: it is cut short, or another's");
             return Err(Error::content(&weights_path, problem));
         }
-        let weights = std::fs::read(&weights_path).map_err(Error::io("cannot read", &weights_path))?;
+        let weights = read("cannot read", &weights_path, wanted)?;
         let sha256 = sha256(&[&weights]);
         if sha256 != config.weights.sha256 {
             let problem = format!(
