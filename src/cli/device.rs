@@ -1,6 +1,7 @@
 //! Where to compute: the devices that a user names.
 
 use crate::error::{Error, Result};
+use crate::launch::device_name;
 use candle_core::Device;
 
 /// The devices of a run.
@@ -22,6 +23,11 @@ impl DeviceArgs {
             false => self.devices.iter().map(|name| device(name)).collect(),
         }
     }
+}
+
+/// `device` for one more worker: a GPU is opened once more, and has a stream for each.
+pub fn another(of: &Device) -> Result<Device> {
+    device(&device_name(of))
 }
 
 /// The device called `auto`, `cpu` or `cuda:N`.

@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<Wanted, String> {
 impl Wanted {
     /// How many of `pending` cells, the first of them `cell`, run at the same time; says what was measured unless `quiet`.
     ///
-    /// Errors: several on a GPU.
+    /// Errors: Ctrl-C while it is measured.
     pub fn count(
         self,
         cell: Option<&Cell>,
@@ -36,9 +36,6 @@ impl Wanted {
     ) -> Result<usize> {
         let is_cpu = loader.device_name() == "cpu";
         match (self, cell) {
-            (Wanted::Count(count), _) if count.get() > 1 && !is_cpu => Err(Error::Usage(format!(
-                "--jobs {count}: a GPU computes one cell at a time; --devices names several of them"
-            ))),
             (Wanted::Count(count), _) => Ok(count.get().min(pending).max(1)),
             (Wanted::Auto, Some(cell)) if is_cpu && pending > 1 && rayon::current_num_threads() > 1 => {
                 match guarded(|| measured(cell, loader, pending, cancelled)) {

@@ -3,7 +3,7 @@
 use super::Exit;
 use super::bytes;
 use super::cache_folder::CacheFolder;
-use super::device::DeviceArgs;
+use super::device::{DeviceArgs, another};
 use super::jobs;
 use super::progress::Progress;
 use super::session::{GridArgs, Session, loader_beside};
@@ -29,8 +29,8 @@ pub struct Args {
     grid: GridArgs,
     #[command(flatten)]
     devices: DeviceArgs,
-    /// How many cells to run at the same time on the CPU, with the same results, or `auto`: as many as a short measurement
-    /// finds fastest, and the memory holds. The threads are divided among them.
+    /// How many cells to run at the same time on the CPU or on one GPU, with the same results, or `auto`: on the CPU as many as a short
+    /// measurement finds fastest, and the memory holds, on a GPU one. The threads are divided among them.
     #[arg(long, value_name = "N|auto", default_value = "1", env = "HARNESS_JOBS", value_parser = jobs::parse, conflicts_with = "devices")]
     jobs: jobs::Wanted,
     /// How much of the activations of calibration images is kept in memory, such as 4GiB; the rest goes to a file in the cache
@@ -157,16 +157,19 @@ fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) 
     };
     let first = jobs.first().map(|job| &job.cell);
     let count = devices.len().max(args.jobs.count(first, &mut session.loader, jobs.len(), (&cancelled, args.quiet))?);
-    let places = devices.iter().cycle().take(count);
     let run = |launcher: &mut dyn Launcher| {
         publisher.during(&session.store, || {
             run_grid(jobs, launcher, &session.store, &observe, (&cancelled, args.patience()))
         })
     };
     let (outcome, published) = match args.isolate {
-        true => run(&mut isolated(places, args, session.store.partial())?),
+        true => run(&mut isolated(devices.iter().cycle().take(count), args, session.store.partial())?),
         false => {
-            let mut others: Vec<Loader> = places.skip(1).map(|device| loader_beside(&session.loader, device)).collect();
+            let others = (1..count).map(|worker| {
+                let device = devices.get(worker).cloned().map_or_else(|| another(&devices[0]), Ok)?;
+                Ok(loader_beside(&session.loader, &device))
+            });
+            let mut others: Vec<Loader> = others.collect::<Result<_>>()?;
             let folder = CacheFolder::open()?;
             let caches = Caches::new(folder.path(), args.memory.unwrap_or_else(|| sensible_bytes(devices)));
             let workers = workers(&mut session.loader, &mut others)?;
