@@ -35,7 +35,8 @@ for part in ${PARTS:-harness peer tests}; do
     case $part in
         harness) what="bin harness" command="build --bin harness --bench peer" ;;
         peer) what="bench peer" command="build --bench peer" ;;
-        tests) what="lib ptq" command="test --package ptq --lib --no-run" ;;
+        # Both packages: for one alone all dependencies, and Candle's kernels, are compiled once more with the features that it asks for.
+        tests) what="lib ptq" command="test --package metaaug --package ptq --lib --no-run" ;;
         *) echo "error: PARTS names $part, which is none of harness, peer and tests" >&2 && exit 2 ;;
     esac
     build $command >"$stage/messages"

@@ -82,12 +82,18 @@ impl Transforms<'_> {
     fn shown(&self) -> &[TransformRun] {
         &self.runs[..self.runs.len().min(SHOWN)]
     }
+
+    /// What there is something to draw of: runs whose images may not be passed on come without pictures.
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let has_pictures = self.shown().iter().any(|run| run.pictures.is_some());
+        self.parts.iter().copied().filter(move |part| has_pictures || *part != Part::Pictures)
+    }
 }
 
 impl Drawing for Transforms<'_> {
     fn size(&self) -> (u32, u32) {
         let more = if self.runs.len() > SHOWN { TITLE as u32 } else { 0 };
-        (self.parts.iter().map(|part| part.width()).sum(), HEIGHT * self.shown().len().max(1) as u32 + more)
+        (self.parts().map(Part::width).sum(), HEIGHT * self.shown().len().max(1) as u32 + more)
     }
 
     fn draw<D: DrawingBackend>(&self, area: &Panel<D>) -> Result<()>
@@ -102,7 +108,7 @@ impl Drawing for Transforms<'_> {
         for (panel, run) in runs.split_evenly((self.shown().len(), 1)).iter().zip(self.shown()) {
             write(panel, &run.title, (16, 10), (HPos::Left, VPos::Top))?;
             let mut rest = panel.clone();
-            for part in self.parts {
+            for part in self.parts() {
                 let (part_area, right) = rest.split_horizontally(part.width());
                 match (part, &run.pictures) {
                     (Part::Pictures, Some(strip)) => draw_pictures(&part_area, strip)?,
