@@ -4,13 +4,16 @@ use super::Exit;
 use super::difference::Difference;
 use super::session::ResultsArgs;
 use crate::error::{Error, Result};
-use crate::store::{Predictions, Stored, read_traces, select_one, utc};
+use crate::report::layers::Layers;
+use crate::store::{Predictions, Stored, read_layers, read_traces, select_one, utc};
+use comfy_table::{Table, presets};
 
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   harness show resnet20-w2a2-genie-m-s0
   harness show fashion-table1/resnet20-w2a2-metaaug-s0      # where several experiments have a run of this name
+  harness show resnet20-w2a2-genie-m-s0 --layers
   harness show resnet20-w2a2-genie-m-s0 --diff resnet20-w2a2-qdrop-s0")]
 pub struct Args {
     /// Run id, or the beginning of one; or a filter that selects one run.
@@ -18,7 +21,11 @@ pub struct Args {
     /// Print only in which fields and measures that run differs from this one.
     #[arg(long, value_name = "RUN")]
     diff: Option<String>,
-    /// Print the stored record, or the differences, as JSON.
+    /// Print what quantizing did to each layer: how far weights and outputs are from full precision, scales, histograms of weights
+    /// before and after, and the share of activations that are clipped.
+    #[arg(long, conflicts_with = "diff")]
+    layers: bool,
+    /// Print the stored record, the differences, or the layers, as JSON.
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -34,6 +41,21 @@ pub fn show(args: &Args) -> Result<Exit> {
         match args.json {
             true => say!("{}", json(&difference)?),
             false => difference.print(&run, &other),
+        }
+        return Ok(Exit::Done);
+    }
+    if args.layers {
+        let Some(diagnosis) = read_layers(&run.folder)? else {
+            let id = &run.record.run_id;
+            let why = match run.record.error {
+                Some(_) => "it failed".to_string(),
+                None => "it was made before layers were looked at; --fresh runs it again".to_string(),
+            };
+            return Err(Error::Usage(format!("{id} has kept nothing of its layers: {why}")));
+        };
+        match args.json {
+            true => say!("{}", json(&diagnosis)?),
+            false => print_layers(&Layers::new(&diagnosis)),
         }
         return Ok(Exit::Done);
     }
@@ -110,6 +132,37 @@ fn print(run: &Stored) -> Result<()> {
     print_losses(run);
     say!("\n{}", record.cell.to_toml()?);
     Ok(())
+}
+
+fn print_layers(layers: &Layers) {
+    let table = |header: &[&str]| {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_header(header);
+        table
+    };
+    let mut weights = table(&["unit", "output", "layer", "weight", "bits", "noise", "scales", "before", "after"]);
+    for row in &layers.weights {
+        let (unit, output) = row.unit.as_ref().map_or(("", ""), |unit| (&unit.name, &unit.sqnr));
+        let [before, after] = &row.bars;
+        weights.add_row([unit, output, &row.layer, &row.shape, &row.bits, &row.sqnr, &row.scales, before, after]);
+    }
+    let mut acts = table(&["unit", "activation", "bits", "scale", "range", "clipped"]);
+    for row in &layers.acts {
+        let unit = row.unit.as_ref().map_or("", |(name, _)| name);
+        let clipped = format!("{} %", row.clipped);
+        acts.add_row([unit, &row.tensor, &row.bits.to_string(), &row.scale, &row.range, &clipped]);
+    }
+    say!("{weights}\n");
+    if !layers.acts.is_empty() {
+        say!("{acts}\n");
+    }
+    say!(
+        "noise: signal-to-quantization-noise ratio of the weight; output: that of the unit's output when all up to it are quantized,"
+    );
+    say!(
+        "on {} calibration images. clipped: activations farther outside of the range than half a step.",
+        layers.images
+    );
 }
 
 fn print_losses(run: &Stored) {

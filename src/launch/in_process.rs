@@ -103,7 +103,12 @@ fn run_job(
         Err(Error::Ptq(ptq::Error::Interrupted)) => return None,
         Err(error) => (Err(error.to_string()), Artefacts::default()),
         Ok((files, result)) => {
-            let artefacts = Artefacts { predictions: Some(result.predictions), pictures: result.pictures, ..files };
+            let artefacts = Artefacts {
+                predictions: Some(result.predictions),
+                pictures: result.pictures,
+                layers: Some(result.diagnosis),
+                ..files
+            };
             (Ok((result.metrics, result.preprocess)), artefacts)
         }
     };

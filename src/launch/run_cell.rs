@@ -20,6 +20,7 @@ use ptq::meta::nets::TransformNet;
 use ptq::meta::terms::Terms;
 use ptq::meta::train::Trainable;
 use ptq::ops::device::set_precision;
+use ptq::quant::diagnosis::Diagnosis;
 use ptq::quant::model::Mode;
 use ptq::quantize::added::{Added, transformed};
 use ptq::quantize::resume::TrainedUnits;
@@ -34,6 +35,8 @@ use tracing::info_span;
 const PICTURES: usize = 8;
 /// How large transform networks and ranges together may grow.
 const CACHE_LIMIT_BYTES: u64 = 2 << 30;
+/// Calibration images that a diagnosis looks at.
+const DIAGNOSED: usize = 64;
 
 /// What cells share: results remembered in a folder, and the memory for activations.
 pub struct Caches {
@@ -77,6 +80,8 @@ pub struct CellResult {
     pub metrics: Metrics,
     pub predictions: Predictions,
     pub preprocess: Preprocess,
+    /// What quantizing did to each layer.
+    pub diagnosis: Diagnosis,
     /// Of the transform network, if there is one.
     pub pictures: Option<Pictures>,
     /// The quantized network, where it is kept.
@@ -125,6 +130,10 @@ pub fn run_cell(
     let calib_classes = predict(&inputs.calib, control, quantized)?;
     let test = evaluate(&inputs.test, control, quantized)?;
     drop(span);
+    let diagnosis = info_span!("diagnosis").in_scope(|| {
+        let n = inputs.calib.images.dim(0)?.min(DIAGNOSED);
+        Diagnosis::new(&model, &inputs.calib.images.narrow(0, 0, n)?)
+    })?;
     let metrics = Metrics {
         fp_test_top1,
         test_top1: test.top1(),
@@ -155,6 +164,7 @@ pub fn run_cell(
         metrics,
         predictions,
         preprocess: inputs.preprocess.clone(),
+        diagnosis,
         pictures: pictures.transpose()?,
         model: keep.model.then(save_model).transpose()?,
         transform: kept_net.map(|net| net.parameters.tensors()).transpose()?,

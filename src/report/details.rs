@@ -1,9 +1,10 @@
 //! Everything that pages show of one run beside its line in a table.
 
+use super::layers::Layers;
 use super::picture;
 use crate::error::Result;
 use crate::store::record::Record;
-use crate::store::{Pixels, Stored, read_log, read_traces};
+use crate::store::{Pixels, Stored, read_layers, read_log, read_traces};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ptq::recon::trace::UnitTrace;
@@ -20,6 +21,8 @@ const POINTS: usize = 50;
 pub struct Details {
     pub facts: Vec<(&'static str, String)>,
     pub curves: Vec<Curve>,
+    /// What quantizing did to each; `None` where the run has not kept it.
+    pub layers: Option<Layers>,
     /// Data of a URL.
     pub pictures: Option<String>,
     pub log: Option<String>,
@@ -48,6 +51,10 @@ pub fn details(run: &Stored) -> Result<Details> {
         problems.push(error.to_string());
         Vec::new()
     });
+    let layers = read_layers(&run.folder).unwrap_or_else(|error| {
+        problems.push(error.to_string());
+        None
+    });
     let pictures = Pixels::read(run).and_then(|pixels| pixels.as_ref().map(picture::sheet).transpose());
     let pictures = pictures.unwrap_or_else(|error| {
         problems.push(error.to_string());
@@ -56,6 +63,7 @@ pub fn details(run: &Stored) -> Result<Details> {
     Ok(Details {
         facts: facts(run),
         curves: traces.iter().map(curve).collect(),
+        layers: layers.as_ref().map(Layers::new),
         pictures: pictures.map(|png| data_url("image/png", &png)),
         log: read_log(&run.folder),
         cell: run.record.cell.to_toml()?,

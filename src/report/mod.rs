@@ -14,6 +14,7 @@ pub mod figures;
 pub mod frame;
 pub mod html;
 mod latex;
+pub mod layers;
 mod lines;
 mod losses;
 pub mod paired;

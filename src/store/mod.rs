@@ -32,6 +32,7 @@ use crate::disk::foreign::{self, LARGEST_OF_RUN, LARGEST_TEXT, guarded};
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
 use claims::Claims;
+use ptq::quant::diagnosis::Diagnosis;
 use ptq::recon::trace::UnitTrace;
 use rayon::prelude::*;
 use record::Record;
@@ -46,6 +47,7 @@ const RECORD: &str = "record.json";
 const CELL: &str = "cell.toml";
 const TRACE: &str = "trace.json";
 const PREDICTIONS: &str = "predictions.safetensors";
+const LAYERS: &str = "layers.json";
 const PICTURES: &str = "pictures.safetensors";
 const TRANSFORM: &str = "transform.safetensors";
 const NOTES: &str = "notes.jsonl";
@@ -197,6 +199,9 @@ impl Store {
         if let Some(predictions) = &artefacts.predictions {
             write(PREDICTIONS, &predictions.to_safetensors(&target)?)?;
         }
+        if let Some(layers) = &artefacts.layers {
+            write(LAYERS, &json(&target, layers)?)?;
+        }
         if let Some(pictures) = &artefacts.pictures {
             write(PICTURES, &pictures.to_safetensors(&target)?)?;
         }
@@ -289,6 +294,14 @@ pub fn read_traces(folder: &Path) -> Result<Vec<UnitTrace>> {
     let path = folder.join(TRACE);
     let bytes = foreign::read("cannot read", &path, LARGEST_OF_RUN)?;
     serde_json::from_slice(&bytes).map_err(|error| Error::content(&path, error.to_string()))
+}
+
+/// What quantizing did to each layer of the run in `folder`; `None` if it failed, or is from before this was kept.
+pub fn read_layers(folder: &Path) -> Result<Option<Diagnosis>> {
+    let path = folder.join(LAYERS);
+    let read =
+        |bytes: Vec<u8>| serde_json::from_slice(&bytes).map_err(|error| Error::content(&path, error.to_string()));
+    read_if_there(&path)?.map(read).transpose()
 }
 
 /// The log of the run in `folder`; `None` if it left none that can be read.

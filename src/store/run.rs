@@ -2,8 +2,11 @@
 
 use super::model::ModelFiles;
 use super::record::Record;
-use super::{PREDICTIONS, Pictures, Predictions, TRANSFORM, read_if_there, read_log, read_run, read_traces};
+use super::{
+    PREDICTIONS, Pictures, Predictions, TRANSFORM, read_if_there, read_layers, read_log, read_run, read_traces,
+};
 use crate::error::{Error, Result};
+use ptq::quant::diagnosis::Diagnosis;
 use ptq::recon::trace::UnitTrace;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -21,6 +24,9 @@ pub struct Artefacts {
     pub traces: Vec<UnitTrace>,
     /// `None` if it failed.
     pub predictions: Option<Predictions>,
+    /// What quantizing did to each layer; `None` if it failed, and in runs from before this was kept.
+    #[serde(default)]
+    pub layers: Option<Diagnosis>,
     /// `None` without a transform network.
     pub pictures: Option<Pictures>,
     /// The quantized network, where it was to be kept.
@@ -40,6 +46,7 @@ impl Run {
         let artefacts = Artefacts {
             traces: read_traces(folder)?,
             predictions: has_predictions.then(|| Predictions::read(folder)).transpose()?,
+            layers: read_layers(folder)?,
             pictures: Pictures::read(folder)?,
             model: ModelFiles::read(folder)?,
             transform: read_if_there(&folder.join(TRANSFORM))?,

@@ -3,6 +3,7 @@
 use assert_cmd::Command;
 use metaaug::store::record::Record;
 use metaaug::store::{Predictions, Store};
+use ptq::quant::diagnosis::Diagnosis;
 use std::path::{Path, PathBuf};
 
 /// A folder to run in, with a grid; full-precision accuracies are shared between tests.
@@ -125,6 +126,13 @@ fn a_grid_runs_once_reports_and_explains_itself() {
         &bench.harness(&["show", "resnet20-w4a4-rtn", "--json"]).stdout,
         &["\"format\": 2", "\"fp_test_top1\": 0.9276"],
     );
+    let layers = bench.harness(&["show", "resnet20-w4a4-genie", "--layers"]).stdout;
+    assert_contains(&layers, &["layer3.2.conv2", "64 x 64 x 3 x 3", " dB", "█", "clipped", "on 32 calibration images"]);
+    let layers = bench.harness(&["show", "resnet20-w4a4-rtn", "--layers", "--json"]).stdout;
+    let layers: Diagnosis = serde_json::from_str(&layers).unwrap();
+    assert_eq!((layers.units.len(), layers.units[1].weights[0].bits), (11, Some(4)));
+    let page = std::fs::read_to_string(results.join("report.html")).unwrap();
+    assert_contains(&page, &["<h3>Layers</h3>", "layer3.2.conv2", "clipped, %"]);
     assert_eq!(bench.harness(&["show", "nothing"]).code, 4);
 
     std::fs::remove_file(results.join("accuracy.md")).unwrap();

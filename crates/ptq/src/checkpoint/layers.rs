@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::graph::Network;
+use crate::quant::diagnosis::sqnr_db;
 use crate::quant::model::QuantModel;
 use crate::quant::packing::packed_len;
-use candle_core::{DType, Tensor};
 
 /// A convolution or linear layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,11 +62,4 @@ pub fn layers(model: &QuantModel, full_precision: Option<&Network>) -> Result<Ve
         }
     }
     Ok(layers)
-}
-
-/// `10 log10(sum w^2 / sum (w - w_q)^2)`.
-fn sqnr_db(weight: &Tensor, quantized: &Tensor) -> Result<f64> {
-    let sum_of_squares = |tensor: &Tensor| tensor.to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>();
-    let noise = (weight.to_dtype(DType::F64)? - quantized.to_dtype(DType::F64)?)?;
-    Ok(10.0 * (sum_of_squares(weight)? / sum_of_squares(&noise)?).log10())
 }

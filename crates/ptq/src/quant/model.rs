@@ -92,6 +92,11 @@ impl QuantUnit {
         forward::forward(&self.unit, x, &Pass { unit: self, mode, search: None })
     }
 
+    /// The same; `see` is told what each activation quantizer is given, by its site.
+    pub fn forward_seen(&self, x: &Tensor, mode: Mode, see: &dyn Fn(usize, &Tensor) -> Result<()>) -> Result<Tensor> {
+        forward::forward(&self.unit, x, &Seen { pass: Pass { unit: self, mode, search: None }, see })
+    }
+
     /// The same; NaN or infinite numbers in it are an error that names the node at which they arise.
     pub fn forward_checked(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let pass = Pass { unit: self, mode, search: None };
@@ -183,6 +188,36 @@ impl Hooks for Pass<'_> {
 
     fn passes_on(&self, from: usize, to: usize) -> bool {
         self.unit.placement.on_output[from].is_none() && self.unit.placement.on_input[to].iter().all(Option::is_none)
+    }
+}
+
+/// A pass whose activations somebody looks at.
+struct Seen<'a> {
+    pass: Pass<'a>,
+    see: &'a dyn Fn(usize, &Tensor) -> Result<()>,
+}
+
+impl Hooks for Seen<'_> {
+    fn weight(&self, node: usize, weight: &Tensor) -> Result<Tensor> {
+        self.pass.weight(node, weight)
+    }
+
+    fn input(&self, node: usize, slot: usize, x: Tensor) -> Result<Tensor> {
+        if let Some(site) = self.pass.unit.placement.on_input[node][slot] {
+            (self.see)(site, &x)?;
+        }
+        self.pass.input(node, slot, x)
+    }
+
+    fn output(&self, node: usize, y: Tensor) -> Result<Tensor> {
+        if let Some(site) = self.pass.unit.placement.on_output[node] {
+            (self.see)(site, &y)?;
+        }
+        self.pass.output(node, y)
+    }
+
+    fn passes_on(&self, from: usize, to: usize) -> bool {
+        self.pass.passes_on(from, to)
     }
 }
 
