@@ -113,13 +113,16 @@ impl Wanted {
         let script = path.with_extension("sh");
         // Where there is no cluster the commands are as for the size that Slurm has by default.
         let size = slurm::max_array_size().unwrap_or(slurm::MAX_ARRAY_SIZE);
-        say!("# {}", script.display());
-        say!("{}", self.script(&session.experiment, &session.store, &path)?);
+        // Its first line comes first: what is printed is a script.
+        say!("{}", self.script(&session.experiment, &session.store, &path)?.trim_end());
         for tasks in split(self.tasks(cells.len(), &session.experiment.slurm), size) {
             let arguments = slurm::sbatch_arguments(text_of(&script)?, tasks);
             say!("# sbatch {}", arguments.map(|argument| quoted(&argument)).join(" "));
         }
-        say!("# {} cells; nothing was submitted, and the worker's file is written when it is", cells.len());
+        say!(
+            "# {} cells. Nothing was submitted: --worker's file is written when it is; without it a worker takes all of the grid.",
+            cells.len()
+        );
         Ok(Exit::Done)
     }
 

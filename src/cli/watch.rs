@@ -5,6 +5,7 @@ use super::session::{GridArgs, ResultsArgs};
 use super::signals::interruptible;
 use super::submit::Wanted;
 use crate::error::{Error, Result};
+use crate::experiment::{Experiment, SMOKE_SUFFIX, is_kebab_case};
 use crate::slurm::{self, CellState, Phase, Submission, Task, last_words};
 use crate::store::{Store, utc};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,18 +47,21 @@ pub struct Args {
 /// Follows what was submitted for a grid, cancels it, or submits again what is left of it.
 pub fn watch(args: &Args) -> Result<Exit> {
     let grid = GridArgs { smoke: args.smoke, ..GridArgs::of(&args.grid, &args.results) };
-    let experiment = grid.read()?;
-    let store = Store::new(&args.results.results, &experiment.name);
+    let experiment = experiment(&grid)?;
+    let store = Store::new(&args.results.results, &experiment);
     let submissions = Submission::all(&store)?;
     if submissions.is_empty() {
         return Err(Error::NothingMatched(format!(
-            "nothing of {} was submitted ({} has none); `harness submit {} --slurm` does",
-            experiment.name,
+            "nothing of {experiment} was submitted (there is none in {}); `harness submit {} --slurm` does",
             Submission::folder(&store).display(),
             args.grid.display()
         )));
     }
-    let shown = Shown { name: args.grid.display().to_string(), store, submissions };
+    let shown = Shown {
+        name: format!("{}{}", args.grid.display(), if args.smoke { " --smoke" } else { "" }),
+        store,
+        submissions,
+    };
     match (args.cancel, args.resubmit) {
         (true, _) => shown.cancel(),
         (_, true) => shown.resubmit(&grid),
@@ -70,9 +74,18 @@ pub fn watch(args: &Args) -> Result<Exit> {
     }
 }
 
+/// Of the grid file alone the name is needed: it may be at work on while its tasks run. Errors: it has none.
+fn experiment(grid: &GridArgs) -> Result<String> {
+    let suffix = if grid.smoke { SMOKE_SUFFIX } else { "" };
+    match Experiment::name_of(&grid.grid).filter(|name| is_kebab_case(name)) {
+        Some(name) => Ok(format!("{name}{suffix}")),
+        None => Ok(grid.read()?.name),
+    }
+}
+
 /// An experiment of which something was submitted.
 struct Shown {
-    /// Of the grid file.
+    /// Of the grid file, as `watch` takes it.
     name: String,
     store: Store,
     /// The oldest first.
@@ -90,25 +103,30 @@ struct Look {
 
 impl Shown {
     fn follow(&self, every: Duration, cancelled: &AtomicBool) -> Result<Exit> {
-        let mut before = String::new();
-        loop {
-            let now = self.look()?;
-            if now.text != before {
-                say!("{}", now.text);
-            }
-            if now.alive == 0 {
-                return Ok(now.exit(&self.name));
-            }
-            before = now.text;
-            let until = Instant::now() + every;
-            while Instant::now() < until {
+        let mut now = self.look()?;
+        say!("{}", now.text);
+        while now.alive > 0 {
+            let since = Instant::now();
+            while since.elapsed() < every {
                 if cancelled.load(Ordering::Relaxed) {
                     return Ok(Exit::Interrupted);
                 }
                 std::thread::sleep(LOOK_EVERY);
             }
-            say!("");
+            let before = now.text.clone();
+            now = match self.look() {
+                // A cluster that does not answer, as while it is started anew, will.
+                Err(Error::Cluster(problem)) => {
+                    tell!("note: {problem}");
+                    continue;
+                }
+                look => look?,
+            };
+            if now.text != before {
+                say!("\n{}", now.text);
+            }
         }
+        Ok(now.exit(&self.name))
     }
 
     fn look(&self) -> Result<Look> {

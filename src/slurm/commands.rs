@@ -72,6 +72,7 @@ pub fn cancel(jobs: &[&str]) -> Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
 

@@ -9,6 +9,10 @@ pub const SAYS: &str = "== ";
 /// How the harness ends when it was told to stop by SIGUSR1.
 const STOPPED: u8 = 138;
 
+/// Half of a task's memory for activations, as half of the machine's is without Slurm.
+const MEMORY: &str = r#"[ "${SLURM_MEM_PER_NODE:-0}" -le 0 ] || export HARNESS_MEMORY="${HARNESS_MEMORY:-$((SLURM_MEM_PER_NODE / 2))MiB}"
+"#;
+
 /// What a batch script is made of.
 pub struct Script<'a> {
     /// Names its job.
@@ -26,7 +30,7 @@ impl Script<'_> {
     /// Slurm sends SIGUSR1 to the shell alone, which passes it on; SIGTERM it sends to all processes of a task, and a second one would stop the
     /// worker at once. A task that stopped since its time is nearly over is requeued by its own id: the others of its array go on.
     pub fn text(&self) -> Result<String> {
-        let SlurmOptions { stop_before_s, requeues, setup, .. } = self.options;
+        let SlurmOptions { stop_before_s, requeues, setup, gpus, .. } = self.options;
         let mut head = vec![
             format!("--job-name={}", self.experiment),
             format!("--output=\"{}/%A_%a.log\"", in_quotes(text_of(self.logs)?)?),
@@ -39,6 +43,7 @@ impl Script<'_> {
         let setup: String = setup.iter().map(|line| format!("{}\n", line.0)).collect();
         let command: Vec<String> = self.command.iter().map(|argument| quoted(argument)).collect();
         let (experiment, command) = (self.experiment, command.join(" "));
+        let memory = if *gpus == 0 { MEMORY } else { "" };
         Ok(format!(
             r#"#!/bin/bash
 # One of several workers for cells of {experiment} (`harness submit`): it takes them until none is left, or its time is nearly over.
@@ -48,8 +53,9 @@ worker= signalled=
 trap 'signalled=1; [ -z "$worker" ] || kill -USR1 "$worker"' USR1
 trap 'signalled=1' TERM
 say "task $SLURM_ARRAY_TASK_ID of job $SLURM_ARRAY_JOB_ID on $(hostname), start $((${{SLURM_RESTART_COUNT:-0}} + 1))"
-{setup}[ -z "$SLURM_CPUS_PER_TASK" ] || export RAYON_NUM_THREADS="${{RAYON_NUM_THREADS:-$SLURM_CPUS_PER_TASK}}"
-{command} &
+{setup}# What the task has, not what the node has.
+[ -z "$SLURM_CPUS_PER_TASK" ] || export RAYON_NUM_THREADS="${{RAYON_NUM_THREADS:-$SLURM_CPUS_PER_TASK}}"
+{memory}{command} &
 worker=$!
 signalled=1
 # A signal ends `wait` before the worker ends.
@@ -121,6 +127,7 @@ pub fn quoted(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
     use std::process::Command;
@@ -156,6 +163,7 @@ mod tests {
             "--comment=\"of us\"",
         ];
         assert_eq!(head, expected);
+        assert!(!text.contains("HARNESS_MEMORY"), "activations lie on the GPU");
         assert!(text.contains("\nmodule load cuda\n") && text.contains("\nharness run 'it'\\''s.toml' &\n"), "{text}");
         let error = script(Path::new("a\"b"), &options(""), &["harness"]).unwrap_err().to_string();
         assert!(error.contains("--results"), "{error}");
@@ -171,6 +179,8 @@ mod tests {
         let out = std::fs::File::create(&said).unwrap();
         let mut command = Command::new("bash");
         command.arg(&path).stdout(out.try_clone().unwrap()).stderr(out);
+        command.env_remove("RAYON_NUM_THREADS").env_remove("HARNESS_MEMORY");
+        command.envs([("SLURM_CPUS_PER_TASK", "3"), ("SLURM_MEM_PER_NODE", "1000")]);
         command.envs([("SLURM_JOB_ID", "12"), ("SLURM_ARRAY_JOB_ID", "10"), ("SLURM_ARRAY_TASK_ID", "1")]);
         let scontrol = folder.path().join("scontrol");
         std::fs::write(&scontrol, "#!/bin/sh\necho scontrol \"$@\"\n").unwrap();
@@ -187,6 +197,12 @@ mod tests {
         }
         let code = shell.wait().unwrap().code().unwrap();
         (text(), code)
+    }
+
+    #[test]
+    fn a_task_uses_the_processors_and_the_memory_that_it_has() {
+        let (said, _) = ran("echo $RAYON_NUM_THREADS threads, $HARNESS_MEMORY", None, 0);
+        assert!(said.contains("\n3 threads, 500MiB\n"), "{said}");
     }
 
     #[test]

@@ -79,9 +79,10 @@ pub fn tasks(arrays: &[(&str, usize)]) -> Result<(Vec<Task>, Option<String>)> {
     let mut problem = None;
     if all().any(|id| !known.contains_key(&id)) {
         let jobs = format!("--jobs={}", jobs_of(arrays));
+        let most = arrays.iter().map(|(_, count)| *count).max().unwrap_or(0);
         let format = "--format=JobID,State,Elapsed,NodeList";
-        match output("sacct", &["--noheader", "--parsable2", "--allocations", "--array", &jobs, format]) {
-            Ok(printed) => by_id(in_sacct(&printed)).into_iter().for_each(|(id, task)| {
+        match output("sacct", &["--noheader", "--parsable2", "--allocations", &jobs, format]) {
+            Ok(printed) => by_id(in_sacct(&printed, most)).into_iter().for_each(|(id, task)| {
                 known.entry(id).or_insert(task);
             }),
             Err(error) => problem = Some(error.to_string()),
@@ -125,16 +126,27 @@ fn in_squeue(printed: &str) -> Vec<Task> {
     printed.lines().filter_map(task).collect()
 }
 
-/// `JOB_INDEX|STATE|ELAPSED|NODES` lines.
-fn in_sacct(printed: &str) -> Vec<Task> {
-    let task = |line: &str| {
+/// `JOB_INDEX|STATE|ELAPSED|NODES` lines; tasks that never began are one line, `JOB_[INDICES]`. No index is `most` or more.
+fn in_sacct(printed: &str, most: usize) -> Vec<Task> {
+    let tasks = |line: &str| {
         let mut parts = line.trim().split('|');
         let (id, state) = (parts.next()?, parts.next()?);
-        let (job, index) = id.split_once('_')?;
+        let (job, indices) = id.split_once('_')?;
         let (elapsed, nodes) = (parts.next()?.to_string(), parts.next()?.replace("None assigned", ""));
-        Some(Task { elapsed, nodes, ..Task::of_state(job, index.parse().ok()?, state) })
+        let task = |index| Task { elapsed: elapsed.clone(), nodes: nodes.clone(), ..Task::of_state(job, index, state) };
+        Some(expanded(indices, most).into_iter().map(task).collect::<Vec<_>>())
     };
-    printed.lines().filter_map(task).collect()
+    printed.lines().filter_map(tasks).flatten().collect()
+}
+
+/// Those below `most` of `4` or of `[0,3-7%2]`, in which `%` is followed by how many may run at once.
+fn expanded(indices: &str, most: usize) -> Vec<usize> {
+    let listed = indices.trim_start_matches('[').trim_end_matches(']').split('%').next().unwrap_or_default();
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse::<usize>().ok()?..=last.parse::<usize>().ok()?.min(most.checked_sub(1)?))
+    };
+    listed.split(',').filter_map(range).flatten().collect()
 }
 
 /// What the log of a task says at its end: the exit code of its last start, and the line before that; nothing where there is no log.
@@ -181,11 +193,28 @@ mod tests {
     #[test]
     fn what_sacct_prints_is_read() {
         let printed = "12_0|COMPLETED|00:01:00|node7\n12_1|CANCELLED by 1000|00:00:00|None assigned\n12_2|OUT_OF_MEMORY|00:02:00|node7\n\
-                       12_[3-7]|PENDING|00:00:00|None assigned\n12_8|TIMEOUT|01:00:00|node8\n";
-        let states: Vec<_> = in_sacct(printed).into_iter().map(|task| (task.index, task.state, task.nodes)).collect();
-        let expected =
-            [(0, "completed", "node7"), (1, "cancelled", ""), (2, "out_of_memory", "node7"), (8, "timeout", "node8")];
+                       12_[3,5-6%4]|CANCELLED by 0|00:00:00|None assigned\n12_8|TIMEOUT|01:00:00|node8\n";
+        let states: Vec<_> =
+            in_sacct(printed, 9).into_iter().map(|task| (task.index, task.state, task.nodes)).collect();
+        let expected = [
+            (0, "completed", "node7"),
+            (1, "cancelled", ""),
+            (2, "out_of_memory", "node7"),
+            (3, "cancelled", ""),
+            (5, "cancelled", ""),
+            (6, "cancelled", ""),
+            (8, "timeout", "node8"),
+        ];
         assert_eq!(states, expected.map(|(index, state, nodes)| (index, state.to_string(), nodes.to_string())));
+    }
+
+    #[test]
+    fn no_claim_of_indices_takes_memory() {
+        assert_eq!(expanded("[0-18446744073709551615]", 3), [0, 1, 2]);
+        for indices in ["", "[]", "[5-3]", "[a-b,1-]", "[-]"] {
+            assert!(expanded(indices, 9).is_empty(), "{indices}");
+        }
+        assert!(expanded("[1-2]", 0).is_empty());
     }
 
     #[test]
