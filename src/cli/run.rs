@@ -127,11 +127,11 @@ pub fn run(args: &Args) -> Result<Exit> {
 
 /// Leaves of `jobs` those whose cells `submission` has and that are not over. Errors: its cells are not in the grid any more.
 fn keep_to(submission: &Submission, session: &Session, jobs: &mut Vec<Job>) -> Result<()> {
-    let (submitted, there) = (submission.cells.len(), session.plan.len());
-    let grid = session.experiment.path.display();
-    match submitted - there {
+    let there: BTreeSet<String> = session.plan.iter().map(|planned| planned.id.to_string()).collect();
+    let (submitted, grid) = (submission.cells.len(), session.experiment.path.display());
+    match submission.cells.difference(&there).count() {
         0 => {}
-        gone if there > 0 => {
+        gone if gone < submitted => {
             tell!("warning: {gone} of {submitted} cells that were submitted are not in {grid} any more")
         }
         _ => {
@@ -155,7 +155,7 @@ fn end_of_worker(args: &Args, outcome: Outcome, jobs: usize) -> Result<Exit> {
     } else if elsewhere > 0 {
         tell!("{elsewhere} cells are left to the processes that have them");
     }
-    let own = Outcome { left: left - elsewhere, failed: failed_here, ..outcome };
+    let own = Outcome { left: left.saturating_sub(elsewhere), failed: failed_here, ..outcome };
     Ok(ended(&own, jobs, &args.grid.grid.display().to_string()))
 }
 

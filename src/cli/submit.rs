@@ -83,6 +83,12 @@ impl Wanted {
     /// Submits it. Errors: nothing is pending, or tasks are there for it; Slurm is not here or refuses.
     pub(super) fn submit(&self) -> Result<Exit> {
         slurm::check_here()?;
+        if self.grid.grid.exists() && !self.grid.grid.is_file() {
+            let grid = self.grid.grid.display();
+            return Err(Error::Usage(format!(
+                "{grid} is no regular file, and each task reads the grid again: write it to one"
+            )));
+        }
         let session = Session::open(&self.grid, &Device::Cpu)?;
         session.refuse_namesake()?;
         let (experiment, store) = (&session.experiment, &session.store);

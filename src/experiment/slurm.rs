@@ -40,7 +40,7 @@ pub struct SlurmOptions {
     /// Tasks at most.
     pub workers: Option<NonZeroUsize>,
     /// How long before its time is over a task is told to stop.
-    pub stop_before_s: u32,
+    pub stop_before_s: u16,
     /// How often a task whose time is over is requeued.
     pub requeues: u32,
     /// Lines of the shell.

@@ -34,9 +34,9 @@ pub struct Outcome {
 /// What becomes of runs that other processes have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
-    /// All wait until they are over, and take them over from whoever dies.
+    /// This waits until they are over, and takes them over from whoever dies.
     Await,
-    /// They are left to the others, as soon as these are known to live.
+    /// They are left, as soon as whoever has them is known to live.
     Leave,
 }
 

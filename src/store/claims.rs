@@ -341,6 +341,23 @@ mod tests {
     }
 
     #[test]
+    fn whoever_only_looks_sees_who_makes_a_run_while_that_lives() {
+        let runs = tempfile::tempdir().unwrap();
+        assert_eq!(maker(runs.path(), "run"), None);
+        for claims in [Claims::open(runs.path()).unwrap(), elsewhere(runs.path(), Duration::from_secs(60))] {
+            assert_eq!(claims.ask("run").unwrap(), Asked::Granted);
+            assert_eq!(maker(runs.path(), "run"), Some(claims.me.clone()));
+            drop(claims);
+            assert_eq!(maker(runs.path(), "run"), None);
+        }
+        let silent = elsewhere(runs.path(), Duration::from_secs(60));
+        assert_eq!(silent.ask("run").unwrap(), Asked::Granted);
+        let file = File::options().write(true).open(runs.path().join(".claims").join(&silent.me.owner)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * Claims::DEAD_AFTER).unwrap();
+        assert_eq!(maker(runs.path(), "run"), None);
+    }
+
+    #[test]
     fn an_owner_elsewhere_is_dead_when_it_has_shown_no_sign_of_life_for_long_enough_and_learns_of_it() {
         let runs = tempfile::tempdir().unwrap();
         let stopped = elsewhere(runs.path(), Duration::from_secs(60));

@@ -163,6 +163,7 @@ fn what_cannot_be_submitted_is_refused_and_leaves_nothing() {
         &["`harness run` cannot be started so", "--no-such"],
     );
     cluster.ends(&[&submit[..], &["--", "--fresh"]].concat(), 2, &["--fresh", "cannot be used with", "--worker"]);
+    cluster.ends(&["submit", "/dev/null", "--slurm"], 2, &["/dev/null is no regular file"]);
     cluster.write("queue.toml", &GRID.replace("time = \"10:00\"", "queue = \"gpu\""));
     cluster.ends(&["submit", "queue.toml", "--slurm"], 2, &["unknown field `queue`"]);
     cluster.write("short.toml", &GRID.replace("\"10:00\"", "\"2\""));
