@@ -191,8 +191,10 @@ impl Shown {
             let (code, said) = last_words(&log);
             let code = code.map(|code| format!(" (exit code {code})")).unwrap_or_default();
             let said = said.map(|said| format!(": {said}")).unwrap_or_default();
-            let Task { state, elapsed, nodes, .. } = task;
-            format!("  {}  {state}{code}  {elapsed}  {nodes}  {}{said}", task.id(), log.display())
+            // One that never began has no log.
+            let log = if log.exists() { format!("{}{said}", log.display()) } else { String::new() };
+            let parts = [task.id(), format!("{}{code}", task.state), task.elapsed.clone(), task.nodes.clone(), log];
+            format!("  {}", parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  "))
         });
         std::iter::once(head).chain(named(lines.collect(), "tasks")).collect()
     }
