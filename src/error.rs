@@ -42,6 +42,9 @@ pub enum Error {
     /// A table or figure could not be made.
     #[error("{0}")]
     Report(String),
+    /// A program of a cluster is missing or failed.
+    #[error("{0}")]
+    Cluster(String),
     /// The numerical core refuses, diverged or was interrupted.
     #[error(transparent)]
     Ptq(#[from] ptq::Error),

@@ -14,6 +14,7 @@
 //! |---|---|
 //! | [`cli`] | the command line, one file per verb |
 //! | [`launch`] | running jobs, in this process or each in one of its own |
+//! | [`slurm`] | job arrays of a cluster whose tasks work on a grid |
 //! | [`serve`] | the pages of all experiments, live, on loopback |
 //! | [`export`] | runs in the formats of MLflow and TensorBoard, kept networks in that of ONNX |
 //! | [`report`] | tables, figures, pages and comparisons from records |
@@ -46,6 +47,7 @@ pub mod profile;
 pub mod published;
 pub mod report;
 pub mod serve;
+pub mod slurm;
 pub mod store;
 
 pub use error::{Error, Result};

@@ -7,7 +7,7 @@ use super::device::device;
 use super::session::loader;
 use super::signals::interruptible;
 use crate::error::Result;
-use crate::launch::{Caches, Event, InProcess, Job, Worker, run_grid, sensible_bytes_on};
+use crate::launch::{Caches, Event, InProcess, Job, Others, Worker, run_grid, sensible_bytes_on};
 use crate::store::Store;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -60,7 +60,7 @@ pub fn cell(args: &Args) -> Result<Exit> {
         Ok(line) if writeln!(std::io::stdout(), "{line}").is_ok() => (),
         _ => cancelled.store(true, Ordering::Relaxed),
     };
-    let outcome = run_grid(&[job], &mut launcher, &store, &print, (&cancelled, None))?;
+    let outcome = run_grid(&[job], &mut launcher, &store, &print, (&cancelled, None), Others::Await)?;
     Ok(match (outcome.left, outcome.failed) {
         (0, 0) => Exit::Done,
         (0, _) => Exit::SomeFailed,

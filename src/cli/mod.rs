@@ -34,7 +34,9 @@ mod session;
 mod show;
 mod signals;
 mod stored;
+mod submit;
 mod verify;
+mod watch;
 mod why;
 
 use crate::error::{Error, Result};
@@ -57,7 +59,7 @@ Examples:
   harness plan experiments/fashion/methods.toml
   harness show resnet20-w2a2-qdrop-s0
 
-Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify, evaluate: predictions differ; rm, gc: some were kept), 106 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP";
+Exit codes: 0 all done, 2 bad usage or grid, 4 nothing matched, 96 set-up error, 100 some cells failed (verify, evaluate: predictions differ; rm, gc: some were kept), 106 interrupted by Ctrl-C, 143 by SIGTERM, 138 by SIGUSR1, 129 by SIGHUP";
 
 #[derive(Subcommand)]
 enum Verb {
@@ -65,6 +67,10 @@ enum Verb {
     Run(run::Args),
     /// List the cells of a grid with their ids, what is stored of them, and what will be downloaded of their data.
     Plan(plan::Args),
+    /// Submit workers for the cells of a grid that have no result yet to a cluster: a job array of Slurm.
+    Submit(submit::Args),
+    /// Follow what was submitted: the grid's cells beside the cluster's tasks; cancel it, or submit again what is left.
+    Watch(watch::Args),
     /// Download the weights and data that the cells of a grid need from the Hugging Face Hub, computing nothing.
     Fetch(fetch::Args),
     /// Write tables and plots again from stored runs, computing nothing.
@@ -149,6 +155,8 @@ pub fn dispatch(cli: Cli) -> Result<Exit> {
     match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Plan(args) => plan::plan(&args),
+        Verb::Submit(args) => submit::submit(&args),
+        Verb::Watch(args) => watch::watch(&args),
         Verb::Fetch(args) => fetch::fetch(&args),
         Verb::Report(args) => report::report(&args),
         Verb::Compare(args) => compare::compare(&args),

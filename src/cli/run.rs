@@ -11,10 +11,11 @@ use super::signals::interruptible;
 use crate::error::{Error, Result};
 use crate::experiment::Keep;
 use crate::launch::{
-    Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Outcome, Place, Publisher, Worker, device_name,
+    Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Others, Outcome, Place, Publisher, Worker, device_name,
     run_grid, sensible_bytes_on, thread_counts, thread_pools,
 };
 use crate::profile::Profile;
+use crate::slurm::Submission;
 use crate::store::{Planned, State, has_model};
 use candle_core::Device;
 use ptq::methods;
@@ -59,6 +60,10 @@ pub struct Args {
     /// Run the selected cells again even if they are stored.
     #[arg(long)]
     fresh: bool,
+    /// Be one of several workers, as a task of a cluster is: take cells until all are over or with others, without waiting for these; who finds that all
+    /// are over writes the report. With SUBMISSION, a file of `harness submit`, its cells alone, and none again that failed since.
+    #[arg(long, value_name = "SUBMISSION", num_args = 0..=1, require_equals = true, conflicts_with_all = ["dry_run", "fresh", "profile"])]
+    worker: Option<Option<PathBuf>>,
     /// Keep the quantized network of each cell in its run's folder (`save-model = true` in a grid): integer weights in
     /// model.safetensors, described by config.json; `harness evaluate` loads it, `harness export --onnx` translates it.
     #[arg(long)]
@@ -88,17 +93,25 @@ pub fn run(args: &Args) -> Result<Exit> {
     if args.dry_run {
         return say_what_would_run(args);
     }
+    let submission = args.worker.as_ref().and_then(Option::as_ref).map(|path| Submission::read(path)).transpose()?;
     let devices = args.devices.open()?;
-    let mut session = Session::open_quietly(&args.grid, &devices[0], args.quiet)?;
+    let only = submission.as_ref().map(|submission| submission.cells.clone());
+    let mut session = Session::open_quietly(&GridArgs { only, ..args.grid.clone() }, &devices[0], args.quiet)?;
     session.refuse_namesake()?;
     let keep = session.experiment.keep.or(Keep { model: args.save_model, transform: args.save_transform });
-    let jobs = pending(&session, args.fresh, keep);
+    let mut jobs = pending(&session, args.fresh, keep);
+    if let Some(submission) = &submission {
+        keep_to(submission, &session, &mut jobs)?;
+    }
     if !args.quiet {
         warn_of_departures(&session);
         warn_of_lacking_models(&session, &jobs, keep);
     }
     let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
     let outcome = launch(args, &mut session, &devices, &jobs)?;
+    if args.worker.is_some() {
+        return end_of_worker(args, outcome, jobs.len());
+    }
     let stored = super::report::write(&session, args.quiet)?;
     // Runs that somebody took away while others were made.
     let lost = (session.plan.len() - outcome.left).saturating_sub(stored);
@@ -110,6 +123,40 @@ pub fn run(args: &Args) -> Result<Exit> {
     say_lost(&session, lost);
     let exit = ended(&outcome, jobs.len(), &args.grid.grid.display().to_string());
     Ok(if lost > 0 && exit == Exit::Done { Exit::SomeFailed } else { exit })
+}
+
+/// Leaves of `jobs` those whose cells `submission` has and that are not over. Errors: its cells are not in the grid any more.
+fn keep_to(submission: &Submission, session: &Session, jobs: &mut Vec<Job>) -> Result<()> {
+    let there: BTreeSet<String> = session.plan.iter().map(|planned| planned.id.to_string()).collect();
+    let (submitted, grid) = (submission.cells.len(), session.experiment.path.display());
+    match submission.cells.difference(&there).count() {
+        0 => {}
+        gone if gone < submitted => {
+            tell!("warning: {gone} of {submitted} cells that were submitted are not in {grid} any more")
+        }
+        _ => {
+            return Err(Error::NothingMatched(format!(
+                "none of the {submitted} cells that were submitted is in {grid} any more, or their weights, data or revisions have changed; submit it again"
+            )));
+        }
+    }
+    let is_over = |job: &Job| session.store.record(&job.run_id).is_some_and(|record| submission.is_over(&record));
+    jobs.retain(|job| !is_over(job));
+    Ok(())
+}
+
+/// Writes the report of the whole grid if nobody has anything left to do, and says how this worker did: what others have or failed is theirs.
+fn end_of_worker(args: &Args, outcome: Outcome, jobs: usize) -> Result<Exit> {
+    let Outcome { left, elsewhere, failed_here, .. } = outcome;
+    if left == 0 {
+        let session = Session::of_stored(&GridArgs { filter: None, ..args.grid.clone() })?;
+        super::report::write(&session, true)?;
+        tell!("all cells are over: report written to {}", session.store.folder().display());
+    } else if elsewhere > 0 {
+        tell!("{elsewhere} cells are left to the processes that have them");
+    }
+    let own = Outcome { left: left.saturating_sub(elsewhere), failed: failed_here, ..outcome };
+    Ok(ended(&own, jobs, &args.grid.grid.display().to_string()))
 }
 
 /// Downloads no data for it.
@@ -155,11 +202,12 @@ fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) 
         publisher.note(event);
         progress.show(event);
     };
+    let others = if args.worker.is_some() { Others::Leave } else { Others::Await };
     let first = jobs.first().map(|job| &job.cell);
     let count = devices.len().max(args.jobs.count(first, &mut session.loader, jobs.len(), (&cancelled, args.quiet))?);
     let run = |launcher: &mut dyn Launcher| {
         publisher.during(&session.store, || {
-            run_grid(jobs, launcher, &session.store, &observe, (&cancelled, args.patience()))
+            run_grid(jobs, launcher, &session.store, &observe, (&cancelled, args.patience()), others)
         })
     };
     let (outcome, published) = match args.isolate {

@@ -15,7 +15,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use ptq::ops::precision::Precision;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -41,13 +41,16 @@ pub struct GridArgs {
     pub many_cells: bool,
     #[command(flatten)]
     pub results: ResultsArgs,
+    /// Only cells of these run ids.
+    #[arg(skip)]
+    pub only: Option<BTreeSet<String>>,
 }
 
 impl GridArgs {
     /// All of a grid as it is written.
     pub fn of(grid: &Path, results: &ResultsArgs) -> Self {
         let (grid, results) = (grid.to_path_buf(), results.clone());
-        Self { grid, filter: None, set: Vec::new(), tf32: false, smoke: false, many_cells: false, results }
+        Self { grid, filter: None, set: Vec::new(), tf32: false, smoke: false, many_cells: false, results, only: None }
     }
 
     /// The grid with what the command line changes in it; all of its cells.
@@ -146,6 +149,10 @@ impl Session {
             // Weights and data of cells that are left out anyway are not looked for.
             experiment.cells = filter.select_possible(experiment.cells)?;
         }
+        if let Some(ids) = &args.only {
+            let slugs: HashSet<&str> = ids.iter().filter_map(|id| Some(id.rsplit_once('-')?.0)).collect();
+            experiment.cells.retain(|cell| slugs.contains(cell.slug().as_str()));
+        }
         let store = Store::new(&args.results.results, &experiment.name);
         let scan = store.scan()?;
         warn_of_broken(&scan.broken);
@@ -153,6 +160,10 @@ impl Session {
         let cells = experiment.cells.clone();
         let mut plan = plan(cells, &scan.records, |cell| unready.or(cell, |cell| hashes(&mut loader, cell)))?;
         unready.tell(plan.len())?;
+        if let Some(ids) = &args.only {
+            plan.retain(|planned| ids.contains(&planned.id.to_string()));
+            experiment.cells = plan.iter().map(|planned| planned.cell.clone()).collect();
+        }
         if let Some(filter) = &filter {
             plan = selected(filter, plan, &store, scan)?;
             experiment.cells = plan.iter().map(|planned| planned.cell.clone()).collect();

@@ -17,13 +17,13 @@ pub(super) fn interrupted_code() -> u8 {
 
 /// A flag that the first signal sets; the second ends the process at once.
 ///
-/// SIGINT (Ctrl-C), SIGTERM (schedulers) and SIGHUP (a closed terminal); a SIGHUP that is ignored already, as by `nohup`, stays so.
+/// SIGINT (Ctrl-C), SIGTERM (schedulers), SIGUSR1 (schedulers, before the time of a job is over) and SIGHUP (a closed terminal); a SIGHUP that is ignored already, as by `nohup`, stays so.
 #[cfg(unix)]
 pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
     use signal_hook::iterator::Signals;
     let cancelled = Arc::new(AtomicBool::new(false));
-    let mut heeded = vec![SIGINT, SIGTERM];
+    let mut heeded = vec![SIGINT, SIGTERM, SIGUSR1];
     heeded.extend((!is_ignored(SIGHUP)).then_some(SIGHUP));
     let mut signals = Signals::new(heeded).map_err(cannot_listen)?;
     let flag = cancelled.clone();
@@ -32,6 +32,7 @@ pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
             let (name, code) = match signal {
                 SIGINT => ("Ctrl-C", INTERRUPTED),
                 SIGTERM => ("SIGTERM", 128 + SIGTERM as u8),
+                SIGUSR1 => ("SIGUSR1", 128 + SIGUSR1 as u8),
                 _ => ("SIGHUP", 128 + SIGHUP as u8),
             };
             if flag.load(Ordering::Relaxed) {

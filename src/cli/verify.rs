@@ -9,7 +9,7 @@ use super::signals::interruptible;
 use super::stored;
 use crate::error::{Error, Result};
 use crate::experiment::{Keep, RunId};
-use crate::launch::{Caches, Event, InProcess, Job, Loader, Worker, run_grid, sensible_memory_bytes};
+use crate::launch::{Caches, Event, InProcess, Job, Loader, Others, Worker, run_grid, sensible_memory_bytes};
 use crate::store::record::{Provenance, Record, Status};
 use crate::store::{Predictions, Store, Stored};
 use std::path::Path;
@@ -173,7 +173,8 @@ fn again(
     let caches = Caches::new(&folder.join(".cache"), sensible_memory_bytes());
     let mut launcher = InProcess { workers: vec![Worker::with_all_threads(loader)], caches: &caches, partial: None };
     let observe = |event: &Event| progress.show(event);
-    let outcome = run_grid(std::slice::from_ref(&job), &mut launcher, &store, &observe, (cancelled, None));
+    let outcome =
+        run_grid(std::slice::from_ref(&job), &mut launcher, &store, &observe, (cancelled, None), Others::Await);
     progress.finish();
     if outcome?.left > 0 {
         return Err(Error::Ptq(ptq::Error::Interrupted));

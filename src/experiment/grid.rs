@@ -8,6 +8,7 @@ use super::filter::Filter;
 use super::keep::Keep;
 use super::layer::{Layer, Place};
 use super::names::is_kebab_case;
+use super::slurm::SlurmOptions;
 use super::table::{TableSpec, check_tables};
 use super::wire::{Axes, CellOverride, Grid};
 use crate::assets::source::default_weights;
@@ -40,6 +41,8 @@ pub struct Experiment {
     pub cells: Vec<Cell>,
     pub tables: Vec<TableSpec>,
     pub figures: Vec<FigureSpec>,
+    /// What its tasks ask of a cluster.
+    pub slurm: SlurmOptions,
 }
 
 /// What the command line changes.
@@ -104,6 +107,7 @@ impl Experiment {
             path: PathBuf::from(source.name),
             tables: check_tables(&declarations, &grid.table)?,
             figures: check_figures(&declarations, &grid.figure)?,
+            slurm: SlurmOptions::checked(source, grid.slurm.as_ref())?,
             cells: cells.clone(),
         })
     }

@@ -14,6 +14,7 @@ mod layer;
 mod names;
 pub mod revisions;
 mod run_id;
+pub mod slurm;
 pub mod table;
 pub mod wire;
 
@@ -25,6 +26,7 @@ pub use keep::Keep;
 pub use names::is_kebab_case;
 pub use revisions::Revisions;
 pub use run_id::{Hashes, RunId, identity};
+pub use slurm::SlurmOptions;
 pub use table::{Metric, TableSpec};
 
 #[cfg(test)]

@@ -50,6 +50,8 @@
 //! seed = [0]
 //! ```
 //!
+//! `[slurm]` says what `harness submit` asks of a cluster ([`slurm`](super::slurm)).
+//!
 //! Tables beside the standard one are declared with `[[table]]` ([`table`](super::table)), figures with `[[figure]]`
 //! ([`figure`](super::figure)).
 //!
@@ -60,6 +62,7 @@
 
 use super::figure::WireFigure;
 use super::names::is_kebab_case;
+use super::slurm::SlurmOptions;
 use super::table::WireTable;
 use crate::assets::source::WeightsSource;
 use crate::data;
@@ -98,6 +101,7 @@ pub struct Grid {
     #[serde(default)]
     pub exclude: Vec<Spanned<BTreeMap<String, toml::Value>>>,
     pub smoke: Option<Smoke>,
+    pub slurm: Option<Spanned<SlurmOptions>>,
     #[serde(default)]
     pub table: Vec<WireTable>,
     #[serde(default)]

@@ -3,14 +3,14 @@
 use super::launcher::{Launcher, Watch};
 use super::message::{Event, Job, What};
 use crate::error::Result;
-use crate::store::claims::{Asked, Claims};
+use crate::store::claims::{Asked, Claims, Owner};
 use crate::store::record::{Record, Status};
 use crate::store::{Run, Store};
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Between two looks at whether a run that another process has is done, or that process dead.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -20,16 +20,29 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Outcome {
     pub done: usize,
     pub failed: usize,
-    /// Cells not run because of an interruption, or since no device is left.
+    /// Cells that failed here, and not in another process.
+    pub failed_here: usize,
+    /// Cells that are not over: because of an interruption, since no device is left, or since other processes have them.
     pub left: usize,
+    /// Those of them that other processes have.
+    pub elsewhere: usize,
     pub is_interrupted: bool,
     /// So many cells failed one after the other that the rest was left.
     pub gave_up: bool,
 }
 
+/// What becomes of runs that other processes have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// This waits until they are over, and takes them over from whoever dies.
+    Await,
+    /// They are left, as soon as whoever has them is known to live.
+    Leave,
+}
+
 /// Has `launcher` run `jobs`, stores each run, and tells `observe` the events of all.
 ///
-/// Other processes may work on the same store: each run is made by one of them, and this returns when all are over, whoever made them. A
+/// Other processes may work on the same store: each run is made by one of them, and what this does about theirs `others` says. A
 /// cell that fails, or panics, is recorded and the others go on, until as many as `patience` says have failed one after the other: a
 /// sick machine would fail them all. Errors: only where going on is pointless, that is, when a record cannot be stored.
 pub fn run_grid(
@@ -38,6 +51,7 @@ pub fn run_grid(
     store: &Store,
     observe: &(dyn Fn(&Event) + Sync),
     (cancelled, patience): (&AtomicBool, Option<NonZeroUsize>),
+    others: Others,
 ) -> Result<Outcome> {
     let grid = Grid {
         store,
@@ -48,29 +62,42 @@ pub fn run_grid(
         patience,
         done: AtomicUsize::new(0),
         failed: AtomicUsize::new(0),
+        failed_here: AtomicUsize::new(0),
+        granted: AtomicUsize::new(0),
         in_a_row: AtomicUsize::new(0),
         gave_up: AtomicBool::new(false),
         elsewhere: Mutex::default(),
     };
     let (claim, keep) = (|job: &Job| grid.claim(&job.run_id), |run: Run| grid.keep(run));
     let watch = Watch { claim: &claim, event: &|event| observe(&event), run: &keep, cancelled };
-    let (mut rest, mut told) = (jobs.to_vec(), HashSet::new());
+    let (mut rest, mut told, mut idle_since) = (jobs.to_vec(), HashSet::new(), Instant::now());
     while !rest.is_empty() {
+        let granted = grid.granted.load(Ordering::Relaxed);
         launcher.launch(&rest, &watch)?;
+        let was_idle = grid.granted.load(Ordering::Relaxed) == granted;
+        if !was_idle {
+            idle_since = Instant::now();
+        }
         let elsewhere = std::mem::take(&mut *grid.elsewhere());
         rest.retain(|job| elsewhere.contains_key(&job.run_id));
-        for (run_id, what) in elsewhere {
-            if told.insert(run_id.clone()) {
-                observe(&Event { run_id, what });
+        // What was heard before the last cell was made is old.
+        let are_left = others == Others::Leave
+            && was_idle
+            && (idle_since.elapsed() > Claims::KNOWN_AFTER
+                || elsewhere.values().all(|of| grid.claims.knows_at_once(of)));
+        for (run_id, Owner { host, process, .. }) in elsewhere {
+            if told.insert(run_id.clone()) && others == Others::Await {
+                observe(&Event { run_id, what: What::Elsewhere { host, process } });
             }
         }
-        if rest.is_empty() || watch.is_cancelled_within(LOOK_EVERY) {
+        if are_left || rest.is_empty() || watch.is_cancelled_within(LOOK_EVERY) {
             break;
         }
     }
-    let (done, failed) = (grid.done.into_inner(), grid.failed.into_inner());
+    let [done, failed, failed_here] = [grid.done, grid.failed, grid.failed_here].map(AtomicUsize::into_inner);
     let (is_interrupted, gave_up) = (cancelled.load(Ordering::Relaxed), grid.gave_up.into_inner());
-    Ok(Outcome { done, failed, left: jobs.len() - done - failed, is_interrupted, gave_up })
+    let (left, elsewhere) = (jobs.len() - done - failed, rest.len());
+    Ok(Outcome { done, failed, failed_here, left, elsewhere, is_interrupted, gave_up })
 }
 
 /// What tells a run from an earlier one of its id.
@@ -91,10 +118,13 @@ struct Grid<'a> {
     patience: Option<NonZeroUsize>,
     done: AtomicUsize,
     failed: AtomicUsize,
+    failed_here: AtomicUsize,
+    /// How often a run was this process's to make.
+    granted: AtomicUsize,
     in_a_row: AtomicUsize,
     gave_up: AtomicBool,
-    /// Runs that other processes have, and what to say of them.
-    elsewhere: Mutex<HashMap<String, What>>,
+    /// Runs that other processes have.
+    elsewhere: Mutex<HashMap<String, Owner>>,
 }
 
 impl Grid<'_> {
@@ -105,8 +135,7 @@ impl Grid<'_> {
         }
         match self.claims.ask(run_id)? {
             Asked::Owned(owner) => {
-                let what = What::Elsewhere { host: owner.host, process: owner.process };
-                self.elsewhere().insert(run_id.to_string(), what);
+                self.elsewhere().insert(run_id.to_string(), owner);
                 Ok(false)
             }
             // Its owner may have stored it after the look and before the claim.
@@ -114,7 +143,10 @@ impl Grid<'_> {
                 self.claims.release(run_id);
                 Ok(false)
             }
-            Asked::Granted => Ok(true),
+            Asked::Granted => {
+                self.granted.fetch_add(1, Ordering::Relaxed);
+                Ok(true)
+            }
         }
     }
 
@@ -138,6 +170,7 @@ impl Grid<'_> {
             self.store.remove_partial(&record.run_id);
         }
         self.claims.release(&record.run_id);
+        self.failed_here.fetch_add(usize::from(record.status == Status::Failed), Ordering::Relaxed);
         self.count(record);
         Ok(())
     }
@@ -156,7 +189,7 @@ impl Grid<'_> {
     }
 
     /// What a panicking thread left in it is still a map.
-    fn elsewhere(&self) -> MutexGuard<'_, HashMap<String, What>> {
+    fn elsewhere(&self) -> MutexGuard<'_, HashMap<String, Owner>> {
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

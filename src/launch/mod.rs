@@ -21,7 +21,7 @@ mod usage;
 
 pub use evaluate::{EVAL_BATCH, Evaluation, eval_batch, evaluate, predict, top1};
 pub use gate::{FullPrecisionCache, check_folding};
-pub use grid::{Outcome, run_grid};
+pub use grid::{Others, Outcome, run_grid};
 pub use in_process::{InProcess, Worker, guarded};
 pub use inputs::{Inputs, Loader, device_name};
 pub use isolated::{Isolated, Place};

@@ -62,6 +62,8 @@ pub struct Claims {
 impl Claims {
     /// How long an owner on another machine may show no sign of life.
     pub const DEAD_AFTER: Duration = Duration::from_secs(60);
+    /// After how long of asking it is known which owners on other machines live.
+    pub const KNOWN_AFTER: Duration = Duration::from_secs(70);
 
     /// For a process that makes runs in the folder `runs`. Errors: it cannot be written.
     pub fn open(runs: &Path) -> Result<Self> {
@@ -115,6 +117,11 @@ impl Claims {
         }
     }
 
+    /// Whether the end of `owner` shows at once, since it is on this machine.
+    pub fn knows_at_once(&self, owner: &Owner) -> bool {
+        !owner.boot.is_empty() && owner.boot == self.me.boot
+    }
+
     /// Whether the run is this process's still: one that stood still for long enough counts as dead.
     fn owns(&self, run_id: &str) -> Result<bool> {
         Ok(self.chain(run_id)?.last().is_some_and(|(_, owner)| *owner == self.me))
@@ -133,22 +140,15 @@ impl Claims {
     }
 
     fn first(&self, run_id: &str) -> PathBuf {
-        self.folder.join(format!("{run_id}.claim"))
+        first(&self.folder, run_id)
     }
 
     fn after(&self, run_id: &str, owner: &Owner) -> PathBuf {
-        self.folder.join(format!("{run_id}.after-{}", owner.owner))
+        after(&self.folder, run_id, owner)
     }
 
-    /// The claims of the run, each of one who took over from the one before.
     fn chain(&self, run_id: &str) -> Result<Vec<(PathBuf, Owner)>> {
-        let (mut chain, mut place) = (Vec::new(), self.first(run_id));
-        while let Some(owner) = read(&place)? {
-            let next = self.after(run_id, &owner);
-            chain.push((place, owner));
-            place = next;
-        }
-        Ok(chain)
+        chain(&self.folder, run_id)
     }
 
     /// Makes the claim `place`; whether nobody else was faster.
@@ -169,7 +169,7 @@ impl Claims {
 
     fn is_dead(&self, owner: &Owner) -> bool {
         let path = self.folder.join(&owner.owner);
-        if !owner.boot.is_empty() && owner.boot == self.me.boot {
+        if self.knows_at_once(owner) {
             return is_unlocked(&path);
         }
         let Ok(content) = std::fs::read(&path) else { return true };
@@ -191,6 +191,42 @@ impl Drop for Claims {
         }
         std::fs::remove_file(self.folder.join(&self.me.owner)).ok();
     }
+}
+
+/// Who is making the run in the folder `runs`, for somebody who only looks: an owner on another machine counts as alive if its file was changed within
+/// [`Claims::DEAD_AFTER`] by the clocks of both.
+pub(super) fn maker(runs: &Path, run_id: &str) -> Option<Owner> {
+    let folder = runs.join(".claims");
+    let (_, owner) = chain(&folder, run_id).ok()?.pop()?;
+    let path = folder.join(&owner.owner);
+    let is_alive = match !owner.boot.is_empty() && owner.boot == boot() {
+        true => !is_unlocked(&path),
+        // A change in the future is one of another clock.
+        false => {
+            let changed = std::fs::metadata(&path).and_then(|file| file.modified()).ok()?;
+            changed.elapsed().map_or(true, |age| age <= Claims::DEAD_AFTER)
+        }
+    };
+    is_alive.then_some(owner)
+}
+
+fn first(folder: &Path, run_id: &str) -> PathBuf {
+    folder.join(format!("{run_id}.claim"))
+}
+
+fn after(folder: &Path, run_id: &str, owner: &Owner) -> PathBuf {
+    folder.join(format!("{run_id}.after-{}", owner.owner))
+}
+
+/// The claims of the run, each of one who took over from the one before.
+fn chain(folder: &Path, run_id: &str) -> Result<Vec<(PathBuf, Owner)>> {
+    let (mut chain, mut place) = (Vec::new(), first(folder, run_id));
+    while let Some(owner) = read(&place)? {
+        let next = after(folder, run_id, &owner);
+        chain.push((place, owner));
+        place = next;
+    }
+    Ok(chain)
 }
 
 /// Changes the content of `path` until the other end of `over` is gone.
@@ -302,6 +338,23 @@ mod tests {
             }
         });
         assert_eq!((granted.into_inner(), living.iter().filter(|claims| claims.owns("run").unwrap()).count()), (1, 1));
+    }
+
+    #[test]
+    fn whoever_only_looks_sees_who_makes_a_run_while_that_lives() {
+        let runs = tempfile::tempdir().unwrap();
+        assert_eq!(maker(runs.path(), "run"), None);
+        for claims in [Claims::open(runs.path()).unwrap(), elsewhere(runs.path(), Duration::from_secs(60))] {
+            assert_eq!(claims.ask("run").unwrap(), Asked::Granted);
+            assert_eq!(maker(runs.path(), "run"), Some(claims.me.clone()));
+            drop(claims);
+            assert_eq!(maker(runs.path(), "run"), None);
+        }
+        let silent = elsewhere(runs.path(), Duration::from_secs(60));
+        assert_eq!(silent.ask("run").unwrap(), Asked::Granted);
+        let file = File::options().write(true).open(runs.path().join(".claims").join(&silent.me.owner)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - 2 * Claims::DEAD_AFTER).unwrap();
+        assert_eq!(maker(runs.path(), "run"), None);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::disk::atomic;
 use crate::disk::foreign::{self, LARGEST_OF_RUN, LARGEST_TEXT, guarded};
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
-use claims::Claims;
+use claims::{Claims, Owner};
 use ptq::quant::diagnosis::Diagnosis;
 use ptq::recon::trace::UnitTrace;
 use rayon::prelude::*;
@@ -171,6 +171,11 @@ impl Store {
             ))),
             Err(TryLockError::Error(error)) => Err(Error::io("cannot lock", &path)(error)),
         }
+    }
+
+    /// The process that is making run `id`, as far as somebody who only looks can know.
+    pub fn maker(&self, id: &str) -> Option<Owner> {
+        claims::maker(&self.runs, id)
     }
 
     /// Whether another process writes runs of this experiment, or removes them, now.

@@ -94,7 +94,7 @@ fn output_that_cannot_be_written_is_told_and_changes_no_work() {
 #[cfg(unix)]
 #[test]
 fn schedulers_and_closed_terminals_stop_a_grid_as_ctrl_c_does() {
-    for (signal, code) in [("-INT", 106), ("-TERM", 143), ("-HUP", 129)] {
+    for (signal, code) in [("-INT", 106), ("-TERM", 143), ("-USR1", 138), ("-HUP", 129)] {
         let bench =
             Bench::new(&GRID.replace("method = \"rtn\"", "method = \"qdrop\"\nrecipe = { iterations = 100000 }"));
         let mut child = begun(&bench, "[1/2]");

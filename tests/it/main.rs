@@ -23,6 +23,7 @@ mod metaaug;
 mod removal;
 mod serve;
 mod shared;
+mod slurm;
 mod statistics;
 mod stored;
 mod tables;
