@@ -22,6 +22,7 @@
 //! | [`assets`] | pretrained weights: compiled in, files, or from the Hugging Face Hub |
 //! | [`data`] | data sets, calibration samples |
 //! | [`hub`] | repositories of the Hugging Face Hub, through its cache |
+//! | [`http`] | what requests to servers have in common |
 //! | [`published`] | published numbers |
 //! | [`embedded`] | the files that are compiled in |
 //! | [`profile`] | where the time of a run goes |
@@ -40,6 +41,7 @@ pub mod embedded;
 pub mod error;
 pub mod experiment;
 pub mod export;
+pub mod http;
 pub mod hub;
 pub mod launch;
 pub mod profile;
