@@ -15,7 +15,8 @@
 //! | [`cli`] | the command line, one file per verb |
 //! | [`launch`] | running jobs, in this process or each in one of its own |
 //! | [`serve`] | the pages of all experiments, live, on loopback |
-//! | [`export`] | runs in the formats of MLflow and TensorBoard, kept networks in that of ONNX |
+//! | [`track`] | a grid as it runs, told to an MLflow server |
+//! | [`export`] | runs for MLflow and TensorBoard, kept networks in that of ONNX |
 //! | [`report`] | tables, figures, pages and comparisons from records |
 //! | [`store`] | records and kept networks on disk, and what of a grid is not among them |
 //! | [`experiment`] | grid files, the cells they expand to, run ids |
@@ -49,5 +50,6 @@ pub mod published;
 pub mod report;
 pub mod serve;
 pub mod store;
+pub mod track;
 
 pub use error::{Error, Result};

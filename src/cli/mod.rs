@@ -34,6 +34,8 @@ mod session;
 mod show;
 mod signals;
 mod stored;
+mod to_server;
+mod track;
 mod verify;
 mod why;
 
@@ -93,7 +95,7 @@ enum Verb {
     Evaluate(evaluate::Args),
     /// List every quantizer of a cell: which tensor, how many bits, per channel or per tensor.
     Inspect(inspect::Args),
-    /// Write stored runs for MLflow or TensorBoard, or as CSV or JSON.
+    /// Write stored runs for MLflow or TensorBoard, or as CSV or JSON; send them to an MLflow server.
     Export(export::Args),
     /// Serve pages of all experiments on this machine, live while grids run.
     Serve(serve::Args),

@@ -8,19 +8,23 @@ use super::jobs;
 use super::progress::Progress;
 use super::session::{GridArgs, Session, loader_beside};
 use super::signals::interruptible;
+use super::track::{TrackArgs, say_tracked, warner};
 use crate::error::{Error, Result};
 use crate::experiment::Keep;
+use crate::export::mlflow::server::Server;
 use crate::launch::{
     Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Outcome, Place, Publisher, Worker, device_name,
     run_grid, sensible_bytes_on, thread_counts, thread_pools,
 };
 use crate::profile::Profile;
 use crate::store::{Planned, State, has_model};
+use crate::track::Tracker;
 use candle_core::Device;
 use ptq::methods;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -29,6 +33,8 @@ pub struct Args {
     grid: GridArgs,
     #[command(flatten)]
     devices: DeviceArgs,
+    #[command(flatten)]
+    track: TrackArgs,
     /// How many cells to run at the same time on the CPU or on one GPU, with the same results, or `auto`: on the CPU as many as a short
     /// measurement finds fastest, and the memory holds, on a GPU one. The threads are divided among them.
     #[arg(long, value_name = "N|auto", default_value = "1", env = "HARNESS_JOBS", value_parser = jobs::parse, conflicts_with = "devices")]
@@ -92,20 +98,28 @@ pub fn run(args: &Args) -> Result<Exit> {
     let mut session = Session::open_quietly(&args.grid, &devices[0], args.quiet)?;
     session.refuse_namesake()?;
     let keep = session.experiment.keep.or(Keep { model: args.save_model, transform: args.save_transform });
+    let server = args.track.server(&session.experiment)?;
     let jobs = pending(&session, args.fresh, keep);
     if !args.quiet {
         warn_of_departures(&session);
         warn_of_lacking_models(&session, &jobs, keep);
     }
     let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
-    let outcome = launch(args, &mut session, &devices, &jobs)?;
-    let stored = super::report::write(&session, args.quiet)?;
+    let (outcome, tracker) = launch(args, &mut session, &devices, &jobs, server);
+    let stored = outcome.as_ref().ok().map(|_| super::report::write(&session, args.quiet));
+    // Whatever became of the grid, and after its report: what is sent last is sent meanwhile.
+    let is_interrupted = outcome.as_ref().is_ok_and(|outcome| outcome.is_interrupted);
+    let tracked = tracker.map(|(tracker, server)| (tracker.finish(is_interrupted), server));
+    let (outcome, stored) = (outcome?, stored.transpose()?.unwrap_or_default());
     // Runs that somebody took away while others were made.
     let lost = (session.plan.len() - outcome.left).saturating_sub(stored);
     if let (Some(profile), Some(path)) = (profile, &args.profile) {
         let path = path.clone().unwrap_or_else(|| session.store.folder().join("trace.json"));
         profile.write_trace(&path)?;
         say!("{}\n{}", profile.summary(), path.display());
+    }
+    if let Some((tracked, server)) = tracked {
+        say_tracked(&tracked, &server, &args.grid.grid, args.quiet);
     }
     say_lost(&session, lost);
     let exit = ended(&outcome, jobs.len(), &args.grid.grid.display().to_string());
@@ -145,14 +159,48 @@ fn pending(session: &Session, is_fresh: bool, keep: Keep) -> Vec<Job> {
     to_run(session, is_fresh).filter_map(job).collect()
 }
 
-/// Has the jobs run, shows and publishes how far they are, and stores what comes.
-fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) -> Result<Outcome> {
-    let _lock = session.store.join()?;
-    let cancelled = interruptible()?;
+/// Has the jobs run, shows, publishes and tracks how far they are, and stores what comes; the tracker, with what it is called, still has
+/// to finish.
+fn launch(
+    args: &Args,
+    session: &mut Session,
+    devices: &[Device],
+    jobs: &[Job],
+    server: Option<Server>,
+) -> (Result<Outcome>, Option<(Tracker, String)>) {
+    let joined = session.store.join();
     let stored = session.plan.len() - jobs.len();
-    let (progress, publisher) = (Progress::new(jobs.len(), stored, args.quiet), Publisher::new(jobs.len(), stored));
+    let progress = Arc::new(Progress::new(jobs.len(), stored, args.quiet));
+    let tracker = server.filter(|_| joined.is_ok()).and_then(|server| {
+        let shown = server.address().to_string();
+        let warn = warner(progress.clone(), &server, &args.grid.grid);
+        let started = Tracker::start(server, &session.store, jobs, warn);
+        // No reason to lose a night's work.
+        let started = started.inspect_err(|error| progress.warn(&format!("the grid is not tracked: {error}")));
+        started.ok().map(|tracker| (tracker, shown))
+    });
+    let observe = |event: &Event| {
+        if let Some((tracker, _)) = &tracker {
+            tracker.note(event);
+        }
+    };
+    let outcome = joined.and_then(|_lock| launch_observed(args, session, devices, jobs, (&progress, &observe)));
+    (outcome, tracker)
+}
+
+/// The same, told to `observe` as well.
+fn launch_observed(
+    args: &Args,
+    session: &mut Session,
+    devices: &[Device],
+    jobs: &[Job],
+    (progress, observe): (&Progress, &(dyn Fn(&Event) + Sync)),
+) -> Result<Outcome> {
+    let cancelled = interruptible()?;
+    let publisher = Publisher::new(jobs.len(), session.plan.len() - jobs.len());
     let observe = |event: &Event| {
         publisher.note(event);
+        observe(event);
         progress.show(event);
     };
     let first = jobs.first().map(|job| &job.cell);

@@ -26,6 +26,7 @@ pub use names::is_kebab_case;
 pub use revisions::Revisions;
 pub use run_id::{Hashes, RunId, identity};
 pub use table::{Metric, TableSpec};
+pub use wire::Track;
 
 #[cfg(test)]
 mod tests;
