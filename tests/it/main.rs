@@ -27,5 +27,6 @@ mod statistics;
 mod stored;
 mod tables;
 mod together;
+mod tracker;
 mod tracking;
 mod verbs;

@@ -108,7 +108,9 @@ impl Failure {
     pub fn problem(&self) -> String {
         let (status, code, message) = match self {
             Failure::Local(error) => return error.to_string(),
-            Failure::Unreachable(problem) => return format!("does not answer ({problem})"),
+            Failure::Unreachable(problem) => {
+                return format!("does not answer ({problem}); is it running, and this its address?");
+            }
             Failure::Malformed(problem) => {
                 return format!(
                     "gives no answer of MLflow ({problem}); is it a server of MLflow, and this its address?"
