@@ -30,6 +30,9 @@ pub enum Error {
     /// A repository or file on the Hugging Face Hub that cannot be had, why, and what to do.
     #[error("{name}: {problem}")]
     Hub { name: String, problem: String },
+    /// An MLflow server that does not take what it is sent, why, and what to do.
+    #[error("MLflow at {server} {problem}")]
+    Tracker { server: String, problem: String },
     /// A check that must hold before a cell is quantized does not.
     #[error("sanity check failed: {0}")]
     Sanity(String),

@@ -25,8 +25,9 @@ pub use settings::{HubSettings, Token};
 use crate::disk::foreign::{LARGEST_WEIGHTS, read};
 use crate::disk::sha256;
 use crate::error::{Error, Result};
+use crate::http::{USER_AGENT, text_of};
 use cache::{Cached, RepoCache, announced_sha256};
-use failure::{Failure, text_of};
+use failure::Failure;
 use hf_hub::HFClientSync;
 use hf_hub::repository::RepoTreeEntry;
 use serde::{Deserialize, Serialize};
@@ -37,8 +38,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use transfer::{Announced, Transfer, address_of, sha256_of};
 
-/// How the harness names itself to servers.
-const USER_AGENT: &str = concat!("metaaug/", env!("CARGO_PKG_VERSION"));
 /// How often `hf-hub` repeats a request that found nobody, and how long it waits for a connection.
 const RETRIES: usize = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

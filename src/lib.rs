@@ -16,13 +16,15 @@
 //! | [`launch`] | running jobs, in this process or each in one of its own |
 //! | [`slurm`] | job arrays of a cluster whose tasks work on a grid |
 //! | [`serve`] | the pages of all experiments, live, on loopback |
-//! | [`export`] | runs in the formats of MLflow and TensorBoard, kept networks in that of ONNX |
+//! | [`track`] | a grid as it runs, told to an MLflow server |
+//! | [`export`] | runs for MLflow and TensorBoard, kept networks in that of ONNX |
 //! | [`report`] | tables, figures, pages and comparisons from records |
 //! | [`store`] | records and kept networks on disk, and what of a grid is not among them |
 //! | [`experiment`] | grid files, the cells they expand to, run ids |
 //! | [`assets`] | pretrained weights: compiled in, files, or from the Hugging Face Hub |
 //! | [`data`] | data sets, calibration samples |
 //! | [`hub`] | repositories of the Hugging Face Hub, through its cache |
+//! | [`http`] | what requests to servers have in common |
 //! | [`published`] | published numbers |
 //! | [`embedded`] | the files that are compiled in |
 //! | [`profile`] | where the time of a run goes |
@@ -41,6 +43,7 @@ pub mod embedded;
 pub mod error;
 pub mod experiment;
 pub mod export;
+pub mod http;
 pub mod hub;
 pub mod launch;
 pub mod profile;
@@ -49,5 +52,6 @@ pub mod report;
 pub mod serve;
 pub mod slurm;
 pub mod store;
+pub mod track;
 
 pub use error::{Error, Result};

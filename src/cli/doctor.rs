@@ -2,10 +2,12 @@
 
 use super::Exit;
 use super::cache_folder;
+use super::track::{VARIABLE, parse};
 use crate::data::DATASETS;
 use crate::data::location::{self, locate};
 use crate::embedded;
 use crate::error::Result;
+use crate::export::mlflow::Credentials;
 use crate::hub::HubSettings;
 use crate::store::processor;
 use ptq::arch::ARCHS;
@@ -33,6 +35,13 @@ pub fn doctor() -> Result<Exit> {
         (false, None) => "without a token",
     };
     say!("hub            {} ({mode}), cache {}", hub.shown_endpoint(), hub.cache.display());
+    // A name or password in it is not shown.
+    let tracker = std::env::var(VARIABLE).ok().map(|text| match parse(VARIABLE, &text) {
+        Ok(address) => address.to_string(),
+        Err(_) => "not an address of HTTP".to_string(),
+    });
+    let login = if Credentials::from_env().is_given() { "with" } else { "without" };
+    say!("mlflow         {} ({VARIABLE}), {login} a token or password", tracker.as_deref().unwrap_or("unset"));
     let architectures: Vec<&str> = ARCHS.iter().map(|arch| arch.name).collect();
     let root = location::root();
     let shown = root.as_ref().map_or("unset".to_string(), |root| root.display().to_string());

@@ -5,11 +5,15 @@ use super::bytes;
 use super::evaluate::model_folder;
 use super::report::scan;
 use super::session::{GridArgs, ResultsArgs, Session};
+use super::to_server::ToServer;
+use super::track::parse;
 use super::{stored, terminal};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
-use crate::export::mlflow::{FileStore, Written};
+use crate::export::mlflow::Written;
+use crate::export::mlflow::file_store::FileStore;
 use crate::export::{Run, hub_folder, onnx, tensorboard};
+use crate::http::Address;
 use crate::report::frame::{frame, to_csv};
 use crate::store::record::Record;
 use crate::store::{Query, SavedModel, Stored};
@@ -30,9 +34,10 @@ pub struct Args {
 #[derive(clap::Args)]
 #[group(required = true, multiple = true)]
 struct Targets {
-    /// Write to MLflow's file store in this folder (made if missing): params, metrics with steps, tags, artefacts.
-    #[arg(long, value_name = "DIR")]
-    mlflow: Option<PathBuf>,
+    /// Write to MLflow's file store in this folder (made if missing), or send to the MLflow server at this address: params, metrics with
+    /// steps, tags, artefacts.
+    #[arg(long, value_name = "DIR|URL")]
+    mlflow: Option<String>,
     /// Write TensorBoard event files below this folder: scalars, images, the configuration as text.
     #[arg(long, value_name = "DIR")]
     tensorboard: Option<PathBuf>,
@@ -53,6 +58,7 @@ struct Targets {
 const DETAILS: &str = "\
 Examples:
   harness export --mlflow mlruns
+  harness export experiments/quickstart.toml --mlflow http://127.0.0.1:5000
   harness export experiments/quickstart.toml --tensorboard logs --csv quickstart.csv
   harness export 'method(qdrop | genie-*) & bits(w2a2)' --json runs.json
   harness export --onnx model.onnx resnet20-w2a4-genie-m-s0       # or the folder of a kept network
@@ -61,7 +67,9 @@ Examples:
 The ONNX model takes images as they are preprocessed (`metadata_props` says how) and gives logits. Weights of up to 4 bits are UINT4, \
 others UINT8, activations of fewer than 8 bits are clipped to their levels before a quantizer of 8 bits: the arithmetic is the harness's.
 
-Exporting again changes nothing unless a run changed. MLflow 3.7 and newer read file stores with \
+Exporting again changes nothing unless a run changed. A server is sent what it lacks of each run, and the end of runs that `harness run \
+--track` did not live to tell it; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, go with it and nowhere \
+else. MLflow 3.7 and newer read file stores with \
 MLFLOW_ALLOW_FILE_STORE=true set, as in: MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri mlruns";
 
 /// How many runs became what.
@@ -92,10 +100,15 @@ pub fn export(args: &Args) -> Result<Exit> {
         write(path, &json, records.len())?;
     }
     let mut skipped = 0;
-    if let Some(folder) = &args.to.mlflow {
-        let mut store = FileStore::open(folder)?;
-        let count = each(&stored, |run| Ok(store.write(run)? != Written::Unchanged))?;
-        say!("MLflow: {} runs written to {}, {} unchanged", count.written, folder.display(), count.unchanged);
+    if let Some(to) = &args.to.mlflow {
+        let (count, to) = match Address::is_meant(to) {
+            true => send(to, &stored, &args.results.results)?,
+            false => {
+                let mut store = FileStore::open(Path::new(to))?;
+                (each(&stored, |run| Ok(store.write(run)? != Written::Unchanged))?, to.clone())
+            }
+        };
+        say!("MLflow: {} runs written to {to}, {} unchanged", count.written, count.unchanged);
         skipped += count.skipped;
     }
     if let Some(folder) = &args.to.tensorboard {
@@ -104,6 +117,15 @@ pub fn export(args: &Args) -> Result<Exit> {
         skipped += count.skipped;
     }
     Ok(if skipped > 0 { Exit::SomeFailed } else { Exit::Done })
+}
+
+/// Sends the runs to the server at `address`; also how that is shown.
+fn send(address: &str, stored: &[Stored], results: &Path) -> Result<(Count, String)> {
+    let mut to_server = ToServer::new(parse("--mlflow", address)?, stored, results)?;
+    let mut count = each(stored, |run| Ok(to_server.send(run)? != Some(Written::Unchanged)))?;
+    let (refused, shown) = to_server.finish()?;
+    (count.written, count.skipped) = (count.written - refused, count.skipped + refused);
+    Ok((count, shown))
 }
 
 /// Writes `runs` runs to `path`; `-` is standard output.

@@ -35,6 +35,8 @@ mod show;
 mod signals;
 mod stored;
 mod submit;
+mod to_server;
+mod track;
 mod verify;
 mod watch;
 mod why;
@@ -99,7 +101,7 @@ enum Verb {
     Evaluate(evaluate::Args),
     /// List every quantizer of a cell: which tensor, how many bits, per channel or per tensor.
     Inspect(inspect::Args),
-    /// Write stored runs for MLflow or TensorBoard, or as CSV or JSON.
+    /// Write stored runs for MLflow or TensorBoard, or as CSV or JSON; send them to an MLflow server.
     Export(export::Args),
     /// Serve pages of all experiments on this machine, live while grids run.
     Serve(serve::Args),

@@ -113,6 +113,14 @@ impl Progress {
         }
     }
 
+    /// What `--quiet` does not hide.
+    pub fn warn(&self, text: &str) {
+        if self.quiet || self.plain {
+            return tell!("warning: {text}");
+        }
+        self.line(format!("warning: {text}"));
+    }
+
     pub fn finish(&self) {
         self.cells().running.drain().for_each(|(_, cell)| cell.bar.finish_and_clear());
         self.grid.finish_and_clear();

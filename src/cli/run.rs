@@ -8,8 +8,10 @@ use super::jobs;
 use super::progress::Progress;
 use super::session::{GridArgs, Session, loader_beside};
 use super::signals::interruptible;
+use super::track::{TrackArgs, say_tracked, warner};
 use crate::error::{Error, Result};
 use crate::experiment::Keep;
+use crate::export::mlflow::server::Server;
 use crate::launch::{
     Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Others, Outcome, Place, Publisher, Worker, device_name,
     run_grid, sensible_bytes_on, thread_counts, thread_pools,
@@ -17,11 +19,13 @@ use crate::launch::{
 use crate::profile::Profile;
 use crate::slurm::Submission;
 use crate::store::{Planned, State, has_model};
+use crate::track::Tracker;
 use candle_core::Device;
 use ptq::methods;
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(clap::Args)]
@@ -30,6 +34,8 @@ pub struct Args {
     grid: GridArgs,
     #[command(flatten)]
     devices: DeviceArgs,
+    #[command(flatten)]
+    track: TrackArgs,
     /// How many cells to run at the same time on the CPU or on one GPU, with the same results, or `auto`: on the CPU as many as a short
     /// measurement finds fastest, and the memory holds, on a GPU one. The threads are divided among them.
     #[arg(long, value_name = "N|auto", default_value = "1", env = "HARNESS_JOBS", value_parser = jobs::parse, conflicts_with = "devices")]
@@ -99,6 +105,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let mut session = Session::open_quietly(&GridArgs { only, ..args.grid.clone() }, &devices[0], args.quiet)?;
     session.refuse_namesake()?;
     let keep = session.experiment.keep.or(Keep { model: args.save_model, transform: args.save_transform });
+    let server = args.track.server(&session.experiment)?;
     let mut jobs = pending(&session, args.fresh, keep);
     if let Some(submission) = &submission {
         keep_to(submission, &session, &mut jobs)?;
@@ -108,11 +115,18 @@ pub fn run(args: &Args) -> Result<Exit> {
         warn_of_lacking_models(&session, &jobs, keep);
     }
     let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
-    let outcome = launch(args, &mut session, &devices, &jobs)?;
+    let (outcome, tracker) = launch(args, &mut session, &devices, &jobs, server);
+    let reports = outcome.is_ok() && args.worker.is_none();
+    let stored = reports.then(|| super::report::write(&session, args.quiet));
+    // Whatever became of the grid, and after its report: what is sent last is sent meanwhile.
+    let is_interrupted = outcome.as_ref().is_ok_and(|outcome| outcome.is_interrupted);
+    if let Some((tracker, server)) = tracker {
+        say_tracked(&tracker.finish(is_interrupted), &server, &args.grid.grid, args.quiet);
+    }
+    let (outcome, stored) = (outcome?, stored.transpose()?.unwrap_or_default());
     if args.worker.is_some() {
         return end_of_worker(args, outcome, jobs.len());
     }
-    let stored = super::report::write(&session, args.quiet)?;
     // Runs that somebody took away while others were made.
     let lost = (session.plan.len() - outcome.left).saturating_sub(stored);
     if let (Some(profile), Some(path)) = (profile, &args.profile) {
@@ -192,14 +206,48 @@ fn pending(session: &Session, is_fresh: bool, keep: Keep) -> Vec<Job> {
     to_run(session, is_fresh).filter_map(job).collect()
 }
 
-/// Has the jobs run, shows and publishes how far they are, and stores what comes.
-fn launch(args: &Args, session: &mut Session, devices: &[Device], jobs: &[Job]) -> Result<Outcome> {
-    let _lock = session.store.join()?;
-    let cancelled = interruptible()?;
+/// Has the jobs run, shows, publishes and tracks how far they are, and stores what comes; the tracker, with what it is called, still has
+/// to finish.
+fn launch(
+    args: &Args,
+    session: &mut Session,
+    devices: &[Device],
+    jobs: &[Job],
+    server: Option<Server>,
+) -> (Result<Outcome>, Option<(Tracker, String)>) {
+    let joined = session.store.join();
     let stored = session.plan.len() - jobs.len();
-    let (progress, publisher) = (Progress::new(jobs.len(), stored, args.quiet), Publisher::new(jobs.len(), stored));
+    let progress = Arc::new(Progress::new(jobs.len(), stored, args.quiet));
+    let tracker = server.filter(|_| joined.is_ok()).and_then(|server| {
+        let shown = server.address().to_string();
+        let warn = warner(progress.clone(), &server, &args.grid.grid);
+        let started = Tracker::start(server, &session.store, jobs, warn);
+        // No reason to lose a night's work.
+        let started = started.inspect_err(|error| progress.warn(&format!("the grid is not tracked: {error}")));
+        started.ok().map(|tracker| (tracker, shown))
+    });
+    let observe = |event: &Event| {
+        if let Some((tracker, _)) = &tracker {
+            tracker.note(event);
+        }
+    };
+    let outcome = joined.and_then(|_lock| launch_observed(args, session, devices, jobs, (&progress, &observe)));
+    (outcome, tracker)
+}
+
+/// The same, told to `observe` as well.
+fn launch_observed(
+    args: &Args,
+    session: &mut Session,
+    devices: &[Device],
+    jobs: &[Job],
+    (progress, observe): (&Progress, &(dyn Fn(&Event) + Sync)),
+) -> Result<Outcome> {
+    let cancelled = interruptible()?;
+    let publisher = Publisher::new(jobs.len(), session.plan.len() - jobs.len());
     let observe = |event: &Event| {
         publisher.note(event);
+        observe(event);
         progress.show(event);
     };
     let others = if args.worker.is_some() { Others::Leave } else { Others::Await };

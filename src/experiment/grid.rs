@@ -10,7 +10,7 @@ use super::layer::{Layer, Place};
 use super::names::is_kebab_case;
 use super::slurm::SlurmOptions;
 use super::table::{TableSpec, check_tables};
-use super::wire::{Axes, CellOverride, Grid};
+use super::wire::{Axes, CellOverride, Grid, Track};
 use crate::assets::source::default_weights;
 use crate::diagnostic::{GridError, SourceText};
 use crate::disk::foreign::{guarded, read_piped, read_text};
@@ -36,6 +36,8 @@ pub struct Experiment {
     pub about: String,
     /// What its runs leave beside their records.
     pub keep: Keep,
+    /// Whether trackers are told of them.
+    pub track: Option<Track>,
     pub path: PathBuf,
     /// In the order of the axes as written, the last varying fastest; then included cells.
     pub cells: Vec<Cell>,
@@ -103,6 +105,7 @@ impl Experiment {
             name: format!("{name}{suffix}"),
             title: grid.title.clone().unwrap_or_else(|| name.clone()),
             about: grid.about.clone().unwrap_or_default(),
+            track: grid.track.clone(),
             keep: Keep { model: grid.save_model, transform: grid.save_transform },
             path: PathBuf::from(source.name),
             tables: check_tables(&declarations, &grid.table)?,

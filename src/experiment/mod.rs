@@ -28,6 +28,7 @@ pub use revisions::Revisions;
 pub use run_id::{Hashes, RunId, identity};
 pub use slurm::SlurmOptions;
 pub use table::{Metric, TableSpec};
+pub use wire::Track;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,9 @@
 //! save-model = true                 # optional: keep the quantized network beside each record; no part of a run's identity
 //! save-transform = true             # optional: keep the transform network, where a cell has one
 //!
+//! [track]                           # optional: tell an MLflow server of runs as they are made; no part of a run's identity
+//! mlflow = "http://127.0.0.1:5000"  # optional: where it is; MLFLOW_TRACKING_URI and --track=URL say otherwise
+//!
 //! [base]                            # what all cells share: any field of a cell
 //! arch = "resnet20"
 //! dataset = "cifar-10"              # optional: fashion-mnist (the default), mnist, cifar-10, cifar-100, imagenet, image-folder
@@ -68,6 +71,7 @@ use crate::assets::source::WeightsSource;
 use crate::data;
 use crate::data::location::Location;
 use crate::data::{CardSize, Corrupt};
+use crate::http::Address;
 use ptq::augment::Augmentation;
 use ptq::meta::config::MetaOverride;
 use ptq::meta::nets::TransformOverride;
@@ -91,6 +95,7 @@ pub struct Grid {
     pub save_model: bool,
     #[serde(default)]
     pub save_transform: bool,
+    pub track: Option<Track>,
     pub base: Option<Spanned<CellOverride>>,
     #[serde(default)]
     pub axes: Axes,
@@ -106,6 +111,15 @@ pub struct Grid {
     pub table: Vec<WireTable>,
     #[serde(default)]
     pub figure: Vec<WireFigure>,
+}
+
+/// That runs are told to a tracker as they are made.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Track {
+    /// Where the MLflow server is; `None`: as the environment says.
+    #[serde(default, deserialize_with = "http_address")]
+    pub mlflow: Option<Address>,
 }
 
 /// Axis values by key; their spans give the order in which they were written.
@@ -225,6 +239,10 @@ fn known_location<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<S
 
 fn known_method<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     one_of(deserializer, "method", methods::METHODS.iter().map(|method| method.name))
+}
+
+fn http_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Address>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 fn known_weights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -1,8 +1,8 @@
-//! Stored runs in the formats of other tools: MLflow's file store, TensorBoard's event files; networks that they kept as ONNX models and as
+//! Stored runs for other tools: MLflow's file store and servers, TensorBoard's event files; networks that they kept as ONNX models and as
 //! folders for the Hugging Face Hub.
 //!
 //! An export is a function of the stored runs: the same run gets the same name and content each time, files and folders
-//! are either whole or absent, and nothing is written outside the folder that was given.
+//! are either whole or absent, and nothing is written outside the folder or server that was given.
 
 pub mod hub_folder;
 pub mod mlflow;
@@ -12,6 +12,9 @@ mod series;
 pub mod tensorboard;
 mod tfrecord;
 
+pub use series::Keys;
+
+use crate::disk::sha256;
 use crate::error::Result;
 use crate::store::{Pixels, Stored, read_log, read_traces};
 use ptq::recon::trace::UnitTrace;
@@ -33,10 +36,18 @@ impl<'a> Run<'a> {
     }
 }
 
-/// `name` as a part of a path and a key that both tools take: letters, digits, `_`, `.`, `-`, and neither `.` nor `..`.
+/// Characters of the longest name that is kept as it is: three of them make a key that MLflow takes (250), and each a file's name (255).
+const LONGEST_PART: usize = 80;
+
+/// `name` as a part of a path and a key that all tools take: letters, digits, `_`, `.`, `-`, and neither `.` nor `..`; of a longer one the
+/// beginning and a hash.
 fn part(name: &str) -> String {
     let kept = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-') { c } else { '_' };
-    let part: String = name.chars().map(kept).collect();
+    let mut part: String = name.chars().map(kept).collect();
+    if part.len() > LONGEST_PART {
+        part.truncate(LONGEST_PART - 17);
+        part = format!("{part}-{:.16}", sha256(&[name.as_bytes()]));
+    }
     match part.chars().all(|c| c == '.') {
         true => part.replace('.', "_") + "_",
         false => part,
@@ -51,5 +62,7 @@ mod tests {
     fn names_become_one_part_of_a_path() {
         let parts = ["layer1.0", "../x", "..", ".", "", "a b/ü"].map(part);
         assert_eq!(parts, ["layer1.0", ".._x", "___", "__", "_", "a_b__"]);
+        let [long, other] = ["x", "y"].map(|end| part(&("layer/".repeat(50) + end)));
+        assert!(long.len() == 80 && long.starts_with("layer_layer_") && long != other, "{long}");
     }
 }

@@ -3,6 +3,7 @@
 use super::{Run, part};
 use crate::experiment::facts::{FACTS, Unit};
 use crate::store::record::Record;
+use ptq::recon::event::Point;
 use ptq::recon::trace::UnitTrace;
 
 /// A single number, measured at the end of a run.
@@ -36,8 +37,43 @@ pub fn singles(record: &Record) -> Vec<Single> {
     facts.chain(images.map(|value| Single { group: "accuracy", name: "test_images", value })).collect()
 }
 
-/// `loss/<unit>/<phase>`, `regulariser/<unit>/<phase>`, `terms/<unit>/<term>` and `gradient_norm/<unit>/<term>`, phase by
-/// phase. Phases follow each other from the start of the run.
+/// What the numbers of one phase of a unit are called: `loss/<unit>/<phase>`, `regulariser/<unit>/<phase>`, `terms/<unit>/<term>` and
+/// `gradient_norm/<unit>/<term>`.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    loss: String,
+    regulariser: String,
+    /// Of each term, its loss and its gradient's norm.
+    terms: Vec<(String, String)>,
+}
+
+impl Keys {
+    pub fn new<'a>(unit: &str, phase: &str, terms: impl Iterator<Item = &'a str>) -> Self {
+        let (unit, phase) = (part(unit), part(phase));
+        let of_term = |term: &str| {
+            let term = part(term);
+            (format!("terms/{unit}/{term}"), format!("gradient_norm/{unit}/{term}"))
+        };
+        Self {
+            terms: terms.map(of_term).collect(),
+            loss: format!("loss/{unit}/{phase}"),
+            regulariser: format!("regulariser/{unit}/{phase}"),
+        }
+    }
+
+    /// The numbers of one step, by key.
+    pub fn values(&self, point: &Point) -> Vec<(String, f64)> {
+        let mut values = vec![(self.loss.clone(), point.loss)];
+        values.extend(point.regulariser.map(|value| (self.regulariser.clone(), value)));
+        for ((loss, gradient_norm), term) in self.terms.iter().zip(&point.terms) {
+            values.push((loss.clone(), term.loss));
+            values.push((gradient_norm.clone(), term.gradient_norm));
+        }
+        values
+    }
+}
+
+/// The numbers of each phase by their [`Keys`]. Phases follow each other from the start of the run.
 pub fn phases(run: &Run) -> Vec<Phase> {
     let mut start_s = run.stored.record.provenance.started_unix_s as f64;
     let phases = run.traces.iter().map(|trace| {
@@ -49,14 +85,11 @@ pub fn phases(run: &Run) -> Vec<Phase> {
 }
 
 fn phase(trace: &UnitTrace, start_s: f64) -> Phase {
-    let (unit, name) = (part(&trace.unit), part(&trace.phase));
+    let keys = Keys::new(&trace.unit, &trace.phase, trace.terms.iter().map(|term| term.name.as_str()));
     let last = trace.iterations.last().copied().unwrap_or(1).max(1) as f64;
-    let mut values = vec![(format!("loss/{unit}/{name}"), &trace.loss)];
-    values.push((format!("regulariser/{unit}/{name}"), &trace.regulariser));
-    for term in &trace.terms {
-        let term_name = part(&term.name);
-        values.push((format!("terms/{unit}/{term_name}"), &term.loss));
-        values.push((format!("gradient_norm/{unit}/{term_name}"), &term.gradient_norm));
+    let mut values = vec![(keys.loss, &trace.loss), (keys.regulariser, &trace.regulariser)];
+    for ((loss, gradient_norm), term) in keys.terms.into_iter().zip(&trace.terms) {
+        values.extend([(loss, &term.loss), (gradient_norm, &term.gradient_norm)]);
     }
     Phase {
         times_s: trace.iterations.iter().map(|t| start_s + trace.wall_s * *t as f64 / last).collect(),

@@ -3,6 +3,7 @@
 use super::name::HubRepo;
 use super::settings::HubSettings;
 use crate::error::Error;
+use crate::http::text_of;
 use hf_hub::HFError;
 
 /// Why a file could not be had.
@@ -111,16 +112,6 @@ fn elsewhere(settings: &HubSettings) -> String {
         "run `harness fetch FILE` with the same grid where there is a network, and copy its cache to {}",
         settings.cache.display()
     )
-}
-
-/// The text of an error of the HTTP client, down to its cause, without the address: that of a content server holds a signature.
-pub(super) fn text_of(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 impl From<HFError> for Failure {

@@ -1,9 +1,10 @@
 //! One file from the Hub's servers, continued where an earlier attempt broke, its content checked.
 
-use super::failure::{Failure, text_of};
+use super::failure::Failure;
 use super::name::{HubFile, is_commit, is_inner_path, is_sha256};
 use super::settings::HubSettings;
 use crate::error::Error;
+use crate::http::{USER_AGENT, text_of};
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderValue, LOCATION, RANGE,
@@ -48,7 +49,7 @@ impl Transfer {
     pub fn new(settings: &HubSettings) -> Result<Self, Failure> {
         let client = |policy: Policy| {
             let timeout = Duration::from_secs(TIMEOUT_S);
-            let client = Client::builder().user_agent(super::USER_AGENT).redirect(policy);
+            let client = Client::builder().user_agent(USER_AGENT).redirect(policy);
             client
                 .connect_timeout(timeout)
                 .timeout(timeout)

@@ -4,6 +4,7 @@ pub mod annotations;
 mod check;
 pub mod claims;
 mod collection;
+mod ledger;
 pub mod live;
 mod migrate;
 mod model;
@@ -20,6 +21,7 @@ mod strip;
 
 pub use annotations::Annotations;
 pub use collection::{Collection, Stored, check_name, scan_all, utc};
+pub use ledger::Ledger;
 pub use model::{ModelConfig, ModelFiles, RunOfModel, SavedModel, has_model};
 pub use pixels::Pixels;
 pub use plan::{Planned, State, plan};
@@ -58,6 +60,8 @@ const LOCK_TRIES: usize = 4;
 const LOCK_PAUSE: Duration = Duration::from_millis(25);
 /// What unfinished runs have trained so far.
 const PARTIAL: &str = ".partial";
+/// What trackers have yet to be sent.
+const LEDGER: &str = ".tracking";
 /// Prefix of folders that are being written; what a killed process left of them is ignored.
 const TEMPORARY: &str = ".writing-";
 
@@ -102,6 +106,7 @@ impl Pictures {
 }
 
 /// The runs of one experiment.
+#[derive(Clone, Debug)]
 pub struct Store {
     runs: PathBuf,
     folder: PathBuf,
@@ -138,6 +143,11 @@ impl Store {
     /// the returned file is open.
     pub fn join(&self) -> Result<File> {
         self.locked(File::try_lock_shared)
+    }
+
+    /// What trackers have yet to be sent of these runs.
+    pub fn ledger(&self) -> Ledger {
+        Ledger::of(&self.runs)
     }
 
     /// The claims of this process.

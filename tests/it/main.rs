@@ -28,5 +28,6 @@ mod statistics;
 mod stored;
 mod tables;
 mod together;
+mod tracker;
 mod tracking;
 mod verbs;

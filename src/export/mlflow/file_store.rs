@@ -4,47 +4,28 @@
 //! Ids are hashes of names, so that a run is the same run in every export. A run whose content did not change is left as
 //! it is, with what people wrote to it in MLflow.
 
-use super::series::{end_s, phases, singles};
-use super::{Run, part};
+use super::{Content, DIGEST, Run, Written, annotations, artefacts, digest};
 use crate::disk::atomic;
 use crate::disk::sha256;
 use crate::error::{Error, Result};
-use crate::report::picture;
-use crate::store::read_if_there;
-use crate::store::record::Status;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Raised when the same run is exported as other files: runs exported before are then replaced.
-const EXPORT_REVISION: u32 = 1;
 /// What the file store calls them.
 const META: &str = "meta.yaml";
 const FINISHED: u32 = 3;
 const FAILED: u32 = 4;
-/// The tag that tells what a run was exported from.
-const DIGEST: &str = "harness.export_sha256";
 /// What stays as it is in the path of a URL.
 const IN_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
-/// Files of a run that become artefacts as they are.
-const ARTEFACTS: [&str; 6] =
-    ["record.json", "cell.toml", "trace.json", "log.txt", "predictions.safetensors", "pictures.safetensors"];
 
 /// A file store.
 pub struct FileStore {
     folder: PathBuf,
     /// Ids by name.
     experiments: BTreeMap<String, String>,
-}
-
-/// What became of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Written {
-    New,
-    Replaced,
-    Unchanged,
 }
 
 impl FileStore {
@@ -68,7 +49,7 @@ impl FileStore {
         let experiment = self.experiment(run)?;
         let id = run_id(run);
         let target = self.folder.join(&experiment).join(&id);
-        let digest = self.digest(run)?;
+        let digest = digest(run, &self.folder.display().to_string())?;
         let exists = target.exists();
         if exists && fs::read_to_string(target.join("tags").join(DIGEST)).is_ok_and(|known| known == digest) {
             annotate(&target, run)?;
@@ -125,71 +106,43 @@ impl FileStore {
         format!("file://{}", utf8_percent_encode(&path.to_string_lossy(), IN_PATH))
     }
 
-    /// Of everything that determines the files of `run`.
-    fn digest(&self, run: &Run) -> Result<String> {
-        let mut hash = Sha256::new();
-        hash.update(format!("{EXPORT_REVISION} {} {}\n", self.folder.display(), run.stored.experiment));
-        for name in ARTEFACTS {
-            let content = read_if_there(&run.stored.folder.join(name))?;
-            hash.update(format!("{name} {}\n", content.as_ref().map_or(-1, |content| content.len() as i64)));
-            hash.update(content.unwrap_or_default());
-        }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-    }
-
     fn fill(&self, folder: &Path, run: &Run, (experiment, id): (&str, &str), digest: &str) -> Result<()> {
-        let record = &run.stored.record;
+        let content = Content::of(run);
         let write = |kind: &str, key: &str, content: &str| put(&folder.join(kind).join(key), content.as_bytes());
-        let end_ms = (end_s(record) * 1000.0).round() as u64;
         let artifacts = self.folder.join(experiment).join(id).join("artifacts");
-        let status = if record.status == Status::Done { FINISHED } else { FAILED };
         let meta = yaml(&[
             ("artifact_uri", quoted(&self.uri(&artifacts))),
-            ("end_time", end_ms.to_string()),
+            ("end_time", content.end_ms.to_string()),
             ("entry_point_name", quoted("")),
             ("experiment_id", quoted(experiment)),
             ("lifecycle_stage", "active".to_string()),
             ("run_id", quoted(id)),
-            ("run_name", quoted(&record.run_id)),
+            ("run_name", quoted(&content.name)),
             ("run_uuid", quoted(id)),
             ("source_name", quoted("")),
             ("source_type", "4".to_string()),
             ("source_version", quoted("")),
-            ("start_time", (record.provenance.started_unix_s * 1000).to_string()),
-            ("status", status.to_string()),
+            ("start_time", content.start_ms.to_string()),
+            ("status", if content.is_done { FINISHED } else { FAILED }.to_string()),
             ("tags", "[]".to_string()),
             ("user_id", quoted("")),
         ]);
         put(&folder.join(META), meta.as_bytes())?;
-        for (key, value) in record.cell.fields() {
-            // A parameter is one line.
-            write("params", &part(&key), &value.replace(['\n', '\r'], " "))?;
+        for (key, value) in &content.params {
+            write("params", key, value)?;
         }
-        for single in singles(record) {
-            write("metrics", single.name, &format!("{end_ms} {} 0\n", single.value))?;
+        for (key, values) in &content.metrics {
+            let lines = values.iter().map(|point| format!("{} {} {}\n", point.at_ms, point.value, point.step));
+            write("metrics", key, &lines.collect::<String>())?;
         }
-        for phase in phases(run) {
-            for (key, values) in &phase.values {
-                let points = phase.times_s.iter().zip(values).zip(&phase.steps);
-                let lines = points.map(|((time_s, value), step)| format!("{:.0} {value} {step}\n", time_s * 1000.0));
-                write("metrics", key, &lines.collect::<String>())?;
-            }
+        for (key, value) in &content.tags {
+            write("tags", key, value)?;
         }
-        for (key, value) in tags(run, digest) {
-            write("tags", key, &value)?;
-        }
+        write("tags", DIGEST, digest)?;
         annotate(folder, run)?;
         // The clients expect the folder even where nothing is in it.
         fs::create_dir_all(folder.join("artifacts")).map_err(Error::io("cannot make folder", folder))?;
-        for name in ARTEFACTS {
-            if let Some(content) = read_if_there(&run.stored.folder.join(name))? {
-                put(&folder.join("artifacts").join(name), &content)?;
-            }
-        }
-        if let Some(pixels) = &run.pictures {
-            put(&folder.join("artifacts/pictures.png"), &picture::sheet(pixels)?)?;
-        }
-        Ok(())
+        artefacts(run, |name, content| put(&folder.join("artifacts").join(name), &content))
     }
 }
 
@@ -201,10 +154,7 @@ fn run_id(run: &Run) -> String {
 
 /// Notes and tags of a run change when they will: they are no part of its digest.
 fn annotate(folder: &Path, run: &Run) -> Result<()> {
-    let annotations = &run.stored.annotations;
-    let tags: Vec<&str> = annotations.tags.iter().map(String::as_str).collect();
-    let notes: Vec<&str> = annotations.notes.iter().map(|note| note.text.as_str()).collect();
-    for (key, value) in [("harness.tags", tags.join(", ")), ("harness.notes", notes.join("\n"))] {
+    for (key, value) in annotations(run) {
         let path = folder.join("tags").join(key);
         match value.is_empty() {
             false => put(&path, value.as_bytes())?,
@@ -213,29 +163,6 @@ fn annotate(folder: &Path, run: &Run) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn tags(run: &Run, digest: &str) -> Vec<(&'static str, String)> {
-    let record = &run.stored.record;
-    let provenance = &record.provenance;
-    let mut tags = vec![
-        (DIGEST, digest.to_string()),
-        ("mlflow.runName", record.run_id.clone()),
-        ("mlflow.source.name", provenance.grid.clone()),
-        ("mlflow.source.type", "LOCAL".to_string()),
-        ("mlflow.source.git.commit", provenance.git_revision.clone()),
-        ("harness.run_id", record.run_id.clone()),
-        ("harness.status", record.status.to_string()),
-        ("harness.version", provenance.crate_version.clone()),
-        ("harness.method_revision", record.method_revision.to_string()),
-        ("harness.device", provenance.device.clone()),
-        ("harness.threads", provenance.threads.to_string()),
-        ("harness.sha256.weights", record.hashes.weights.clone()),
-        ("harness.sha256.calib", record.hashes.calib.clone()),
-        ("harness.sha256.test", record.hashes.test.clone()),
-    ];
-    tags.extend(record.error.iter().map(|error| ("harness.error", error.clone())));
-    tags
 }
 
 /// Within a folder that is renamed as a whole, files need no care of their own.
