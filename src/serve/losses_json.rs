@@ -1,8 +1,9 @@
 //! `losses.json`: what each phase of each unit lost, of the runs that are named, as the page that compares runs draws it.
 
+use super::json::json;
 use super::named::{Named, named};
 use super::site::Site;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::store::read_traces;
 use ptq::recon::trace::UnitTrace;
 use serde::Serialize;
@@ -37,7 +38,7 @@ struct Trace {
 pub fn losses(site: &Site, names: &[&str]) -> Result<Vec<u8>> {
     let (found, missing) = named(site, names)?;
     let losses = Losses { runs: found.iter().map(of_run).collect(), missing };
-    serde_json::to_vec(&losses).map_err(|error| Error::Report(format!("cannot write losses as JSON: {error}")))
+    json("losses", &losses)
 }
 
 fn of_run<'a>(named: &Named<'a>) -> OfRun<'a> {

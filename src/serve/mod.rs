@@ -10,6 +10,7 @@
 //! Whoever has an account here can connect, and so can any page in the browser. So what a client may take is bounded: one
 //! request for each connection, a short head, no body, and so much time for both to come and go.
 
+mod json;
 mod live;
 mod losses_json;
 mod named;

@@ -1,11 +1,12 @@
 //! From a request to its answer, without sockets.
 
+use super::json::json;
 use super::losses_json::losses;
 use super::parameters::Parameters;
 use super::refusal::Refusal;
 use super::runs_json::{chosen, filtered};
 use super::site::Site;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::report::templates::{COMPARE, COMPARE_SCRIPT, COMPARE_STYLE, REFRESH, STYLE, TABLES};
 use percent_encoding::percent_decode_str;
 
@@ -118,16 +119,13 @@ fn runs(site: &Site, parameters: &Parameters) -> Result<Answer> {
 }
 
 /// JSON, or why there is none if that is what was asked: `text`, or too much.
-fn told(json: Result<Vec<u8>>, text: &str) -> Result<Answer> {
-    let error = match json {
-        Ok(json) => return Ok(Answer::new(200, JSON, json)),
+fn told(made: Result<Vec<u8>>, text: &str) -> Result<Answer> {
+    let error = match made {
+        Ok(made) => return Ok(Answer::new(200, JSON, made)),
         Err(error) => error,
     };
     let Some(refusal) = Refusal::of(&error, text) else { return Err(error) };
-    let refusal = serde_json::to_vec(&refusal);
-    refusal
-        .map(|json| Answer::new(400, JSON, json))
-        .map_err(|error| Error::Report(format!("cannot write an error as JSON: {error}")))
+    Ok(Answer::new(400, JSON, json("the error", &refusal)?))
 }
 
 #[cfg(test)]
@@ -238,7 +236,7 @@ mod tests {
         assert_eq!(answer(&site, &asked(true, true, Some("localhost"))).status, 413);
     }
 
-    fn json(site: &Site, url: &str) -> (u16, Value) {
+    fn get_json(site: &Site, url: &str) -> (u16, Value) {
         let (status, body) = get(site, url);
         (status, serde_json::from_str(&body).unwrap())
     }
@@ -248,20 +246,20 @@ mod tests {
         let folder = results();
         let site = Site::new(&folder.path().join("results"));
         let id = record().run_id;
-        let (status, all) = json(&site, "/runs.json");
+        let (status, all) = get_json(&site, "/runs.json");
         assert_eq!((status, &all["stored"], all["runs"].as_array().unwrap().len()), (200, &2.into(), 2));
-        let (_, one) = json(&site, "/runs.json?filter=experiment(%3D%22a+b%22)+%26+test(>=80%25)");
+        let (_, one) = get_json(&site, "/runs.json?filter=experiment(%3D%22a+b%22)+%26+test(>=80%25)");
         assert_eq!((&one["runs"][0]["experiment"], &one["runs"][1]), (&"a b".into(), &Value::Null));
-        let (status, none) = json(&site, "/runs.json?filter=method(rtn)");
+        let (status, none) = get_json(&site, "/runs.json?filter=method(rtn)");
         assert_eq!((status, none["runs"].as_array().unwrap().len()), (200, 0));
         assert!(none["why_none"].as_str().unwrap().contains("none has method(rtn)"), "{none}");
 
         let names =
             ["y", "..", "x/..", "%2e%2e", "..%2fresults%2fx"].map(|experiment| format!("&run={experiment}/{id}"));
-        let (_, named) = json(&site, &format!("/runs.json?run=x/{id}&run=x&run={}", names.concat()));
+        let (_, named) = get_json(&site, &format!("/runs.json?run=x/{id}&run=x&run={}", names.concat()));
         assert_eq!((&named["runs"][0]["id"], &named["runs"][1]), (&id.as_str().into(), &Value::Null));
         assert_eq!(named["missing"].as_array().unwrap().len(), 7, "{named}");
-        let (status, refused) = json(&site, &format!("/runs.json?{}", "run=x/y&".repeat(MOST_NAMED + 1)));
+        let (status, refused) = get_json(&site, &format!("/runs.json?{}", "run=x/y&".repeat(MOST_NAMED + 1)));
         assert!(status == 400 && refused["message"].as_str().unwrap().contains("21 runs are named"), "{refused}");
     }
 
@@ -269,7 +267,7 @@ mod tests {
     fn a_filter_that_cannot_be_read_is_refused_with_its_place() {
         let folder = results();
         let site = Site::new(&folder.path().join("results"));
-        let (status, refused) = json(&site, "/runs.json?filter=%3Cb%3E+method(qdrop)");
+        let (status, refused) = get_json(&site, "/runs.json?filter=%3Cb%3E+method(qdrop)");
         assert_eq!((status, &refused["place"]["at"], &refused["place"]["wrong"]), (400, &1.into(), &"<".into()));
         assert!(refused["help"].as_str().unwrap().contains("for example"), "{refused}");
         for filter in ["(".repeat(10_000), "method(".into(), "%00".into(), "a".repeat(10_000), "run(/[/)".into()] {
@@ -289,13 +287,13 @@ mod tests {
         let id = record().run_id;
         std::fs::write(results.join("a b/runs").join(&id).join("trace.json"), "[{").unwrap();
         let site = Site::new(&results);
-        let (status, losses) = json(&site, &format!("/losses.json?run=x/{id}&run=a+b/{id}&run=x/none"));
+        let (status, losses) = get_json(&site, &format!("/losses.json?run=x/{id}&run=a+b/{id}&run=x/none"));
         let traces = &losses["runs"][0]["traces"];
         assert_eq!((status, &traces[0]["unit"], &traces[0]["iterations"][1]), (200, &"<b>stem".into(), &2.into()));
         assert_eq!(traces[0]["loss"].to_string(), "[0.1,null]");
         assert!(losses["runs"][1]["problem"].as_str().unwrap().contains("trace.json"), "{losses}");
         assert_eq!(losses["missing"][0], "x/none");
-        assert_eq!(json(&site, "/losses.json").1["runs"], Value::Array(vec![]));
-        assert_eq!(json(&site, &format!("/losses.json?{}", "run=x/y&".repeat(MOST_NAMED + 1))).0, 400);
+        assert_eq!(get_json(&site, "/losses.json").1["runs"], Value::Array(vec![]));
+        assert_eq!(get_json(&site, &format!("/losses.json?{}", "run=x/y&".repeat(MOST_NAMED + 1))).0, 400);
     }
 }

@@ -3,6 +3,7 @@
 //! A thousand runs have few different values of each key. So they come as columns, each value once, with the index of
 //! its value for each run: a tenth of what one object for each run would take.
 
+use super::json::json;
 use super::named::named;
 use super::site::{Runs, Site};
 use crate::error::{Error, Result};
@@ -91,15 +92,15 @@ pub fn filtered(site: &Site, filter: &str) -> Result<Vec<u8>> {
         all.iter().flat_map(|runs| (0..runs.stored.len()).map(|index| Entry::of(runs, index))).collect();
     let stored = entries.len();
     if stored == 0 {
-        return json(&[], stored, Some("no runs are stored yet; `harness run GRID` stores some".to_string()), &[]);
+        return compared(&[], stored, Some("no runs are stored yet; `harness run GRID` stores some".to_string()), &[]);
     }
     let selected = match filter {
         Some(filter) => filter.select(entries),
         None => Ok(entries),
     };
     match selected {
-        Ok(entries) => json(&entries, stored, None, &[]),
-        Err(Error::NothingMatched(why)) => json(&[], stored, Some(why), &[]),
+        Ok(entries) => compared(&entries, stored, None, &[]),
+        Err(Error::NothingMatched(why)) => compared(&[], stored, Some(why), &[]),
         Err(error) => Err(error),
     }
 }
@@ -108,10 +109,10 @@ pub fn filtered(site: &Site, filter: &str) -> Result<Vec<u8>> {
 pub fn chosen(site: &Site, names: &[&str]) -> Result<Vec<u8>> {
     let (found, missing) = named(site, names)?;
     let entries: Vec<Entry> = found.iter().map(|named| Entry::of(&named.runs, named.index)).collect();
-    json(&entries, entries.len(), None, &missing)
+    compared(&entries, entries.len(), None, &missing)
 }
 
-fn json(entries: &[Entry], stored: usize, why_none: Option<String>, missing: &[&str]) -> Result<Vec<u8>> {
+fn compared(entries: &[Entry], stored: usize, why_none: Option<String>, missing: &[&str]) -> Result<Vec<u8>> {
     let runs = entries.iter().map(|Entry { run, .. }| Run {
         experiment: &run.experiment,
         id: &run.record.run_id,
@@ -120,7 +121,7 @@ fn json(entries: &[Entry], stored: usize, why_none: Option<String>, missing: &[&
     });
     let compared =
         Compared { stored, why_none, missing, runs: runs.collect(), facts: facts(entries), texts: texts(entries) };
-    serde_json::to_vec(&compared).map_err(|error| Error::Report(format!("cannot write the runs as JSON: {error}")))
+    json("the runs", &compared)
 }
 
 fn facts(entries: &[Entry]) -> Vec<FactColumn> {
@@ -189,7 +190,7 @@ mod tests {
         });
         let runs = Runs::new(runs.collect(), Vec::new());
         let entries: Vec<Entry> = (0..1000).map(|index| Entry::of(&runs, index)).collect();
-        let json = json(&entries, 1000, None, &[]).unwrap();
+        let json = compared(&entries, 1000, None, &[]).unwrap();
         assert!(json.len() < 600_000, "{} bytes", json.len());
         let answer: serde_json::Value = serde_json::from_slice(&json).unwrap();
         let column = |list: &str, key: &str| {

@@ -1,7 +1,8 @@
 //! The pages, made of what is stored at the moment.
 
+use super::json::json;
 use super::live::Shown;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::report::details::{Details, details};
 use crate::report::html::{Column, run_table};
 use crate::report::templates::render;
@@ -152,8 +153,7 @@ impl Site {
             damaged: summary.damaged,
             live: summary.raw.as_ref(),
         });
-        serde_json::to_vec(&states.collect::<Vec<_>>())
-            .map_err(|error| Error::Report(format!("cannot write the state as JSON: {error}")))
+        json("the state", &states.collect::<Vec<_>>())
     }
 
     /// The runs of experiment `name`; `None` if there is none.
