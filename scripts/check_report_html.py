@@ -5,8 +5,9 @@
 
 Runs two cells of a grid of its own, copies them to --runs stored runs, puts markup into what records say, damages a
 folder, makes the report, and then checks in the browser: markup stays text, no script but the page's own runs, nothing
-is fetched from elsewhere, tables sort and filter, runs unfold. Needs Python and Chromium (`--chromium` names it), nothing
-else.
+is fetched from elsewhere, tables sort and filter, runs unfold. On the page that compares runs it clicks and types: runs are
+chosen, their differences, losses and points drawn, the address holds all of it, and a thousand runs stand there within a second.
+Needs Python and Chromium (`--chromium` names it), nothing else.
 """
 
 import argparse
@@ -16,7 +17,12 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+
+import compare_checks
+from browser import Browser
+from make_many_runs import fields_of, run_id
 
 EVIL = "</pre><script>window.broken=1</script><img src=x onerror='window.broken=1'>"
 GRID = """name = "made"
@@ -92,25 +98,29 @@ def make_results(harness, folder, count):
     templates = {path.name.rsplit("-s0-", 1)[0]: path for path in runs.iterdir() if (path / "record.json").exists()}
     ids = re.findall(r"^\S+\s+(resnet20-\S+)", run([harness, "plan", "grid.toml"], folder), flags=re.M)
     assert len(ids) == 2 * max(2, count // 2), ids[:3]
-    for index, run_id in enumerate(ids):
-        slug, seed = re.fullmatch(r"(.*)-s(\d+)-[0-9a-f]+", run_id).groups()
-        if seed != "0":
-            shutil.copytree(templates[slug], runs / run_id)
-        path = runs / run_id / "record.json"
-        record = json.loads(path.read_text())
-        record["run_id"], record["cell"]["seed"] = run_id, int(seed)
+    stored = []
+    for index, planned in enumerate(ids):
+        slug, seed = re.fullmatch(r"(.*)-s(\d+)-[0-9a-f]+", planned).groups()
+        record = json.loads((templates[slug] / "record.json").read_text())
+        record["cell"]["seed"] = int(seed)
+        # The calibration images are those of seed 0, so the id is not the planned one.
+        record["run_id"] = run_id(fields_of((templates[slug] / "cell.toml").read_text()) | {"seed": seed}, record)
+        stored.append(record["run_id"])
+        place = runs / record["run_id"]
+        if place != templates[slug]:
+            shutil.copytree(templates[slug], place)
         record["metrics"]["test_top1"] += 0.0001 * (index % 90)
         if index in (3, 4):
             record.update(status="failed", error=f"the loss became NaN {EVIL}", metrics=None)
         if index == 5:
             record["provenance"]["grid"] = record["provenance"]["device"] = EVIL
-            record["cell"]["variant"] = EVIL
-            (runs / run_id / "log.txt").write_text(EVIL)
-        path.write_text(json.dumps(record))
+            (place / "log.txt").write_text(EVIL)
+            (place / "notes.jsonl").write_text(json.dumps({"at_unix_s": 0, "note": EVIL, "add_tags": [EVIL]}) + "\n")
+        (place / "record.json").write_text(json.dumps(record))
     broken = runs / "<script>window.broken=1<"
     broken.mkdir()
     (broken / "record.json").write_text('{"format": 1, "run')
-    return ids
+    return stored
 
 
 def browse(chromium, address, script=None, screenshot=None, size="1300,1600"):
@@ -204,6 +214,31 @@ def check_serve(arguments, folder, ids):
         server.wait()
 
 
+def check_compare(arguments, folder, ids):
+    """The page that compares runs; then the same with a thousand of them."""
+    many = folder / "many"
+    template = next(path for path in (folder / "results/made/runs").iterdir() if "-metaaug-small-s0-" in path.name)
+    maker = pathlib.Path(__file__).with_name("make_many_runs.py")
+    run([sys.executable, str(maker), str(template), str(many), "50"], folder)
+    of_few = lambda browser, address: compare_checks.Page(browser, address, ids, EVIL).checks()
+    return compare(arguments, folder, of_few, "compare") + compare(arguments, many, compare_checks.many, "compare-many")
+
+
+def compare(arguments, folder, checks, picture):
+    server = subprocess.Popen([arguments.harness, "serve", "--port", "0"], cwd=folder, stdout=subprocess.PIPE, text=True)
+    try:
+        address = re.search(r"http://\S+/", server.stdout.readline()).group(0)
+        print(f"{address}compare")
+        with Browser(arguments.chromium) as browser:
+            results = [check(*found) for found in checks(browser, address)]
+            if arguments.screenshots:
+                compare_checks.take_picture(browser, address, pathlib.Path(arguments.screenshots) / f"{picture}.png")
+        return results
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--harness", default="target/release/harness", type=lambda path: str(pathlib.Path(path).resolve()))
@@ -215,7 +250,7 @@ def main():
         folder = pathlib.Path(temporary)
         ids = make_results(arguments.harness, folder, arguments.runs)
         run([arguments.harness, "report", "grid.toml", "--quiet"], folder)
-        results = check_report(arguments, folder, ids) + check_serve(arguments, folder, ids)
+        results = check_report(arguments, folder, ids) + check_serve(arguments, folder, ids) + check_compare(arguments, folder, ids)
     print("all as it should be" if all(results) else "some are wrong")
     return 0 if all(results) else 1
 

@@ -2,7 +2,7 @@
 
 use super::columns::{heading, shown};
 use crate::experiment::filter::{Kind, Subject, run_predicates};
-use crate::store::Stored;
+use crate::store::{SAID_OF_RUNS, Stored};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -31,12 +31,9 @@ struct Measure {
     difference: Option<f64>,
 }
 
-/// What is compared beside the fields of a cell, the hashes of its inputs and the measures.
-const SAID_OF_RUNS: [&str; 6] = ["status", "revision", "error", "device", "processor", "git"];
-
 impl Difference {
     pub fn between(a: &Stored, b: &Stored) -> Self {
-        let fields = [a, b].map(configuration);
+        let fields = [a, b].map(Stored::configuration);
         let keys: BTreeSet<&String> = fields.iter().flat_map(|fields| fields.iter().map(|(key, _)| key)).collect();
         let [of_a, of_b] = [0, 1].map(|side: usize| {
             let fields = &fields[side];
@@ -84,19 +81,4 @@ impl Difference {
         table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
         say!("{table}");
     }
-}
-
-/// Everything but the measures, by name.
-fn configuration(run: &Stored) -> Vec<(String, String)> {
-    let record = &run.record;
-    let mut fields: Vec<(String, String)> = record.cell.fields().into_iter().collect();
-    let said = |name: &&str| Some((name.to_string(), run.values(name)?.first()?.clone()));
-    fields.extend(SAID_OF_RUNS.iter().filter_map(said));
-    let hashes = &record.hashes;
-    for (name, hash) in
-        [("weights", &hashes.weights), ("calibration images", &hashes.calib), ("test images", &hashes.test)]
-    {
-        fields.push((format!("SHA-256 of {name}"), format!("{hash:.16}")));
-    }
-    fields
 }

@@ -18,7 +18,8 @@ pub struct Args {
 
 const DETAILS: &str = "\
 Pages of all experiments under the folder of results: which grids run, how far they are, the losses of the unit at hand, \
-finished runs, reports. They refresh by themselves; /state.json has the same for programs.
+finished runs, reports. They refresh by themselves; /state.json has the same for programs. /compare lets you choose runs \
+by the filters of `harness list`, and shows in what they differ, their losses, and any two numbers of them.
 
 Listens on 127.0.0.1 alone, for everybody with an account on this machine, and only reads. From elsewhere: \
 ssh -L 7070:localhost:7070 MACHINE. A connection is for one request without content, and ends after a minute; \

@@ -13,6 +13,12 @@ pub const TABLES: &str = include_str!("templates/tables.js");
 /// Pages that keep up with what is stored.
 pub const REFRESH: &str = include_str!("templates/refresh.js");
 
+/// The page that compares runs: no value stands in it, its script asks for them and sets them as text.
+pub const COMPARE: &str = include_str!("templates/compare.html");
+pub const COMPARE_STYLE: &str = include_str!("templates/compare.css");
+pub const COMPARE_SCRIPT: &str =
+    concat!("\"use strict\";\n", include_str!("templates/compare_figures.js"), include_str!("templates/compare.js"));
+
 /// Whether values are escaped goes by the name: those of HTML are.
 const TEMPLATES: [(&str, &str); 8] = [
     ("report.html", include_str!("templates/report.html")),

@@ -1,5 +1,8 @@
 //! `harness serve`: pages of all experiments, and of the grids that run, for a browser on this machine.
 //!
+//! The page that compares runs is a script (`report/templates/compare.js`) which asks for JSON: what a filter selects is
+//! decided here, by the code that `harness list` has.
+//!
 //! It listens on loopback alone, reads and never writes. What a URL names is looked up among what is stored; no path is
 //! ever made of it. Requests for other hosts than loopback are refused: a page elsewhere whose name was made to resolve
 //! to 127.0.0.1 (DNS rebinding) sees nothing.
@@ -7,8 +10,14 @@
 //! Whoever has an account here can connect, and so can any page in the browser. So what a client may take is bounded: one
 //! request for each connection, a short head, no body, and so much time for both to come and go.
 
+mod json;
 mod live;
+mod losses_json;
+mod named;
+mod parameters;
+mod refusal;
 mod route;
+mod runs_json;
 mod site;
 
 use crate::error::{Error, Result};

@@ -1,8 +1,13 @@
 //! From a request to its answer, without sockets.
 
+use super::json::json;
+use super::losses_json::losses;
+use super::parameters::Parameters;
+use super::refusal::Refusal;
+use super::runs_json::{chosen, filtered};
 use super::site::Site;
 use crate::error::Result;
-use crate::report::templates::{REFRESH, STYLE, TABLES};
+use crate::report::templates::{COMPARE, COMPARE_SCRIPT, COMPARE_STYLE, REFRESH, STYLE, TABLES};
 use percent_encoding::percent_decode_str;
 
 /// What of a request matters.
@@ -34,6 +39,9 @@ const REPORT_POLICY: &str = "sandbox allow-scripts; default-src 'none'; script-s
                              frame-ancestors 'none'";
 const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 impl Answer {
     fn new(status: u16, content_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
@@ -86,10 +94,15 @@ fn page(site: &Site, url: &str) -> Result<Option<Answer>> {
     let parts: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
     Ok(match parts[..] {
         [""] => Some(Answer::html(site.overview()?)),
-        ["style.css"] => Some(Answer::new(200, "text/css; charset=utf-8", STYLE)),
-        ["tables.js"] => Some(Answer::new(200, "text/javascript; charset=utf-8", TABLES)),
-        ["refresh.js"] => Some(Answer::new(200, "text/javascript; charset=utf-8", REFRESH)),
-        ["state.json"] => Some(Answer::new(200, "application/json", site.state()?)),
+        ["style.css"] => Some(Answer::new(200, CSS, STYLE)),
+        ["tables.js"] => Some(Answer::new(200, SCRIPT, TABLES)),
+        ["refresh.js"] => Some(Answer::new(200, SCRIPT, REFRESH)),
+        ["compare"] => Some(Answer::html(COMPARE)),
+        ["compare.css"] => Some(Answer::new(200, CSS, COMPARE_STYLE)),
+        ["compare.js"] => Some(Answer::new(200, SCRIPT, COMPARE_SCRIPT)),
+        ["runs.json"] => Some(runs(site, &Parameters::of(url))?),
+        ["losses.json"] => Some(told(losses(site, &Parameters::of(url).all("run")), "")?),
+        ["state.json"] => Some(Answer::new(200, JSON, site.state()?)),
         ["experiments", name] => site.experiment(name)?.map(Answer::html),
         ["experiments", name, "report"] => {
             site.report(name)?.map(|report| Answer { policy: REPORT_POLICY, ..Answer::html(report) })
@@ -99,11 +112,30 @@ fn page(site: &Site, url: &str) -> Result<Option<Answer>> {
     })
 }
 
+/// The runs that are named, or else those that a filter selects.
+fn runs(site: &Site, parameters: &Parameters) -> Result<Answer> {
+    let (names, filter) = (parameters.all("run"), parameters.first("filter"));
+    told(if names.is_empty() { filtered(site, filter) } else { chosen(site, &names) }, filter)
+}
+
+/// JSON, or why there is none if that is what was asked: `text`, or too much.
+fn told(made: Result<Vec<u8>>, text: &str) -> Result<Answer> {
+    let error = match made {
+        Ok(made) => return Ok(Answer::new(200, JSON, made)),
+        Err(error) => error,
+    };
+    let Some(refusal) = Refusal::of(&error, text) else { return Err(error) };
+    Ok(Answer::new(400, JSON, json("the error", &refusal)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::named::MOST_NAMED;
     use crate::store::record::Record;
     use crate::store::{Artefacts, Store};
+    use ptq::recon::trace::UnitTrace;
+    use serde_json::Value;
 
     fn record() -> Record {
         Record::sample("", "qdrop", "W2A4", 1).storable()
@@ -134,7 +166,17 @@ mod tests {
         let folder = results();
         let site = Site::new(&folder.path().join("results"));
         let run = format!("/experiments/x/runs/{}", record().run_id);
-        let pages = ["/", "/?x=1", "/experiments/x", "/experiments/a%20b", &run, "/style.css"];
+        let pages = [
+            "/",
+            "/?x=1",
+            "/experiments/x",
+            "/experiments/a%20b",
+            &run,
+            "/style.css",
+            "/compare?filter=%ff",
+            "/compare.css",
+            "/compare.js",
+        ];
         for url in pages {
             assert_eq!(get(&site, url).0, 200, "{url}");
         }
@@ -162,6 +204,9 @@ mod tests {
             "/../secret",
             "/%2e%2e/secret",
             "/results/x/runs/run-1/record.json",
+            "/compare/",
+            "/compare/x",
+            "/runs.json/",
             "http://localhost/",
         ] {
             let (status, body) = get(&site, url);
@@ -189,5 +234,66 @@ mod tests {
         assert_eq!(status(true, None), 421);
         assert_eq!(status(false, Some("localhost")), 405);
         assert_eq!(answer(&site, &asked(true, true, Some("localhost"))).status, 413);
+    }
+
+    fn get_json(site: &Site, url: &str) -> (u16, Value) {
+        let (status, body) = get(site, url);
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    #[test]
+    fn runs_are_selected_by_filter_or_by_name() {
+        let folder = results();
+        let site = Site::new(&folder.path().join("results"));
+        let id = record().run_id;
+        let (status, all) = get_json(&site, "/runs.json");
+        assert_eq!((status, &all["stored"], all["runs"].as_array().unwrap().len()), (200, &2.into(), 2));
+        let (_, one) = get_json(&site, "/runs.json?filter=experiment(%3D%22a+b%22)+%26+test(>=80%25)");
+        assert_eq!((&one["runs"][0]["experiment"], &one["runs"][1]), (&"a b".into(), &Value::Null));
+        let (status, none) = get_json(&site, "/runs.json?filter=method(rtn)");
+        assert_eq!((status, none["runs"].as_array().unwrap().len()), (200, 0));
+        assert!(none["why_none"].as_str().unwrap().contains("none has method(rtn)"), "{none}");
+
+        let names =
+            ["y", "..", "x/..", "%2e%2e", "..%2fresults%2fx"].map(|experiment| format!("&run={experiment}/{id}"));
+        let (_, named) = get_json(&site, &format!("/runs.json?run=x/{id}&run=x&run={}", names.concat()));
+        assert_eq!((&named["runs"][0]["id"], &named["runs"][1]), (&id.as_str().into(), &Value::Null));
+        assert_eq!(named["missing"].as_array().unwrap().len(), 7, "{named}");
+        let (status, refused) = get_json(&site, &format!("/runs.json?{}", "run=x/y&".repeat(MOST_NAMED + 1)));
+        assert!(status == 400 && refused["message"].as_str().unwrap().contains("21 runs are named"), "{refused}");
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_refused_with_its_place() {
+        let folder = results();
+        let site = Site::new(&folder.path().join("results"));
+        let (status, refused) = get_json(&site, "/runs.json?filter=%3Cb%3E+method(qdrop)");
+        assert_eq!((status, &refused["place"]["at"], &refused["place"]["wrong"]), (400, &1.into(), &"<".into()));
+        assert!(refused["help"].as_str().unwrap().contains("for example"), "{refused}");
+        for filter in ["(".repeat(10_000), "method(".into(), "%00".into(), "a".repeat(10_000), "run(/[/)".into()] {
+            assert_eq!(get(&site, &format!("/runs.json?filter={filter}")).0, 400, "{filter:.20}");
+        }
+    }
+
+    #[test]
+    fn losses_are_of_the_runs_that_are_named() {
+        let folder = results();
+        let results = folder.path().join("results");
+        let mut trace = UnitTrace::new("<b>stem", "weights");
+        (trace.iterations, trace.loss) = (vec![1, 2], vec![0.1, f64::NAN]);
+        let store = Store::new(&results, "x");
+        let artefacts = Artefacts { traces: vec![trace], ..Artefacts::default() };
+        store.write_run(&record(), "", &artefacts).unwrap();
+        let id = record().run_id;
+        std::fs::write(results.join("a b/runs").join(&id).join("trace.json"), "[{").unwrap();
+        let site = Site::new(&results);
+        let (status, losses) = get_json(&site, &format!("/losses.json?run=x/{id}&run=a+b/{id}&run=x/none"));
+        let traces = &losses["runs"][0]["traces"];
+        assert_eq!((status, &traces[0]["unit"], &traces[0]["iterations"][1]), (200, &"<b>stem".into(), &2.into()));
+        assert_eq!(traces[0]["loss"].to_string(), "[0.1,null]");
+        assert!(losses["runs"][1]["problem"].as_str().unwrap().contains("trace.json"), "{losses}");
+        assert_eq!(losses["missing"][0], "x/none");
+        assert_eq!(get_json(&site, "/losses.json").1["runs"], Value::Array(vec![]));
+        assert_eq!(get_json(&site, &format!("/losses.json?{}", "run=x/y&".repeat(MOST_NAMED + 1))).0, 400);
     }
 }

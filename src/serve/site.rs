@@ -1,17 +1,19 @@
 //! The pages, made of what is stored at the moment.
 
+use super::json::json;
 use super::live::Shown;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::report::details::{Details, details};
 use crate::report::html::{Column, run_table};
 use crate::report::templates::render;
 use crate::store::live::Live;
 use crate::store::record::Status;
 use crate::store::{Scan, Store, Stored, experiments, read_if_there};
+use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 /// After this time runs are read again though their folder seems unchanged: a file within one of them may not be.
@@ -35,12 +37,28 @@ struct Read {
     runs: Arc<Runs>,
 }
 
-struct Runs {
-    stored: Vec<Stored>,
+/// The runs of an experiment, and what pages say of them.
+pub struct Runs {
+    pub stored: Vec<Stored>,
     broken: Vec<(PathBuf, String)>,
     columns: Vec<Column>,
     values: Vec<Vec<String>>,
     failed: usize,
+    /// Made when it is first asked for.
+    configurations: OnceLock<Vec<Vec<(String, String)>>>,
+}
+
+impl Runs {
+    pub fn new(stored: Vec<Stored>, broken: Vec<(PathBuf, String)>) -> Self {
+        let (columns, values) = run_table(&stored);
+        let failed = stored.iter().filter(|run| run.record.status == Status::Failed).count();
+        Self { stored, broken, columns, values, failed, configurations: OnceLock::new() }
+    }
+
+    /// [`Stored::configuration`] of each run. A thousand of them take long enough to be kept.
+    pub fn configurations(&self) -> &[Vec<(String, String)>] {
+        self.configurations.get_or_init(|| self.stored.par_iter().map(Stored::configuration).collect())
+    }
 }
 
 #[derive(Serialize)]
@@ -71,6 +89,8 @@ struct ExperimentPage<'a> {
     done: usize,
     failed: usize,
     has_report: bool,
+    /// The filter that selects its runs.
+    filter: String,
     live_state: Option<Shown>,
     damaged: Vec<Damaged<'a>>,
     columns: &'a [Column],
@@ -95,6 +115,8 @@ struct Line<'a> {
 struct RunPage<'a> {
     id: &'a str,
     experiment: &'a str,
+    /// The filter that selects the runs of its experiment.
+    filter: String,
     run: Details,
 }
 
@@ -131,8 +153,7 @@ impl Site {
             damaged: summary.damaged,
             live: summary.raw.as_ref(),
         });
-        serde_json::to_vec(&states.collect::<Vec<_>>())
-            .map_err(|error| Error::Report(format!("cannot write the state as JSON: {error}")))
+        json("the state", &states.collect::<Vec<_>>())
     }
 
     /// The runs of experiment `name`; `None` if there is none.
@@ -152,6 +173,7 @@ impl Site {
             done: runs.stored.len() - runs.failed,
             failed: runs.failed,
             has_report: has_report(&store),
+            filter: filter_of(name),
             live_state: live.as_ref().map(Shown::new),
             damaged: runs
                 .broken
@@ -169,13 +191,25 @@ impl Site {
         let Some(store) = self.find(name)? else { return Ok(None) };
         let runs = self.runs(name, &store)?;
         let Some(run) = runs.stored.iter().find(|run| run.record.run_id == id) else { return Ok(None) };
-        render("run.html", &RunPage { id, experiment: name, run: details(run)? }).map(Some)
+        let page = RunPage { id, experiment: name, filter: filter_of(name), run: details(run)? };
+        render("run.html", &page).map(Some)
     }
 
     /// The report that was written last.
     pub fn report(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(store) = self.find(name)? else { return Ok(None) };
         read_if_there(&report_path(&store))
+    }
+
+    /// The runs of every experiment.
+    pub fn all_runs(&self) -> Result<Vec<Arc<Runs>>> {
+        let runs = |name: String| self.runs(&name, &Store::new(&self.results, &name));
+        experiments(&self.results)?.into_iter().map(runs).collect()
+    }
+
+    /// The runs of experiment `name`; `None` if there is none.
+    pub fn runs_of(&self, name: &str) -> Result<Option<Arc<Runs>>> {
+        self.find(name)?.map(|store| self.runs(name, &store)).transpose()
     }
 
     fn summaries(&self) -> Result<Vec<Summary>> {
@@ -213,9 +247,7 @@ impl Site {
         let Scan { records, broken } = store.scan()?;
         let stored: Vec<Stored> =
             records.into_iter().map(|record| Stored::read(name, store.run_folder(&record.run_id), record)).collect();
-        let (columns, values) = run_table(&stored);
-        let failed = stored.iter().filter(|run| run.record.status == Status::Failed).count();
-        let runs = Arc::new(Runs { stored, broken, columns, values, failed });
+        let runs = Arc::new(Runs::new(stored, broken));
         let read = Read { at: now, modified, runs: runs.clone() };
         self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_string(), read);
         Ok(runs)
@@ -238,6 +270,11 @@ fn state(live: Option<&Live>) -> String {
     }
 }
 
+/// The filter that selects the runs of experiment `name`, whatever is in the name.
+fn filter_of(name: &str) -> String {
+    format!("experiment(=\"{}\")", name.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
 fn report_path(store: &Store) -> PathBuf {
     store.folder().join("report.html")
 }
@@ -249,6 +286,7 @@ fn has_report(store: &Store) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::experiment::Filter;
     use crate::store::Artefacts;
     use crate::store::record::Record;
 
@@ -280,7 +318,7 @@ mod tests {
     fn what_was_read_lasts_until_its_folder_changes() {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
         let before = |seconds| Some(at - Duration::from_secs(seconds));
-        let runs = Arc::new(Runs { stored: vec![], broken: vec![], columns: vec![], values: vec![], failed: 0 });
+        let runs = Arc::new(Runs::new(vec![], vec![]));
         let read = |modified| Read { at, modified, runs: runs.clone() };
         let soon = at + Duration::from_secs(5);
         assert!(read(before(10)).is_current(before(10), soon));
@@ -288,5 +326,20 @@ mod tests {
         assert!(!read(before(10)).is_current(before(10), at + FRESH));
         assert!(!read(before(1)).is_current(before(1), soon));
         assert!(!read(None).is_current(None, soon));
+    }
+
+    #[test]
+    fn the_filter_of_an_experiment_selects_it_whatever_it_is_called() {
+        let stored = |name: &str| Stored::read(name, PathBuf::new(), Record::sample("x", "qdrop", "W2A2", 0));
+        let names = ["x", "X", "x*", "a \"b\" \\", "/x/", "(x) | y & !z", "<b>", "ü", " x "];
+        for name in names {
+            let selected = Filter::parse(&filter_of(name)).unwrap().select(names.map(stored).to_vec()).unwrap();
+            assert_eq!(selected.iter().map(|run| run.experiment.as_str()).collect::<Vec<_>>(), [name]);
+        }
+        let results = tempfile::tempdir().unwrap();
+        let name = "<b>\"'&";
+        let _lock = Store::new(results.path(), name).lock().unwrap();
+        let page = Site::new(results.path()).experiment(name).unwrap().unwrap();
+        assert!(page.contains("/compare?filter=experiment%28%3D%22%3Cb%3E%5C%22%27%26%22%29\""), "{page}");
     }
 }

@@ -4,6 +4,7 @@ pub mod annotations;
 mod check;
 pub mod claims;
 mod collection;
+mod configuration;
 mod ledger;
 pub mod live;
 mod migrate;
@@ -21,6 +22,7 @@ mod strip;
 
 pub use annotations::Annotations;
 pub use collection::{Collection, Stored, check_name, scan_all, utc};
+pub use configuration::SAID_OF_RUNS;
 pub use ledger::Ledger;
 pub use model::{ModelConfig, ModelFiles, RunOfModel, SavedModel, has_model};
 pub use pixels::Pixels;
