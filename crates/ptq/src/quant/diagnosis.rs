@@ -221,8 +221,6 @@ mod tests {
         assert_eq!((before.iter().sum::<u64>(), after.iter().sum::<u64>()), (16 * 16 * 9, 16 * 16 * 9));
         // The images themselves are not quantized.
         assert_eq!(two.units[0].acts.iter().filter(|act| act.tensor == "input").count(), 0);
-        let text = serde_json::to_string(&two).unwrap();
-        assert_eq!(serde_json::from_str::<Diagnosis>(&text).unwrap(), two);
     }
 
     #[test]
