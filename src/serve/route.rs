@@ -218,6 +218,11 @@ mod tests {
     }
 
     #[test]
+    fn the_page_chooses_as_many_runs_as_are_compared() {
+        assert!(COMPARE_SCRIPT.contains(&format!("MOST_CHOSEN = {MOST_NAMED},")));
+    }
+
+    #[test]
     fn other_hosts_and_methods_that_write_are_refused() {
         let folder = results();
         let site = Site::new(&folder.path().join("results"));

@@ -91,6 +91,13 @@ fn pages_are_served_to_this_machine_alone() {
     assert_contains(&body, &["drop-inside", "SHA-256 aaaa", "&lt;script&gt;"]);
     assert!(!body.contains("<script>"), "{body}");
 
+    let (head, body) = server.get("/runs.json?filter=method%28qdrop%29");
+    assert_contains(&head, &["200 OK", "Content-Type: application/json", "nosniff", "no-store"]);
+    assert_contains(&body, &["\"<script>alert(1)\"", "\"is_configuration\":true"]);
+    let (head, body) = server.get("/compare?filter=method(qdrop)");
+    assert_contains(&head, &["200 OK", "script-src 'self'"]);
+    assert!(!body.contains("qdrop)"), "what a URL says does not get into the page: {body}");
+
     // Sent as they are: no client in between that would tidy them up.
     std::fs::write(results.path().parent().unwrap().join("report.html"), "outside").unwrap();
     for path in [

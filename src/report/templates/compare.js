@@ -146,9 +146,9 @@ const loadChosen = latest(async () => {
   };
 });
 const setChosen = (name, wanted) => {
-  if (wanted && state.runs.length >= MOST_CHOSEN) {
-    showProblem({ message: `${MOST_CHOSEN} runs are compared at most: leave one out before you choose another` });
-  } else {
+  const isOneTooMany = wanted && state.runs.length >= MOST_CHOSEN;
+  byId("limit").hidden = !isOneTooMany;
+  if (!isOneTooMany) {
     choose("runs", wanted ? [...state.runs, name] : state.runs.filter(other => other !== name));
     loadChosen();
   }
@@ -298,6 +298,7 @@ const differences = ({ columns, names }) => {
 const chosenKey = names => {
   const clear = on(html("button", {}, "leave out all"), "click", () => {
     choose("runs", []);
+    byId("limit").hidden = true;
     loadChosen();
     showChecks();
   });
@@ -342,6 +343,7 @@ const prepareChoices = () => {
   prepare(["unit", "phase"], showLosses);
   prepare(["x", "y", "xlog", "ylog", "colour"], () => shown && showScatter());
 };
+byId("limit").textContent = `${MOST_CHOSEN} runs are compared at most: leave one out before you choose another.`;
 prepareChoices();
 prepareTable();
 loadRuns();
