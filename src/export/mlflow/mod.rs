@@ -27,8 +27,15 @@ const NOTES: &str = "harness.notes";
 const LONGEST_PARAM: usize = 6000;
 const LONGEST_TAG: usize = 8000;
 /// Files of a run that become artefacts as they are.
-const ARTEFACTS: [&str; 6] =
-    ["record.json", "cell.toml", "trace.json", "log.txt", "predictions.safetensors", "pictures.safetensors"];
+const ARTEFACTS: [&str; 7] = [
+    "record.json",
+    "cell.toml",
+    "trace.json",
+    "layers.json",
+    "log.txt",
+    "predictions.safetensors",
+    "pictures.safetensors",
+];
 /// The pictures as an image.
 const PICTURES: &str = "pictures.png";
 
