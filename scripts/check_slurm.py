@@ -29,6 +29,8 @@ import sys
 import tempfile
 import time
 
+# What is imported from beside this file leaves nothing there.
+sys.dont_write_bytecode = True
 from check_resume import WEIGHTS, write_images
 
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel"]

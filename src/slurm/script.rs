@@ -50,6 +50,7 @@ impl Script<'_> {
 {head}
 say() {{ echo "{SAYS}$(date +%FT%T) $*"; }}
 worker= signalled=
+# Slurm sends USR1 to this shell alone, and TERM to the worker as well.
 trap 'signalled=1; [ -z "$worker" ] || kill -USR1 "$worker"' USR1
 trap 'signalled=1' TERM
 say "task $SLURM_ARRAY_TASK_ID of job $SLURM_ARRAY_JOB_ID on $(hostname), start $((${{SLURM_RESTART_COUNT:-0}} + 1))"
