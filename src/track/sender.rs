@@ -77,18 +77,13 @@ impl Sender {
             let (news, is_over) = shared.news(patience);
             self.take(news);
             if !self.gave_up && (is_over || !self.is_waiting()) {
-                let sent = self.send(shared);
+                let sent = self.send(shared, is_over);
                 self.heed(sent, shared);
             }
             // The last attempt was made, and nothing is left that it could have sent.
             if is_over && (self.ended.is_empty() || self.gave_up || self.is_waiting()) {
                 break;
             }
-        }
-        if !self.gave_up && !self.is_waiting() {
-            let mut left = self.running.values().filter_map(|running| running.there.as_ref());
-            // What the user stopped. If it does not arrive, the next start goes on with these runs.
-            let _ = left.try_for_each(|there| self.server.kill(there, now_ms()));
         }
         let mut queue = shared.lock();
         queue.tracked.artefacts_elsewhere = self.server.artefacts_elsewhere().map(str::to_string);
@@ -117,11 +112,18 @@ impl Sender {
         }
     }
 
-    /// One ended run, if there is one, and what is new of those that go on. Errors: of the server, not of one run.
-    fn send(&mut self, shared: &Shared) -> Result<(), Failure> {
-        if let Some(ended) = self.ended.pop_front() {
-            self.end(ended, shared)?;
+    /// What is new of the runs that go on, or were stopped if the grid is over, and one that has ended, if there is one.
+    ///
+    /// Errors: of the server, not of one run.
+    fn send(&mut self, shared: &Shared, is_over: bool) -> Result<(), Failure> {
+        self.send_running(is_over)?;
+        match self.ended.pop_front() {
+            Some(ended) => self.end(ended, shared),
+            None => Ok(()),
         }
+    }
+
+    fn send_running(&mut self, is_over: bool) -> Result<(), Failure> {
         let Self { server, folder_id, store, jobs, running, .. } = self;
         let experiment = experiment_of(store);
         for (run_id, running) in running.iter_mut() {
@@ -135,10 +137,15 @@ impl Sender {
                         &identity(folder_id, run_id),
                     )?),
                 };
-                server.log(there, &std::mem::take(&mut running.points))
+                server.log(there, &std::mem::take(&mut running.points))?;
+                // The user stopped it. If that does not arrive, the next start goes on with it all the same.
+                if is_over { server.kill(there, now_ms()) } else { Ok(()) }
             })();
             // What one run is refused for its end will name, if it is not over then.
             told.or_else(|failure| if failure.scope() == Scope::Run { Ok(()) } else { Err(failure) })?;
+        }
+        if is_over {
+            running.clear();
         }
         Ok(())
     }

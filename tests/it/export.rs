@@ -201,7 +201,7 @@ fn tables_are_written_and_mistakes_said() {
         assert_eq!(end.code, code, "{args:?}: {}", end.stderr);
         assert_contains(&end.stderr, parts);
     };
-    fails(&[], 2, &["--mlflow <DIR>", "--tensorboard <DIR>"]);
+    fails(&[], 2, &["--mlflow <DIR|URL>", "--tensorboard <DIR>"]);
     fails(&["methd(qdrop)", "--csv", "x.csv"], 2, &["methd"]);
     fails(&["nothing", "--csv", "x.csv"], 4, &["no stored run begins with \"nothing\""]);
     fails(&["grid.toml", "--csv", "x.csv"], 4, &["no run of grid.toml is stored"]);

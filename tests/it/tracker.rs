@@ -104,6 +104,9 @@ fn a_grid_is_told_as_it_is_stored_and_sent_again_as_nothing() {
     assert_eq!(String::from_utf8_lossy(&holds.stdout), "");
 }
 
+/// Has a server do something wrong; the address is another one's.
+type Misbehaviour = fn(&mut server::State, &str);
+
 #[test]
 fn a_server_that_misbehaves_costs_one_warning_and_no_run() {
     let (bench, server, other) = (Bench::new(GRID), TestServer::start(), TestServer::start());
@@ -114,7 +117,7 @@ fn a_server_that_misbehaves_costs_one_warning_and_no_run() {
         ("MLFLOW_TRACKING_PASSWORD", "s3cret"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "1"),
     ];
-    let cases: [(&str, fn(&mut server::State, &str), &str); 5] = [
+    let cases: [(&str, Misbehaviour, &str); 5] = [
         ("401", |state, _| state.refusal = Some(401), "set MLFLOW_TRACKING_TOKEN"),
         ("413", |state, _| state.largest_body = Some(1), "takes no request of this size"),
         ("500", |state, _| state.refusal = Some(500), "has a problem, status 500 (TEST: as the test wants)"),
@@ -238,7 +241,7 @@ fn stored_runs_are_sent_once_whatever_they_are_called_and_whatever_gets_lost() {
     server.state().lost_answers = 0;
     let end = send();
     assert_eq!((end.code, end.stderr.as_str()), (0, ""), "{}", end.stdout);
-    assert_eq!(server.state().experiments, [name.clone()]);
+    assert_eq!(server.state().experiments, std::slice::from_ref(&name));
     let runs = server.active();
     assert_eq!(runs.iter().map(|run| run.status.as_str()).collect::<Vec<_>>(), ["FINISHED", "FAILED"]);
     let key = runs[0].metrics.iter().find(|(key, ..)| key.starts_with("loss/")).unwrap().0.clone();

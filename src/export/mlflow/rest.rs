@@ -63,6 +63,8 @@ pub enum Failure {
     Redirected(String),
     /// An answer that makes no sense.
     Malformed(String),
+    /// The experiment of this name and id was deleted there.
+    InBin { name: String, id: String },
     /// On this machine.
     Local(Error),
 }
@@ -83,7 +85,7 @@ impl Failure {
         match self {
             Failure::Unreachable(_) => Scope::Moment,
             Failure::Redirected(_) | Failure::Malformed(_) => Scope::Server,
-            Failure::Local(_) => Scope::Run,
+            Failure::InBin { .. } | Failure::Local(_) => Scope::Run,
             Failure::Refused { status, code, .. } => match status {
                 408 | 429 | 500.. => Scope::Moment,
                 401 | 403 | 407 => Scope::Server,
@@ -114,6 +116,11 @@ impl Failure {
             Failure::Malformed(problem) => {
                 return format!(
                     "gives no answer of MLflow ({problem}); is it a server of MLflow, and this its address?"
+                );
+            }
+            Failure::InBin { name, id } => {
+                return format!(
+                    "has experiment {name:?} in its bin; bring it back with `mlflow experiments restore --experiment-id {id}`"
                 );
             }
             Failure::Redirected(to) => {

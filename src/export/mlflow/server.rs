@@ -90,8 +90,13 @@ impl Server {
         self.artefacts_elsewhere.as_deref()
     }
 
+    /// The error that the user reads.
     pub fn error(&self, failure: &Failure) -> Error {
-        Error::Tracker { server: self.address.to_string(), problem: failure.problem() }
+        match failure {
+            // Not the server's.
+            Failure::Local(error) => Error::Report(error.to_string()),
+            failure => Error::Tracker { server: self.address.to_string(), problem: failure.problem() },
+        }
     }
 
     /// The run of this identity that goes on, or a new one: with its parameters, as running.
@@ -250,9 +255,7 @@ impl Server {
             return Err(Failure::Malformed("it gives no id of an experiment".to_string()));
         }
         if text(&answer, "/experiment/lifecycle_stage") == "deleted" {
-            return Err(Failure::Local(Error::Usage(format!(
-                "has experiment {name:?} in its bin; bring it back with `mlflow experiments restore --experiment-id {id}`"
-            ))));
+            return Err(Failure::InBin { name: name.to_string(), id });
         }
         self.experiments.insert(name.to_string(), id.clone());
         Ok(Some(id))
