@@ -69,8 +69,7 @@ others UINT8, activations of fewer than 8 bits are clipped to their levels befor
 
 Exporting again changes nothing unless a run changed. A server is sent what it lacks of each run, and the end of runs that `harness run \
 --track` did not live to tell it; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, go with it and nowhere \
-else. MLflow 3.7 and newer read file stores with \
-MLFLOW_ALLOW_FILE_STORE=true set, as in: MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri mlruns";
+else. MLflow 3.7 and newer read file stores with MLFLOW_ALLOW_FILE_STORE=true set, as in: MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri mlruns";
 
 /// How many runs became what.
 #[derive(Default)]

@@ -3,8 +3,8 @@
 use super::{News, PERIOD, Shared, now_ms};
 use crate::error::Result;
 use crate::export::Run;
-use crate::export::mlflow::server::{Beginning, OnServer, Server, identity};
-use crate::export::mlflow::{Failure, Scope, Value};
+use crate::export::mlflow::server::{Beginning, Server, identity};
+use crate::export::mlflow::{Failure, OnServer, Scope, Value};
 use crate::launch::Job;
 use crate::store::record::Record;
 use crate::store::{Store, Stored};

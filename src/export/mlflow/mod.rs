@@ -1,9 +1,11 @@
 //! Runs for MLflow: what of a run it is told, to a file store in a folder or to a server.
 
 pub mod file_store;
+mod on_server;
 mod rest;
 pub mod server;
 
+pub use on_server::OnServer;
 pub use rest::{Credentials, Failure, Scope};
 
 use super::Run;

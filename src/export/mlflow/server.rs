@@ -5,6 +5,7 @@
 //! has not is gone on with: of each number what is not there yet is sent. One that was made anew since replaces the one from before, which
 //! is then in MLflow's bin, and takes over what people noted there.
 
+use super::on_server::{OnServer, is_same, metric, number, pair, text};
 use super::rest::{Credentials, Failure, Rest};
 use super::{Content, DIGEST, Run, Value, Written, annotations, artefacts, digest, first_tags, params};
 use crate::disk::sha256;
@@ -13,7 +14,7 @@ use crate::experiment::Cell;
 use crate::http::Address;
 use reqwest::Url;
 use serde_json::{Value as Json, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -27,8 +28,6 @@ const METRICS_AT_ONCE: usize = 1000;
 const OTHERS_AT_ONCE: usize = 100;
 /// Points of a metric that are asked for at once.
 const PAGE: &str = "25000";
-/// Values that differ by less were rounded by a database.
-const ROUNDING: f64 = 1e-12;
 
 /// A server, and what was learned of it.
 pub struct Server {
@@ -48,20 +47,6 @@ pub struct Beginning<'a> {
     pub cell: &'a Cell,
     /// Milliseconds since 1970.
     pub at_ms: u64,
-}
-
-/// A run on the server.
-#[derive(Default)]
-pub struct OnServer {
-    id: String,
-    artifact_uri: String,
-    is_running: bool,
-    params: BTreeMap<String, String>,
-    tags: BTreeMap<String, String>,
-    /// Numbers that are there, by key and step.
-    held: BTreeMap<String, BTreeMap<usize, f64>>,
-    /// Keys of numbers of which some are there that were not asked for yet.
-    unread: BTreeSet<String>,
 }
 
 /// What runs of a folder of results are called on servers: by the folder's id and the run's.
@@ -105,8 +90,8 @@ impl Server {
         let params = params(beginning.cell);
         let mut unfinished = self.runs(&experiment, identity)?;
         unfinished.retain(|run| run.is_unfinished());
-        let others = unfinished.iter().position(|run| run.agrees_in(&params)).map(|at| unfinished.swap_remove(at));
-        let run = match others {
+        let at = unfinished.iter().position(|run| run.agrees_in(&params));
+        let run = match at.map(|at| unfinished.swap_remove(at)) {
             Some(run) => {
                 self.update(&run, "RUNNING", None)?;
                 run
@@ -129,7 +114,10 @@ impl Server {
         }
         let is_new =
             |(key, value): &&(String, Value)| !run.held.get(key).is_some_and(|held| held.contains_key(&value.step));
-        let new: Vec<&(String, Value)> = points.iter().filter(is_new).collect();
+        // What was told twice while the server was away.
+        let mut once = HashSet::new();
+        let new = points.iter().filter(is_new).filter(|&(key, value)| once.insert((key, value.step)));
+        let new: Vec<&(String, Value)> = new.collect();
         for some in new.chunks(METRICS_AT_ONCE) {
             let sent = self.log_batch(
                 &run.id,
@@ -392,39 +380,6 @@ impl Server {
     }
 }
 
-impl OnServer {
-    /// From an answer. Errors: it is no run.
-    fn of(run: &Json) -> Result<Self, Failure> {
-        let pairs = |pointer: &str| {
-            let pairs = run.pointer(pointer).and_then(Json::as_array).into_iter().flatten();
-            pairs.map(|pair| (text(pair, "/key"), text(pair, "/value"))).collect::<BTreeMap<_, _>>()
-        };
-        let id = text(run, "/info/run_id");
-        if id.is_empty() {
-            return Err(Failure::Malformed("it gives no id of a run".to_string()));
-        }
-        Ok(Self {
-            id,
-            artifact_uri: text(run, "/info/artifact_uri"),
-            is_running: text(run, "/info/status") == "RUNNING",
-            params: pairs("/data/params"),
-            tags: pairs("/data/tags"),
-            held: BTreeMap::new(),
-            unread: pairs("/data/metrics").into_keys().collect(),
-        })
-    }
-
-    /// Whether not all of it is there.
-    fn is_unfinished(&self) -> bool {
-        !self.tags.contains_key(DIGEST)
-    }
-
-    /// Whether it can have these parameters: they cannot be changed.
-    fn agrees_in(&self, params: &[(String, String)]) -> bool {
-        params.iter().all(|(key, value)| self.params.get(key).is_none_or(|there| there == value))
-    }
-}
-
 /// Whether `key` is a tag that people gave on the server.
 fn is_of_people(key: &str) -> bool {
     key == DESCRIPTION || !NOT_OF_PEOPLE.iter().any(|prefix| key.starts_with(prefix))
@@ -440,52 +395,9 @@ fn of_artefact(failure: Failure, name: &str, bytes: usize) -> Failure {
     }
 }
 
-/// JSON has no NaN and no infinity: the server reads their names.
-fn metric(key: &str, Value { value, at_ms, step }: &Value) -> Json {
-    let value = match value {
-        value if value.is_finite() => json!(value),
-        value if value.is_nan() => json!("NaN"),
-        value if *value > 0.0 => json!("Infinity"),
-        _ => json!("-Infinity"),
-    };
-    json!({ "key": key, "value": value, "timestamp": at_ms, "step": step })
-}
-
-fn pair((key, value): (&String, &String)) -> Json {
-    json!({ "key": key, "value": value })
-}
-
-/// The text that an answer has there, or nothing.
-fn text(answer: &Json, pointer: &str) -> String {
-    answer.pointer(pointer).and_then(Json::as_str).unwrap_or_default().to_string()
-}
-
-/// A number as the server writes it, which may be a text.
-fn number(json: &Json) -> f64 {
-    json.as_f64().or_else(|| json.as_str()?.parse().ok()).unwrap_or(0.0)
-}
-
-/// Databases have no infinity: MLflow keeps the largest number for it.
-fn is_same(one: f64, other: f64) -> bool {
-    let kept = |value: f64| value.clamp(f64::MIN, f64::MAX);
-    let (one, other) = (kept(one), kept(other));
-    (one.is_nan() && other.is_nan()) || one == other || (one - other).abs() <= ROUNDING * one.abs().max(other.abs())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_that_json_has_not_come_back() {
-        for (value, there) in
-            [(0.1, json!(0.1)), (f64::NAN, json!("NaN")), (f64::INFINITY, json!(1.7976931348623157e308))]
-        {
-            let sent = metric("x", &Value { value, at_ms: 1, step: 2 });
-            assert!(is_same(number(&sent["value"]), value) && is_same(number(&there), value), "{value}");
-        }
-        assert!(!is_same(f64::NAN, 0.0) && !is_same(0.1, 0.1 + 1e-9) && !is_same(f64::INFINITY, 1.0));
-    }
 
     #[test]
     fn what_people_wrote_on_the_server_is_told_from_the_rest() {
