@@ -98,7 +98,8 @@ impl Block {
     }
 }
 
-/// Groups `records` into blocks, in the order in which their first record comes.
+/// Groups `records` into blocks, in the order in which the first record comes that has their network, data and setting, and from few
+/// calibration images to many.
 pub fn blocks(records: &[Record]) -> Vec<Block> {
     let mut blocks: Vec<(Block, Vec<&Record>)> = Vec::new();
     for record in records {
@@ -129,6 +130,13 @@ pub fn blocks(records: &[Record]) -> Vec<Block> {
             }
         }
     }
+    let family =
+        |block: &Block| (block.arch.clone(), block.weights_sha256.clone(), block.dataset.clone(), block.setting);
+    let families: Vec<_> = blocks.iter().map(|(block, _)| family(block)).collect();
+    blocks.sort_by_cached_key(|(block, _)| {
+        let own = family(block);
+        (families.iter().position(|family| *family == own), block.calib_images)
+    });
     blocks.into_iter().map(|(block, members)| fill(block, &members)).collect()
 }
 

@@ -1,6 +1,6 @@
 //! What quantizing did to each layer, as rows that a terminal or a page shows.
 
-use super::details::significant;
+use super::digits::significant;
 use ptq::quant::diagnosis::{ActDiagnosis, BINS, Diagnosis, UnitDiagnosis, WeightDiagnosis};
 use serde::Serialize;
 use std::fmt::Write;

@@ -9,6 +9,7 @@ mod canvas;
 mod caption;
 mod declared;
 pub mod details;
+pub mod digits;
 mod figure_frames;
 pub mod figures;
 pub mod frame;

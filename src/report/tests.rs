@@ -71,6 +71,19 @@ fn variants_settings_and_networks_are_kept_apart() {
 }
 
 #[test]
+fn samples_of_other_sizes_stand_in_their_order() {
+    let of = |(arch, calib_images): (&str, usize)| {
+        let mut record = records().remove(0);
+        (record.cell.arch, record.cell.calib_images) = (arch.to_string(), calib_images);
+        record
+    };
+    let blocks =
+        accuracy::blocks(&[("resnet20", 128), ("mobilenetv2-tiny", 64), ("resnet20", 16), ("resnet20", 1024)].map(of));
+    let order: Vec<(&str, usize)> = blocks.iter().map(|block| (block.arch.as_str(), block.calib_images)).collect();
+    assert_eq!(order, [("resnet20", 16), ("resnet20", 128), ("resnet20", 1024), ("mobilenetv2-tiny", 64)]);
+}
+
+#[test]
 fn configurations_are_never_averaged() {
     let mut records = records();
     // Seed 1 of QDrop at W2A2 drops less than the other seeds.

@@ -1,6 +1,7 @@
 //! The state of a running grid as pages show it.
 
-use crate::report::details::{path, significant};
+use crate::report::details::path;
+use crate::report::digits::significant;
 use crate::store::live::{Current, Live, LiveUnit};
 use serde::Serialize;
 use std::time::{SystemTime, UNIX_EPOCH};
