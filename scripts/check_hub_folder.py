@@ -43,6 +43,7 @@ def main():
         shown = json.loads(subprocess.run([arguments.harness, "show", "--json", run["run_id"], "--results", arguments.results],
                                           check=True, capture_output=True, text=True).stdout)
         assert (result.metric_type, result.metric_value) == ("accuracy", shown["metrics"]["test_top1"])
+        assert card.data.license == "apache-2.0" or run["cell"]["weights"] != "embedded"
         assert card.data.pipeline_tag == "image-classification" and ModelCard(str(card)).data.to_dict() == card.data.to_dict()
         validate_repo_id(f"someone/{run['run_id']}")
         print(f"{run['run_id']}: the card, the weights and the ONNX model are what they say")

@@ -2,18 +2,22 @@
 
 use super::Exit;
 use super::bytes;
+use super::download::hub;
 use super::evaluate::model_folder;
 use super::report::scan;
 use super::session::{GridArgs, ResultsArgs, Session};
 use super::to_server::ToServer;
 use super::track::parse;
 use super::{stored, terminal};
+use crate::assets::source::WeightsSource;
 use crate::disk::atomic;
 use crate::error::{Error, Result};
+use crate::export::hub_folder::{self, Base, license_of};
 use crate::export::mlflow::Written;
 use crate::export::mlflow::file_store::FileStore;
-use crate::export::{Run, hub_folder, onnx, tensorboard};
+use crate::export::{Run, onnx, tensorboard};
 use crate::http::Address;
+use crate::hub::RepoKind;
 use crate::report::frame::{frame, to_csv};
 use crate::store::record::Record;
 use crate::store::{Query, SavedModel, Stored};
@@ -159,10 +163,27 @@ fn write_network(args: &Args) -> Result<()> {
         say!("ONNX: {} written to {}, {size}", saved.config.run.run_id, path.display());
     }
     if let Some(folder) = &args.to.hub {
-        hub_folder::write(folder, &run)?;
+        hub_folder::write(folder, &run, &base(&SavedModel::open(&run)?.config.run.cell.weights))?;
         say!("Hub: {} written to {}", run.display(), folder.display());
     }
     Ok(())
+}
+
+/// What is known of the network that `weights` of a cell means; a card on the Hub that cannot be had is said.
+fn base(weights: &str) -> Base {
+    let file = match WeightsSource::parse(weights) {
+        // Trained here, and under either of two licences.
+        Ok(WeightsSource::Embedded) => return Base { model: None, license: Some("apache-2.0".to_string()) },
+        Ok(WeightsSource::Hub { file, .. }) if file.repo().kind() == RepoKind::Model => file,
+        _ => return Base::default(),
+    };
+    let card = file.repo().file("README.md").map_err(Error::Usage);
+    let card = card.and_then(|card| hub(false).fetch_if_there(&card));
+    let text = card.and_then(|card| card.map(|card| card.read_to_string()).transpose()).unwrap_or_else(|problem| {
+        tell!("warning: the card names no licence, since that of {} cannot be read: {problem}", file.repo());
+        None
+    });
+    Base { model: Some(file.repo().name().to_string()), license: text.as_deref().and_then(license_of) }
 }
 
 /// The stored runs that the command line means.

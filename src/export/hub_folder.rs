@@ -9,17 +9,35 @@ use crate::store::record::{Metrics, Record};
 use crate::store::{ModelFiles, Run, SavedModel};
 use std::path::Path;
 
-/// Writes the network of the run in `run` to `folder`, when all of it is known.
+/// The network that was quantized, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// `OWNER/NAME` on the Hub.
+    pub model: Option<String>,
+    /// As the Hub spells it, such as `apache-2.0`.
+    pub license: Option<String>,
+}
+
+/// The licence that a model card names: `license` in the YAML between its first two lines of `---`.
+pub fn license_of(card: &str) -> Option<String> {
+    let (head, _) = card.trim_start_matches('\u{feff}').strip_prefix("---")?.split_once("\n---")?;
+    let value = head.lines().find_map(|line| line.strip_prefix("license:"))?;
+    let license = value.split(" #").next()?.trim().trim_matches(['"', '\'']);
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    (!license.is_empty() && license.chars().all(is_name)).then(|| license.to_string())
+}
+
+/// Writes the network of the run in `run`, which was made from `base`, to `folder`, when all of it is known.
 ///
 /// Errors: a run without its network or accuracy; a network that has no ONNX model.
-pub fn write(folder: &Path, run: &Path) -> Result<()> {
+pub fn write(folder: &Path, run: &Path, base: &Base) -> Result<()> {
     let saved = SavedModel::open(run)?;
     let onnx = onnx::file(&saved)?;
     let Run { record, artefacts } = Run::read(run)?;
     let (Some(metrics), Some(ModelFiles { config, weights })) = (&record.metrics, artefacts.model) else {
         return Err(Error::content(run, "the run has no accuracy that a model card could name"));
     };
-    let card = card(&record, metrics, &saved);
+    let card = card(&record, metrics, &saved, base);
     for (name, content) in [
         ("config.json", config.as_bytes()),
         ("model.safetensors", &weights),
@@ -32,16 +50,20 @@ pub fn write(folder: &Path, run: &Path) -> Result<()> {
 }
 
 /// The model card of `record`.
-fn card(record: &Record, metrics: &Metrics, saved: &SavedModel) -> String {
+fn card(record: &Record, metrics: &Metrics, saved: &SavedModel, base: &Base) -> String {
     let (cell, network) = (&record.cell, &saved.config.network);
     let dataset = data::find(&cell.dataset).map_or(cell.dataset.as_str(), |dataset| dataset.title);
     // A string of JSON is one of YAML.
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let preprocess = saved.config.preprocess.identity();
     let [channels, height, width] = network.input;
+    let license = base.license.as_ref().map_or(String::new(), |license| format!("license: {license}\n"));
+    let model = base.model.as_ref();
+    let model =
+        model.map_or(String::new(), |name| format!("base_model: {}\nbase_model_relation: quantized\n", quoted(name)));
     format!(
         "---\n\
-         library_name: onnx\n\
+         {license}{model}library_name: onnx\n\
          pipeline_tag: image-classification\n\
          tags:\n- onnx\n- quantized\n- post-training-quantization\n\
          model-index:\n\
@@ -75,4 +97,27 @@ fn card(record: &Record, metrics: &Metrics, saved: &SavedModel) -> String {
         weights = record.weights_source.as_deref().unwrap_or(&cell.weights),
         weights_sha = record.hashes.weights,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_licence_is_read_from_the_head_of_a_card_alone() {
+        let license = |card: &str| license_of(card);
+        assert_eq!(license("---\nlicense: apache-2.0\ntags:\n- x\n---\n# A"), Some("apache-2.0".to_string()));
+        assert_eq!(license("---\r\ntags:\r\n- x\r\nlicense: \"mit\" # so\r\n---\r\n"), Some("mit".to_string()));
+        for card in [
+            "",
+            "license: mit",
+            "---\ntags: []\n---\nlicense: mit",
+            "---\nlicense: mit",
+            "---\nlicense:\n- mit\n---\n",
+            "---\nlicense: mit\\nbase_model: x\n---\n",
+            "---\n  license: mit\n---\n",
+        ] {
+            assert_eq!(license(card), None, "{card:?}");
+        }
+    }
 }

@@ -163,6 +163,26 @@ fn a_grid_with_weights_on_the_hub_is_fetched_once_and_runs_offline() {
 }
 
 #[test]
+fn a_model_card_names_the_network_on_the_hub_that_it_was_made_from_and_its_licence() {
+    let bench = Bench::new(GRID);
+    let small: [(&str, &[u8]); 2] = [("config.json", CONFIG), ("README.md", b"---\nlicense: mit\n---\n# A network\n")];
+    let server = TestHub::start(&[("model.safetensors", weights())], &small);
+    assert_eq!(harness(&bench, &server, &["run", "grid.toml", "--save-model"], &[]).code, 0);
+    let export = ["export", "--hub", "out", "resnet20-w8a8-rtn-s0"];
+    let card = || std::fs::read_to_string(bench.path().join("out/README.md")).unwrap();
+    let end = harness(&bench, &server, &export, &[("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    assert_contains(&end.stderr, &["warning: the card names no licence, since that of hub:someone/resnet20@main"]);
+    assert_contains(
+        &card(),
+        &["---\nbase_model: \"someone/resnet20\"\nbase_model_relation: quantized\nlibrary_name: "],
+    );
+    let end = harness(&bench, &server, &export, &[]);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    assert_contains(&card(), &["---\nlicense: mit\nbase_model: \"someone/resnet20\"\n"]);
+}
+
+#[test]
 fn a_broken_download_goes_on_where_it_broke() {
     let (server, name) = (test_hub(), WEIGHTS);
     let client = Client::new(&server);

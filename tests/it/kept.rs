@@ -248,7 +248,11 @@ fn the_onnx_model_of_one_run_is_written() {
     let card = String::from_utf8(read(&hub, "README.md")).unwrap();
     assert_contains(
         &card,
-        &["---\nlibrary_name: onnx\n", "    metrics:\n    - type: accuracy\n      value: 0.", "by rtn (qdrop setting"],
+        &[
+            "---\nlicense: apache-2.0\nlibrary_name: onnx\n",
+            "    metrics:\n    - type: accuracy\n      value: 0.",
+            "by rtn (qdrop setting",
+        ],
     );
     let end = bench.harness(&["evaluate", "hub"]);
     assert_eq!(end.code, 0, "{}", end.stderr);
