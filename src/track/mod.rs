@@ -2,7 +2,7 @@
 //!
 //! What happens is noted under a lock and sent by a thread of its own, so that no computation waits for a server. Nothing rests on what
 //! is in between: points that find no place, or no server, are sent from the record when the run is stored, and runs whose end did not
-//! arrive are noted in the [`Ledger`](crate::store::Ledger) of the folder, for the next start and for `harness export --mlflow`.
+//! arrive are noted in the [`Ledger`] of the folder, for the next start and for `harness export --mlflow`.
 
 mod sender;
 
