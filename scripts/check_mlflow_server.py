@@ -127,8 +127,11 @@ class Bench:
         process.communicate()
         statuses = [run.info.status for run in active(client)]
         print(f"  stopped with {how.name}: the server has {statuses}")
-        expected = "KILLED" if how == signal.SIGINT else "RUNNING"
-        assert statuses.count(expected) == 1, statuses
+        if how == signal.SIGINT:
+            assert statuses.count("KILLED") == 1, statuses
+        else:
+            # Of a run that ended in the last second, too, a process that is killed can tell nothing.
+            assert statuses.count("RUNNING") in (1, 2), statuses
 
 
 def check_tracking(harness, folder):
