@@ -55,6 +55,16 @@ seed = [{seeds}]
 """
 
 
+def results(runs):
+    """Predictions and losses of each run in a folder of runs."""
+    found = {}
+    for folder in sorted(path for path in runs.iterdir() if not path.name.startswith(".")):
+        traces = json.loads((folder / "trace.json").read_text())
+        losses = [{key: trace[key] for key in trace if key != "wall_s"} for trace in traces]
+        found[folder.name] = ((folder / "predictions.safetensors").read_bytes(), losses)
+    return found
+
+
 def write_images(folder, images):
     """Four IDX files, as of a tiny Fashion-MNIST."""
     folder.mkdir()
@@ -85,15 +95,6 @@ class Bench:
         assert code == 0, f"exit code {code}"
         return time.monotonic() - started
 
-    def results(self):
-        """Predictions and losses of each run."""
-        found = {}
-        for folder in sorted(path for path in self.runs.iterdir() if not path.name.startswith(".")):
-            traces = json.loads((folder / "trace.json").read_text())
-            losses = [{key: trace[key] for key in trace if key != "wall_s"} for trace in traces]
-            found[folder.name] = ((folder / "predictions.safetensors").read_bytes(), losses)
-        return found
-
 
 def kills(harness, folder, count, draw):
     undisturbed = Bench(harness, folder, "undisturbed", "killed", KILLED)
@@ -116,7 +117,7 @@ def kills(harness, folder, count, draw):
                 process.wait()
                 killed += 1
             spent_s += time.monotonic() - started
-        assert bench.results() == undisturbed.results(), "other predictions or losses"
+        assert results(bench.runs) == results(undisturbed.runs), "other predictions or losses"
         assert not (bench.runs / ".partial").exists()
     lost_s = (spent_s - rounds * undisturbed_s) / killed
     print(f"{killed} kills of {rounds} grids: predictions and losses as undisturbed, bit for bit")

@@ -16,7 +16,6 @@ which case nothing is checked. Everything lies in a temporary folder.
 
 import argparse
 import getpass
-import json
 import os
 import pathlib
 import re
@@ -31,7 +30,7 @@ import time
 
 # What is imported from beside this file leaves nothing there.
 sys.dont_write_bytecode = True
-from check_resume import WEIGHTS, write_images
+from check_resume import WEIGHTS, results, write_images
 
 PROGRAMS = ["munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel"]
 
@@ -192,15 +191,6 @@ class Bench:
                 continue
         return None
 
-    def results(self):
-        """Predictions and losses of each run."""
-        found = {}
-        for folder in sorted(path for path in self.runs.iterdir() if not path.name.startswith(".")):
-            traces = json.loads((folder / "trace.json").read_text())
-            losses = [{key: trace[key] for key in trace if key != "wall_s"} for trace in traces]
-            found[folder.name] = ((folder / "predictions.safetensors").read_bytes(), losses)
-        return found
-
     def trained(self):
         """How many units are kept of runs that are not done."""
         return len(list((self.runs / ".partial").glob("*/*")))
@@ -210,8 +200,8 @@ def stop_and_kill(harness, folder):
     undisturbed = Bench(harness, folder, "grid", 2, 40)
     started = time.monotonic()
     undisturbed.run("run", "grid.toml", "--quiet")
-    print(f"undisturbed: {len(undisturbed.results())} cells in {time.monotonic() - started:.0f} s")
-    results = undisturbed.results()
+    expected = results(undisturbed.runs)
+    print(f"undisturbed: {len(expected)} cells in {time.monotonic() - started:.0f} s")
     shutil.rmtree(undisturbed.folder / "results")
     bench = undisturbed
     job = bench.submit("--workers", "3")[0]
@@ -232,7 +222,7 @@ def stop_and_kill(harness, folder):
     for part in ["set up", "SIGUSR1: stopping", "interrupted: ", "exit code 138", "requeued", "exit code 0"]:
         assert part in log, (part, log)
     assert all(", start 2" not in bench.log(task) for task in tasks[1:]), "others were requeued"
-    assert bench.results() == results, "other predictions or losses"
+    assert results(bench.runs) == expected, "other predictions or losses"
     assert (bench.folder / "results/grid/accuracy.md").exists() and not (bench.runs / ".partial").exists()
     bench.run("submit", "grid.toml", "--slurm", code=4, said=["nothing to submit"])
     print("one task stopped and was requeued alone, the worker of another was killed: predictions and losses as undisturbed, bit for bit")

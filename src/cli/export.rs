@@ -155,15 +155,15 @@ fn write_network(args: &Args) -> Result<()> {
         return Err(Error::Usage("--onnx and --hub write one network: name its run, or its folder".to_string()));
     };
     let run = model_folder(&args.results.results, what)?;
+    let saved = SavedModel::open(&run)?;
     if let Some(path) = &args.to.onnx {
-        let saved = SavedModel::open(&run)?;
         let file = onnx::file(&saved)?;
         atomic::write(path, &file)?;
         let size = bytes::shown(file.len() as u64);
         say!("ONNX: {} written to {}, {size}", saved.config.run.run_id, path.display());
     }
     if let Some(folder) = &args.to.hub {
-        hub_folder::write(folder, &run, &base(&SavedModel::open(&run)?.config.run.cell.weights))?;
+        hub_folder::write(folder, &saved, &base(&saved.config.run.cell.weights))?;
         say!("Hub: {} written to {}", run.display(), folder.display());
     }
     Ok(())

@@ -7,9 +7,10 @@ use crate::export::mlflow::server::{Server, identity};
 use crate::export::mlflow::{Credentials, Failure, Scope, Written};
 use crate::http::Address;
 use crate::store::{Ledger, Store, Stored};
+use crate::track::now_ms;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Before a server that may answer the next time is asked again.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
@@ -70,7 +71,6 @@ impl ToServer {
     /// Says on the server of runs of these experiments that nobody makes any more that they were killed; how many runs were refused, and
     /// the server's address.
     pub fn finish(mut self) -> Result<(usize, String)> {
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         for (experiment, Folder { store, ledger, id }) in &self.folders {
             // Runs that are being made have no record either.
             if store.is_locked() {
@@ -78,7 +78,7 @@ impl ToServer {
             }
             for run_id in ledger.owed(&self.address)?.into_iter().filter(|run_id| store.record(run_id).is_none()) {
                 let server = &mut self.server;
-                let killed = patiently(|| server.kill_forsaken(experiment, &identity(id, &run_id), now_ms));
+                let killed = patiently(|| server.kill_forsaken(experiment, &identity(id, &run_id), now_ms()));
                 killed.map_err(|failure| server.error(&failure))?;
                 ledger.settle(&run_id, &self.address);
             }

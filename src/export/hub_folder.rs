@@ -27,17 +27,17 @@ pub fn license_of(card: &str) -> Option<String> {
     (!license.is_empty() && license.chars().all(is_name)).then(|| license.to_string())
 }
 
-/// Writes the network of the run in `run`, which was made from `base`, to `folder`, when all of it is known.
+/// Writes `saved`, the network of a run, which was made from `base`, to `folder`, when all of it is known.
 ///
 /// Errors: a run without its network or accuracy; a network that has no ONNX model.
-pub fn write(folder: &Path, run: &Path, base: &Base) -> Result<()> {
-    let saved = SavedModel::open(run)?;
-    let onnx = onnx::file(&saved)?;
+pub fn write(folder: &Path, saved: &SavedModel, base: &Base) -> Result<()> {
+    let run = &saved.folder;
+    let onnx = onnx::file(saved)?;
     let Run { record, artefacts } = Run::read(run)?;
     let (Some(metrics), Some(ModelFiles { config, weights })) = (&record.metrics, artefacts.model) else {
         return Err(Error::content(run, "the run has no accuracy that a model card could name"));
     };
-    let card = card(&record, metrics, &saved, base);
+    let card = card(&record, metrics, saved, base);
     for (name, content) in [
         ("config.json", config.as_bytes()),
         ("model.safetensors", &weights),

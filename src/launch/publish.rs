@@ -2,13 +2,13 @@
 
 use super::message::{Event, What};
 use crate::error::Result;
-use crate::store::Store;
 use crate::store::live::{Current, LIVE_FORMAT, Live, LiveUnit};
 use crate::store::record::Status;
+use crate::store::{Store, since_1970};
 use ptq::recon::event::Event as Progress;
 use ptq::recon::trace::UnitTrace;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// Between two writings of the state.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ struct State {
 impl Publisher {
     /// For a grid with `pending` cells to run and `stored` ones already there.
     pub fn new(pending: usize, stored: usize) -> Self {
-        let now = now_unix_s();
+        let now = since_1970().as_secs();
         let live = Live {
             format: LIVE_FORMAT,
             process: std::process::id(),
@@ -70,7 +70,7 @@ impl Publisher {
         match &event.what {
             What::Started => {
                 let run_id = event.run_id.clone();
-                running.push(Current { run_id, started_unix_s: now_unix_s(), ..Current::default() });
+                running.push(Current { run_id, started_unix_s: since_1970().as_secs(), ..Current::default() });
             }
             What::Progress(progress) => {
                 if let Some(current) = running.iter_mut().find(|current| current.run_id == event.run_id) {
@@ -96,7 +96,7 @@ impl Publisher {
             let changed = std::mem::take(&mut state.changed).then(|| {
                 let mut running = state.running.iter().cloned();
                 let (current, beside) = (running.next(), running.collect());
-                Live { updated_unix_s: now_unix_s(), current, beside, ..state.live.clone() }
+                Live { updated_unix_s: since_1970().as_secs(), current, beside, ..state.live.clone() }
             });
             drop(state);
             // Of several processes the first is followed, then the next.
@@ -176,10 +176,6 @@ impl Current {
             unit.curve = Vec::new();
         }
     }
-}
-
-fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 #[cfg(test)]

@@ -101,46 +101,35 @@ impl Block {
 /// Groups `records` into blocks, in the order in which the first record comes that has their network, data and setting, and from few
 /// calibration images to many.
 pub fn blocks(records: &[Record]) -> Vec<Block> {
-    let mut blocks: Vec<(Block, Vec<&Record>)> = Vec::new();
+    let mut families = Vec::new();
+    let mut groups: BTreeMap<(usize, usize), Vec<&Record>> = BTreeMap::new();
     for record in records {
         let cell = &record.cell;
-        let same = |block: &Block| {
-            block.arch == cell.arch
-                && block.weights_sha256 == record.hashes.weights
-                && block.dataset == cell.dataset
-                && block.setting == cell.setting
-                && block.calib_images == cell.calib_images
-        };
-        match blocks.iter_mut().find(|(block, _)| same(block)) {
-            Some((_, members)) => members.push(record),
-            None => {
-                let block = Block {
-                    arch: cell.arch.clone(),
-                    weights: cell.weights.clone(),
-                    weights_sha256: record.hashes.weights.clone(),
-                    dataset: cell.dataset.clone(),
-                    setting: cell.setting,
-                    calib_images: cell.calib_images,
-                    fp_test_top1: None,
-                    test_images: None,
-                    bits: Vec::new(),
-                    rows: Vec::new(),
-                };
-                blocks.push((block, vec![record]));
-            }
-        }
+        let own = (&cell.arch, &record.hashes.weights, &cell.dataset, cell.setting);
+        let family = families.iter().position(|family| *family == own).unwrap_or_else(|| {
+            families.push(own);
+            families.len() - 1
+        });
+        groups.entry((family, cell.calib_images)).or_default().push(record);
     }
-    let family =
-        |block: &Block| (block.arch.clone(), block.weights_sha256.clone(), block.dataset.clone(), block.setting);
-    let families: Vec<_> = blocks.iter().map(|(block, _)| family(block)).collect();
-    blocks.sort_by_cached_key(|(block, _)| {
-        let own = family(block);
-        (families.iter().position(|family| *family == own), block.calib_images)
-    });
-    blocks.into_iter().map(|(block, members)| fill(block, &members)).collect()
+    groups.into_values().map(|members| block(&members)).collect()
 }
 
-fn fill(mut block: Block, members: &[&Record]) -> Block {
+/// Of records that differ in bits, method, variant and seed at most.
+fn block(members: &[&Record]) -> Block {
+    let Record { cell, hashes, .. } = members[0];
+    let mut block = Block {
+        arch: cell.arch.clone(),
+        weights: cell.weights.clone(),
+        weights_sha256: hashes.weights.clone(),
+        dataset: cell.dataset.clone(),
+        setting: cell.setting,
+        calib_images: cell.calib_images,
+        fp_test_top1: None,
+        test_images: None,
+        bits: Vec::new(),
+        rows: Vec::new(),
+    };
     let metrics = members.iter().find_map(|record| record.metrics.as_ref());
     block.fp_test_top1 = metrics.map(|metrics| metrics.fp_test_top1);
     block.test_images = metrics.map(|metrics| metrics.test_images);

@@ -3,8 +3,8 @@
 use crate::report::details::path;
 use crate::report::digits::significant;
 use crate::store::live::{Current, Live, LiveUnit};
+use crate::store::since_1970;
 use serde::Serialize;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What `live.html` shows.
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ struct Unit {
 
 impl Shown {
     pub fn new(live: &Live) -> Self {
-        Self::at(live, SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()))
+        Self::at(live, since_1970().as_secs())
     }
 
     fn at(live: &Live, now_unix_s: u64) -> Self {

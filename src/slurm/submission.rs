@@ -6,8 +6,8 @@
 use crate::disk::atomic;
 use crate::disk::foreign::{LARGEST_TEXT, read};
 use crate::error::{Error, Result};
-use crate::store::Store;
 use crate::store::record::{Record, Status};
+use crate::store::{Store, since_1970};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -61,10 +61,9 @@ pub enum CellState {
 impl Submission {
     /// Of `cells`, now; not of any job yet.
     pub fn new(grid: PathBuf, cells: BTreeSet<String>) -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
             format: FORMAT,
-            submitted_unix_s: now.map(|now| now.as_secs()).unwrap_or_default(),
+            submitted_unix_s: since_1970().as_secs(),
             grid,
             set: Vec::new(),
             tf32: false,

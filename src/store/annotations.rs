@@ -3,6 +3,7 @@
 //! They are no part of the record or of the run's identity, and stay when the run is made again.
 
 use super::NOTES;
+use super::time::since_1970;
 use crate::disk::foreign::{LARGEST_TEXT, read, read_text};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -10,7 +11,6 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What people said of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -94,8 +94,7 @@ pub fn tag(folder: &Path, add: &[String], remove: &[String]) -> Result<()> {
 
 impl Line {
     fn now() -> Self {
-        let at_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
-        Self { at_unix_s, note: None, add_tags: Vec::new(), remove_tags: Vec::new() }
+        Self { at_unix_s: since_1970().as_secs(), note: None, add_tags: Vec::new(), remove_tags: Vec::new() }
     }
 }
 

@@ -22,6 +22,8 @@ use std::time::{Duration, Instant};
 
 /// Between two changes of an owner's file.
 const BEAT: Duration = Duration::from_secs(5);
+/// Of the claims, within that of the runs.
+const FOLDER: &str = ".claims";
 /// Begins the name of an owner's file.
 const OWNER: &str = "owner-";
 
@@ -34,6 +36,13 @@ pub struct Owner {
     /// Of the machine since it was started; empty where the system does not tell.
     boot: String,
     pub process: u32,
+}
+
+impl Owner {
+    /// Whether it is on the machine that was started as `boot` says, where its end shows at once.
+    fn is_of(&self, boot: &str) -> bool {
+        !self.boot.is_empty() && self.boot == boot
+    }
 }
 
 /// What somebody who asks for a run hears.
@@ -71,7 +80,7 @@ impl Claims {
     }
 
     fn patient(runs: &Path, dead_after: Duration) -> Result<Self> {
-        let folder = runs.join(".claims");
+        let folder = runs.join(FOLDER);
         std::fs::create_dir_all(&folder).map_err(Error::io("cannot make folder", &folder))?;
         // Locked before it has its name: nobody takes it for that of a dead process.
         let new = tempfile::Builder::new().prefix(".new-").tempfile_in(&folder);
@@ -119,7 +128,7 @@ impl Claims {
 
     /// Whether the end of `owner` shows at once, since it is on this machine.
     pub fn knows_at_once(&self, owner: &Owner) -> bool {
-        !owner.boot.is_empty() && owner.boot == self.me.boot
+        owner.is_of(&self.me.boot)
     }
 
     /// Whether the run is this process's still: one that stood still for long enough counts as dead.
@@ -196,10 +205,10 @@ impl Drop for Claims {
 /// Who is making the run in the folder `runs`, for somebody who only looks: an owner on another machine counts as alive if its file was changed within
 /// [`Claims::DEAD_AFTER`] by the clocks of both.
 pub(super) fn maker(runs: &Path, run_id: &str) -> Option<Owner> {
-    let folder = runs.join(".claims");
+    let folder = runs.join(FOLDER);
     let (_, owner) = chain(&folder, run_id).ok()?.pop()?;
     let path = folder.join(&owner.owner);
-    let is_alive = match !owner.boot.is_empty() && owner.boot == boot() {
+    let is_alive = match owner.is_of(&boot()) {
         true => !is_unlocked(&path),
         // A change in the future is one of another clock.
         false => {

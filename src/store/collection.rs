@@ -2,6 +2,7 @@
 
 use super::annotations::Annotations;
 use super::record::{Record, Status};
+use super::time::utc;
 use super::{Store, experiments};
 use crate::data;
 use crate::data::preprocess::Preprocess;
@@ -12,7 +13,6 @@ use crate::experiment::revisions::{Difference, Revisions};
 use rayon::prelude::*;
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 /// A stored run and where it is.
 #[derive(Clone, Debug)]
@@ -54,16 +54,6 @@ impl Stored {
     /// When the run began, as `2026-11-23T13:03:04Z`.
     pub fn started(&self) -> String {
         utc(self.record.provenance.started_unix_s)
-    }
-}
-
-/// Seconds since 1970 as `2026-11-23T13:03:04Z`; a time that no calendar has, as it is.
-pub fn utc(unix_s: u64) -> String {
-    // The year 9999, at which the form ends.
-    const LAST: u64 = 253_402_300_799;
-    match unix_s {
-        0..=LAST => humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(unix_s)).to_string(),
-        later => later.to_string(),
     }
 }
 
@@ -209,12 +199,5 @@ mod tests {
         let mut unknown = of(now);
         unknown.cell.method = "gone".into();
         assert_eq!(status(unknown), "stale");
-    }
-
-    #[test]
-    fn times_are_utc() {
-        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
-        assert_eq!(utc(1_795_438_964), "2026-11-23T13:02:44Z");
-        assert_eq!(utc(u64::MAX), u64::MAX.to_string());
     }
 }

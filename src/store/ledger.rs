@@ -2,13 +2,13 @@
 //! records beside it, so that what was not sent can be sent from them at any time.
 
 use super::LEDGER;
+use super::time::since_1970;
 use crate::disk::atomic;
 use crate::disk::foreign::read_text;
 use crate::error::{Error, Result};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 /// The file that names the folder.
 const ID: &str = "id";
@@ -86,7 +86,7 @@ fn is_id(text: &str) -> bool {
 /// From the time, the process, and the random name of a file: two folders with the same id would be taken for one.
 fn new_id(random: &Path) -> String {
     let mut hash = Sha256::new();
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let since = since_1970().as_nanos();
     hash.update(format!("{since} {} {}", std::process::id(), random.display()));
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

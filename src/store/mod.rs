@@ -19,9 +19,10 @@ pub mod removal;
 mod replace;
 mod run;
 mod strip;
+mod time;
 
 pub use annotations::Annotations;
-pub use collection::{Collection, Stored, check_name, scan_all, utc};
+pub use collection::{Collection, Stored, check_name, scan_all};
 pub use configuration::SAID_OF_RUNS;
 pub use ledger::Ledger;
 pub use model::{ModelConfig, ModelFiles, RunOfModel, SavedModel, has_model};
@@ -30,6 +31,7 @@ pub use plan::{Planned, State, plan};
 pub use query::{Query, select_one};
 pub use run::{Artefacts, Run};
 pub use strip::{Colour, Strip};
+pub use time::{since_1970, utc};
 
 use crate::disk::atomic;
 use crate::disk::foreign::{self, LARGEST_OF_RUN, LARGEST_TEXT, guarded};

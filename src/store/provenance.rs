@@ -2,7 +2,7 @@
 
 use super::processor;
 use super::record::Provenance;
-use std::time::{SystemTime, UNIX_EPOCH};
+use super::time::since_1970;
 
 impl Provenance {
     /// A run that starts now in this process.
@@ -15,7 +15,7 @@ impl Provenance {
             grid: grid.to_string(),
             crate_version: env!("CARGO_PKG_VERSION").to_string(),
             git_revision: env!("HARNESS_GIT_REVISION").to_string(),
-            started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()),
+            started_unix_s: since_1970().as_secs(),
         }
     }
 }

@@ -82,7 +82,7 @@ pub fn over_limit(folders: &[impl AsRef<Path>], limit_bytes: u64) -> Vec<Removab
         }
         excess = excess.saturating_sub(bytes);
         let unix_s = used.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        over.push(Removable { path, bytes, why: format!("cache, last used {}", super::collection::utc(unix_s)) });
+        over.push(Removable { path, bytes, why: format!("cache, last used {}", super::time::utc(unix_s)) });
     }
     over
 }

@@ -12,14 +12,14 @@ use crate::export::mlflow::Value;
 use crate::export::mlflow::server::Server;
 use crate::launch::{Event, Job, What};
 use crate::store::record::Record;
-use crate::store::{Ledger, Store};
+use crate::store::{Ledger, Store, since_1970};
 use ptq::recon::event::Event as Progress;
 use sender::Sender;
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Between two sendings of what has come.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -175,6 +175,7 @@ impl Shared {
     }
 }
 
-fn now_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+/// As MLflow has times.
+pub fn now_ms() -> u64 {
+    since_1970().as_millis() as u64
 }

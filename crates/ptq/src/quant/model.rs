@@ -89,17 +89,17 @@ impl QuantUnit {
 
     /// Output of the unit for input `x`.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        forward::forward(&self.unit, x, &Pass { unit: self, mode, search: None })
+        forward::forward(&self.unit, x, &Pass::new(self, mode))
     }
 
     /// The same; `see` is told what each activation quantizer is given, by its site.
-    pub fn forward_seen(&self, x: &Tensor, mode: Mode, see: &dyn Fn(usize, &Tensor) -> Result<()>) -> Result<Tensor> {
-        forward::forward(&self.unit, x, &Seen { pass: Pass { unit: self, mode, search: None }, see })
+    pub fn forward_seen(&self, x: &Tensor, mode: Mode, see: &See) -> Result<Tensor> {
+        forward::forward(&self.unit, x, &Pass { see: Some(see), ..Pass::new(self, mode) })
     }
 
     /// The same; NaN or infinite numbers in it are an error that names the node at which they arise.
     pub fn forward_checked(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let pass = Pass { unit: self, mode, search: None };
+        let pass = Pass::new(self, mode);
         let y = forward::forward(&self.unit, x, &pass)?;
         check_finite(&self.unit, x, &y, &pass, "once quantized")?;
         Ok(y)
@@ -141,15 +141,19 @@ impl QuantUnit {
 
     /// What a consumer of `source` inside the unit reads.
     pub fn read(&self, x: &Tensor, mode: Mode, source: Source) -> Result<Tensor> {
-        forward::read(&self.unit, x, &Pass { unit: self, mode, search: None }, source)
+        forward::read(&self.unit, x, &Pass::new(self, mode), source)
     }
 }
+
+/// Is told what each activation quantizer is given, by its site.
+type See<'a> = dyn Fn(usize, &Tensor) -> Result<()> + 'a;
 
 /// A pass over a quantized unit, which may search ranges as it goes.
 struct Pass<'a> {
     unit: &'a QuantUnit,
     mode: Mode<'a>,
     search: Option<Search<'a>>,
+    see: Option<&'a See<'a>>,
 }
 
 /// The quantizers whose ranges a pass searches; the unit's own are taken out for as long.
@@ -158,9 +162,16 @@ struct Search<'a> {
     search: RangeSearch,
 }
 
-impl Pass<'_> {
+impl<'a> Pass<'a> {
+    fn new(unit: &'a QuantUnit, mode: Mode<'a>) -> Self {
+        Self { unit, mode, search: None, see: None }
+    }
+
     fn act(&self, site: Option<usize>, x: Tensor, node: usize, slot: Option<usize>) -> Result<Tensor> {
         let Some(site) = site else { return Ok(x) };
+        if let Some(see) = self.see {
+            see(site, &x)?;
+        }
         let Some(Search { acts, search }) = &self.search else {
             return self.mode.acts.apply(&self.unit.acts[site], x, node, slot);
         };
@@ -188,36 +199,6 @@ impl Hooks for Pass<'_> {
 
     fn passes_on(&self, from: usize, to: usize) -> bool {
         self.unit.placement.on_output[from].is_none() && self.unit.placement.on_input[to].iter().all(Option::is_none)
-    }
-}
-
-/// A pass whose activations somebody looks at.
-struct Seen<'a> {
-    pass: Pass<'a>,
-    see: &'a dyn Fn(usize, &Tensor) -> Result<()>,
-}
-
-impl Hooks for Seen<'_> {
-    fn weight(&self, node: usize, weight: &Tensor) -> Result<Tensor> {
-        self.pass.weight(node, weight)
-    }
-
-    fn input(&self, node: usize, slot: usize, x: Tensor) -> Result<Tensor> {
-        if let Some(site) = self.pass.unit.placement.on_input[node][slot] {
-            (self.see)(site, &x)?;
-        }
-        self.pass.input(node, slot, x)
-    }
-
-    fn output(&self, node: usize, y: Tensor) -> Result<Tensor> {
-        if let Some(site) = self.pass.unit.placement.on_output[node] {
-            (self.see)(site, &y)?;
-        }
-        self.pass.output(node, y)
-    }
-
-    fn passes_on(&self, from: usize, to: usize) -> bool {
-        self.pass.passes_on(from, to)
     }
 }
 
@@ -368,8 +349,11 @@ impl QuantUnit {
     /// returns the output; `mode` says what becomes of weights and, by the ranges just found, of activations.
     pub fn search_acts(&mut self, x: &Tensor, search: RangeSearch, mode: Mode) -> Result<Tensor> {
         let acts = RefCell::new(std::mem::take(&mut self.acts));
-        let output =
-            forward::forward(&self.unit, x, &Pass { unit: self, mode, search: Some(Search { acts: &acts, search }) });
+        let output = forward::forward(
+            &self.unit,
+            x,
+            &Pass { search: Some(Search { acts: &acts, search }), ..Pass::new(self, mode) },
+        );
         self.acts = acts.into_inner();
         output
     }
