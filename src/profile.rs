@@ -66,7 +66,7 @@ struct Listener {
 #[derive(Default)]
 struct Sums {
     /// A tree, parents before children.
-    phases: Vec<Phase>,
+    phases: Vec<OfPhase>,
     operations: BTreeMap<&'static str, Total>,
     spans: Vec<Traced>,
     /// How many more details are kept before the next phase.
@@ -74,7 +74,7 @@ struct Sums {
     details: usize,
 }
 
-struct Phase {
+struct OfPhase {
     name: String,
     parent: Option<usize>,
     total: Total,
@@ -221,7 +221,7 @@ impl Sums {
     fn phase(&mut self, parent: Option<usize>, name: &str) -> usize {
         let known = self.phases.iter().position(|phase| phase.parent == parent && phase.name == name);
         known.unwrap_or_else(|| {
-            self.phases.push(Phase { name: name.to_string(), parent, total: Total::default() });
+            self.phases.push(OfPhase { name: name.to_string(), parent, total: Total::default() });
             self.phases.len() - 1
         })
     }
@@ -258,7 +258,7 @@ impl fmt::Display for Sums {
         let mut order = Vec::new();
         self.below(None, 0, &mut order);
         let phases = order.into_iter().map(|(depth, index)| {
-            let Phase { name, total, .. } = &self.phases[index];
+            let OfPhase { name, total, .. } = &self.phases[index];
             row(format!("{:1$}{name}", "", 2 * depth), total.times.to_string(), total.time)
         });
         writeln!(f, "{}", table("phase", phases))?;

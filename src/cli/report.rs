@@ -6,7 +6,7 @@ use crate::disk::atomic;
 use crate::error::Result;
 use crate::report::figures::render_figures;
 use crate::report::html::{self, Illustration, Image, Page};
-use crate::report::{Source, render, render_declared, transform};
+use crate::report::{Subject, render, render_declared, transform};
 use crate::store::{Scan, Stored};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -40,8 +40,8 @@ pub(super) fn scan(session: &Session) -> Result<Scan> {
 pub(super) fn write(session: &Session, quiet: bool) -> Result<usize> {
     let Scan { records, mut broken } = scan(session)?;
     let grid = session.experiment.path.display().to_string();
-    let source = Source { title: &session.experiment.title, grid: &grid };
-    let rendered = render(&records, &source)?;
+    let subject = Subject { title: &session.experiment.title, grid: &grid };
+    let rendered = render(&records, &subject)?;
     let folder = session.store.folder();
     let always = [
         ("accuracy.md", rendered.markdown.as_bytes()),
@@ -60,7 +60,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<usize> {
         .into_iter()
         .map(|record| Stored::read(&session.experiment.name, session.store.run_folder(&record.run_id), record))
         .collect();
-    let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &source)?;
+    let declared = render_declared(&session.experiment.tables, &session.plan, &stored, &subject)?;
     for table in &declared {
         let formats: [(&str, &[u8]); 4] = [
             ("md", table.markdown.as_bytes()),
@@ -105,7 +105,7 @@ pub(super) fn write(session: &Session, quiet: bool) -> Result<usize> {
     let planned = session.plan.iter().map(|planned| planned.id.to_string());
     let missing: Vec<String> = planned.filter(|id| !present.contains(id.as_str())).collect();
     let page = Page {
-        source,
+        subject,
         about: &session.experiment.about,
         rendered: &rendered,
         declared: &declared,

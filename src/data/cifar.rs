@@ -4,7 +4,7 @@
 //! and no CIFAR-100, whose records are the same but for a byte: it would stand beside this reader, not in its place. It is
 //! the peer of it in tests. Its `cifar::load`, from the Hub's Parquet files, transposes every image.
 
-use super::item::Stored;
+use super::item::InMemory;
 use crate::disk::foreign::read as content;
 use crate::error::{Error, Result};
 use std::path::{Path, PathBuf};
@@ -33,20 +33,20 @@ struct Format {
 }
 
 /// Training and test images of CIFAR-10: `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin` in `folder`.
-pub(super) fn cifar10(folder: &Path) -> Result<(Stored, Stored)> {
+pub(super) fn cifar10(folder: &Path) -> Result<(InMemory, InMemory)> {
     let format = Format { labels: 1, classes: 10, images: 10_000 };
     let train: Vec<PathBuf> = (1..=5).map(|batch| folder.join(format!("data_batch_{batch}.bin"))).collect();
     Ok((read(&train, format)?, read(&[folder.join("test_batch.bin")], format)?))
 }
 
 /// Training and test images of CIFAR-100 with their fine labels: `train.bin` and `test.bin` in `folder`.
-pub(super) fn cifar100(folder: &Path) -> Result<(Stored, Stored)> {
+pub(super) fn cifar100(folder: &Path) -> Result<(InMemory, InMemory)> {
     let format = |images| Format { labels: 2, classes: 100, images };
     Ok((read(&[folder.join("train.bin")], format(50_000))?, read(&[folder.join("test.bin")], format(10_000))?))
 }
 
 /// The images of all `files`, one after the other. Errors: another length than the format's; labels out of range.
-fn read(files: &[PathBuf], format: Format) -> Result<Stored> {
+fn read(files: &[PathBuf], format: Format) -> Result<InMemory> {
     let total = files.len() * format.images;
     let (mut levels, mut labels) = (Vec::with_capacity(total * LEVELS), Vec::with_capacity(total));
     for path in files {
@@ -67,7 +67,7 @@ fn read(files: &[PathBuf], format: Format) -> Result<Stored> {
         }
     }
     let path = files.first().map_or(String::new(), |path| path.display().to_string());
-    Ok(Stored { path, height: SIDE, width: SIDE, channels: CHANNELS, levels, labels })
+    Ok(InMemory { path, height: SIDE, width: SIDE, channels: CHANNELS, levels, labels })
 }
 
 #[cfg(test)]

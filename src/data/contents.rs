@@ -6,7 +6,7 @@
 //! which the second cannot be set by hand.
 
 use super::item::Item;
-use super::source::Source;
+use super::source::ImageSource;
 use crate::disk::cache::Cache;
 use crate::disk::sha256;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ const READ: usize = 256;
 /// A file that was changed so short a time ago may change again without a new time stamp.
 const UNSETTLED: Duration = Duration::from_secs(2);
 
-impl Source {
+impl ImageSource {
     /// SHA-256 of the labels and contents of all images in order: of levels and labels where they are in memory, else of
     /// each image's label and encoded bytes.
     ///
@@ -33,9 +33,9 @@ impl Source {
 
     fn content_sha256_at(&self, remembered: Option<&Cache>, now: SystemTime) -> Result<String> {
         let paths = match self {
-            Source::Memory(stored) => return Ok(stored.sha256()),
-            Source::Files(files) => files.paths(),
-            Source::Shards(shards) => shards.paths(),
+            ImageSource::Memory(stored) => return Ok(stored.sha256()),
+            ImageSource::Files(files) => files.paths(),
+            ImageSource::Shards(shards) => shards.paths(),
         };
         let key = || -> Result<Option<String>> {
             let stamp = stamp(&paths, now)?;
@@ -105,8 +105,8 @@ mod tests {
         folder
     }
 
-    fn source(folder: &tempfile::TempDir) -> Source {
-        Source::Files(Files::open(folder.path(), "val", &["a".to_string(), "b".to_string()]).unwrap())
+    fn source(folder: &tempfile::TempDir) -> ImageSource {
+        ImageSource::Files(Files::open(folder.path(), "val", &["a".to_string(), "b".to_string()]).unwrap())
     }
 
     fn later() -> SystemTime {

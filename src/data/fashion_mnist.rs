@@ -1,7 +1,7 @@
 //! Fashion-MNIST (arXiv 1708.07747) as embedded: 10,000 test images and a pool of 4,096 training images.
 
 use super::idx::{self, LARGEST, unzip};
-use super::item::Stored;
+use super::item::InMemory;
 use crate::embedded;
 use crate::error::Result;
 
@@ -12,11 +12,11 @@ pub const STD: [f64; 1] = [0.3530];
 pub const POOL: usize = 4096;
 
 /// Pool and test images.
-pub(super) fn embedded() -> Result<(Stored, Stored)> {
+pub(super) fn embedded() -> Result<(InMemory, InMemory)> {
     Ok((split("pool")?, split("test")?))
 }
 
-fn split(name: &str) -> Result<Stored> {
+fn split(name: &str) -> Result<InMemory> {
     let [images, labels] = ["images-idx3", "labels-idx1"].map(|kind| format!("fashion-mnist/{name}-{kind}-ubyte.gz"));
     idx::decode(
         (&images, &unzip(&images, embedded::read(&images)?.0, LARGEST)?),

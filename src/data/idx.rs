@@ -3,7 +3,7 @@
 //! (`candle-datasets` reads it too, but flattens rows and columns, believes any size a header states, takes no gzipped
 //! files, and names no file in its errors. It serves as a peer in tests.)
 
-use super::item::Stored;
+use super::item::InMemory;
 use crate::disk::foreign::read;
 use crate::error::{Error, Result};
 use flate2::read::GzDecoder;
@@ -50,7 +50,7 @@ pub fn parse<'a>(path: &str, bytes: &'a [u8], rank: usize) -> Result<Idx<'a>> {
 /// The images of one IDX file with the labels of another.
 ///
 /// Errors: files that are not IDX, images of another size, another number of labels than of images, a label above 9.
-pub fn decode((image_path, images): Named, (label_path, labels): Named) -> Result<Stored> {
+pub fn decode((image_path, images): Named, (label_path, labels): Named) -> Result<InMemory> {
     let (pixels, classes) = (parse(image_path, images, 3)?, parse(label_path, labels, 1)?);
     let n = pixels.dims[0];
     if pixels.dims[1..] != SIZE {
@@ -65,7 +65,7 @@ pub fn decode((image_path, images): Named, (label_path, labels): Named) -> Resul
             format!("label {label} of image {image} is outside 0 to {}", CLASSES - 1),
         ));
     }
-    Ok(Stored {
+    Ok(InMemory {
         path: image_path.to_string(),
         height: SIZE[0],
         width: SIZE[1],
@@ -76,7 +76,7 @@ pub fn decode((image_path, images): Named, (label_path, labels): Named) -> Resul
 }
 
 /// Training and test images from MNIST's four files in `folder`, gzipped or not.
-pub fn folder(folder: &Path) -> Result<(Stored, Stored)> {
+pub fn folder(folder: &Path) -> Result<(InMemory, InMemory)> {
     let split = |name: &str| {
         let [images, labels] = ["images-idx3", "labels-idx1"].map(|kind| file(folder, &format!("{name}-{kind}-ubyte")));
         let ((image_path, images), (label_path, labels)) = (images?, labels?);

@@ -2,7 +2,7 @@
 
 use super::item::Item;
 use super::preprocess::Preprocess;
-use super::source::Source;
+use super::source::ImageSource;
 use crate::disk::sha256 as hashed;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
@@ -50,7 +50,7 @@ pub struct Split {
 /// Images of a split wherever they lie, with how they are preprocessed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ImageSet {
-    source: Arc<Source>,
+    source: Arc<ImageSource>,
     len: usize,
     /// SHA-256 of what determines the split and its pixels, in lower-case hexadecimal: labels and images themselves where they
     /// are in memory or the split is a test split, else names and sizes.
@@ -81,7 +81,7 @@ impl ImageSet {
     /// All images of `source`, which has the hash `sha256`; `is_default` tells whether `preprocess` is part of the data set's
     /// definition.
     pub(super) fn new(
-        source: Source,
+        source: ImageSource,
         sha256: String,
         preprocess: Preprocess,
         is_default: bool,

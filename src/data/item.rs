@@ -41,7 +41,7 @@ impl Item {
 
 /// Images of one size in memory, `(N, H, W, C)`, 8 bits per level.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct InMemory {
     /// Path of what was read, for messages.
     pub path: String,
     pub height: usize,
@@ -51,7 +51,7 @@ pub(super) struct Stored {
     pub labels: Vec<u32>,
 }
 
-impl Stored {
+impl InMemory {
     /// SHA-256 of levels and labels.
     pub fn sha256(&self) -> String {
         let labels: Vec<u8> = self.labels.iter().map(|label| *label as u8).collect();

@@ -39,13 +39,13 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use candle_core::Device;
 use hub_shards::HubShards;
-use item::Stored;
+use item::InMemory;
 use location::{Location, locate};
 use preprocess::Preprocess;
 use ptq::revisions::Module;
 use ptq::rng::{Purpose, Stream};
 use shards::{Labels, Shards};
-use source::Source;
+use source::ImageSource;
 use std::path::Path;
 
 /// Preprocessing of images, and how calibration samples are drawn. What changes for files alone, as decoding does, raises
@@ -156,11 +156,11 @@ pub struct Request<'a> {
 }
 
 /// Pool and test images in memory.
-type InMemory = (Stored, Stored);
+type Splits = (InMemory, InMemory);
 /// Reads what is compiled in.
-type Embedded = fn() -> Result<InMemory>;
+type Embedded = fn() -> Result<Splits>;
 /// Reads files of an original format from a folder.
-type Original = fn(&Path) -> Result<InMemory>;
+type Original = fn(&Path) -> Result<Splits>;
 
 /// One data set.
 pub struct DatasetSpec {
@@ -283,7 +283,7 @@ impl DatasetSpec {
     }
 
     /// Pool and test split of a set on the Hub, downloaded if they are not there.
-    fn sources_on_hub(&self, needed: &HubShards, hub: &Hub) -> Result<(Source, Source)> {
+    fn sources_on_hub(&self, needed: &HubShards, hub: &Hub) -> Result<(ImageSource, ImageSource)> {
         let labels = Labels { columns: self.labels, classes: self.classes };
         let (pool, test) = needed.fetch(hub)?;
         let (pool, test) = (Shards::of(&pool, labels, false)?, Shards::of(&test, labels, true)?);
@@ -300,7 +300,7 @@ impl DatasetSpec {
                 )));
             }
         }
-        Ok((Source::Shards(pool), Source::Shards(test)))
+        Ok((ImageSource::Shards(pool), ImageSource::Shards(test)))
     }
 
     /// Pool, test split and number of classes at `location`; of a pool on `hub` as much as a sample of `calib_images` needs.
@@ -308,8 +308,8 @@ impl DatasetSpec {
         &self,
         location: &Location,
         (hub, calib_images): (&Hub, usize),
-    ) -> Result<(Source, Source, Option<usize>)> {
-        let stored = |(pool, test): InMemory| (Source::Memory(pool), Source::Memory(test), self.classes);
+    ) -> Result<(ImageSource, ImageSource, Option<usize>)> {
+        let stored = |(pool, test): Splits| (ImageSource::Memory(pool), ImageSource::Memory(test), self.classes);
         let missing = |format: &str| {
             let problem = format!("{} is not read from {format}: data = \"{location}\"", self.name);
             Error::Usage(problem)
@@ -335,13 +335,13 @@ impl DatasetSpec {
                 }
                 let test = folder::Files::open(path, VAL, &classes)?;
                 let pool = folder::Files::open(path, TRAIN, &classes)?;
-                Ok((Source::Files(pool), Source::Files(test), Some(classes.len())))
+                Ok((ImageSource::Files(pool), ImageSource::Files(test), Some(classes.len())))
             }
             Location::Parquet(path) => {
                 let labels = Labels { columns: self.labels, classes: self.classes };
                 let test = Shards::open(path, &shard_names::TEST, labels, true)?;
                 let pool = Shards::open(path, &shard_names::POOL, labels, false)?;
-                Ok((Source::Shards(pool), Source::Shards(test), self.classes))
+                Ok((ImageSource::Shards(pool), ImageSource::Shards(test), self.classes))
             }
             Location::Hub(set) => {
                 let (pool, test) = self.sources_on_hub(&HubShards::choose(set, calib_images, hub)?, hub)?;

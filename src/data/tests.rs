@@ -88,9 +88,9 @@ fn a_sample_of_no_image_or_of_more_than_there_are_is_refused() {
 #[test]
 fn grey_levels_are_normalised_and_labels_kept() {
     let levels = (0..3 * 784).map(|i| i as u8).collect();
-    let stored = Stored { path: "x".into(), height: 28, width: 28, channels: 1, levels, labels: vec![0, 1, 2] };
+    let stored = InMemory { path: "x".into(), height: 28, width: 28, channels: 1, levels, labels: vec![0, 1, 2] };
     let preprocess = (find("fashion-mnist").unwrap().preprocess)();
-    let set = ImageSet::new(Source::Memory(stored), String::new(), preprocess, true, Corrupt::Error, &Device::Cpu);
+    let set = ImageSet::new(ImageSource::Memory(stored), String::new(), preprocess, true, Corrupt::Error, &Device::Cpu);
     let split = all(&set);
     assert_eq!((split.images.dims(), split.labels), (&[3, 1, 28, 28][..], vec![0, 1, 2]));
     let images = split.images.flatten_all().unwrap().to_vec1::<f32>().unwrap();

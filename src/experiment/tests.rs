@@ -9,7 +9,7 @@ use crate::store::{State, plan};
 use proptest::prelude::*;
 use ptq::meta::terms::Terms;
 use ptq::ops::precision::Precision;
-use ptq::recipe::{BatchNorm, Recipe, RecipeOverride, RoundingName};
+use ptq::recipe::{BatchNormMode, Recipe, RecipeOverride, RoundingName};
 use ptq::recipe::{Bits, Setting};
 use ptq::{arch, methods};
 
@@ -83,7 +83,7 @@ fn later_layers_win_and_unset_fields_keep_the_published_values() {
     assert_eq!(normal.len(), 16);
     let expected = Recipe { iterations: 100, batch: 8, ..published.clone() };
     assert_eq!((normal[0].variant.as_deref(), &normal[0].recipe), (Some("plain"), &expected));
-    let expected = Recipe { batch: 16, batch_norm: BatchNorm::Kept, ..expected };
+    let expected = Recipe { batch: 16, batch_norm: BatchNormMode::Kept, ..expected };
     assert_eq!((normal[1].variant.as_deref(), &normal[1].recipe), (Some("kept"), &expected));
     let set = vec!["recipe.iterations=6".to_string(), "setting=brecq".to_string()];
     let smoke = read(&text, &Options { smoke: true, set, ..Options::default() }).unwrap();

@@ -131,7 +131,7 @@ mod tests {
     use candle_core::Device;
     use ptq::graph::Op;
     use ptq::graph::fold_bn::fold_bn;
-    use ptq::recipe::BatchNorm;
+    use ptq::recipe::BatchNormMode;
     use std::sync::atomic::AtomicBool;
 
     static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -169,7 +169,7 @@ mod tests {
             let Op::Linear(layer) = &mut last.op else { panic!("not a linear layer") };
             layer.weight = (&layer.weight * factor).unwrap();
             layer.bias = layer.bias.as_ref().map(|bias| (bias * factor).unwrap());
-            let mut folded = fold_bn(&network, BatchNorm::Folded).unwrap();
+            let mut folded = fold_bn(&network, BatchNormMode::Folded).unwrap();
             check_folding(&network, &folded, &inputs.calib.images, &CONTROL).unwrap();
             let Op::Conv(conv) = &mut folded.units[3].nodes[0].op else { panic!("not a convolution") };
             conv.bias = conv.bias.as_ref().map(|bias| (bias + 0.01).unwrap());
@@ -187,7 +187,7 @@ mod tests {
         });
         let (name, norm) = norm.unwrap();
         norm.var = (&norm.var - 1e6).unwrap();
-        let folded = fold_bn(&inputs.network, BatchNorm::Folded).unwrap();
+        let folded = fold_bn(&inputs.network, BatchNormMode::Folded).unwrap();
         for error in [
             FullPrecisionCache::new(folder.path()).accuracy(&inputs, &CONTROL).unwrap_err(),
             check_folding(&inputs.network, &folded, &inputs.calib.images, &CONTROL).unwrap_err(),
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn folding_that_changes_the_logits_stops_the_cell() {
         let inputs = inputs();
-        for mode in [BatchNorm::Folded, BatchNorm::Kept] {
+        for mode in [BatchNormMode::Folded, BatchNormMode::Kept] {
             let mut folded = fold_bn(&inputs.network, mode).unwrap();
             check_folding(&inputs.network, &folded, &inputs.calib.images, &CONTROL).unwrap();
             let Op::Conv(conv) = &mut folded.units[3].nodes[0].op else { panic!("not a convolution") };

@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(changed(&|cell| cell.setting = ptq::recipe::Setting::Brecq), (false, true));
         assert_eq!(changed(&|cell| cell.recipe.act_search_images = 3), (false, true));
         assert_eq!(changed(&|cell| cell.recipe.act_search_prefix = SearchPrefix::Quantized), (false, true));
-        let folding = |cell: &mut Cell| cell.recipe.batch_norm = ptq::recipe::BatchNorm::Kept;
+        let folding = |cell: &mut Cell| cell.recipe.batch_norm = ptq::recipe::BatchNormMode::Kept;
         assert_eq!(changed(&folding), (true, true));
     }
 }

@@ -41,14 +41,14 @@ pub struct Row {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Entry {
     /// `None` unless a run is finished.
-    pub statistics: Option<Statistics>,
+    pub summary: Option<Summary>,
     /// Run id and error of each failed run.
     pub failed: Vec<(String, String)>,
 }
 
 /// Top-1 over the finished runs of an entry, as fractions.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Statistics {
+pub struct Summary {
     pub n: usize,
     pub test: Spread,
     pub calib: Spread,
@@ -91,8 +91,8 @@ impl Row {
 
 impl Block {
     /// Whether the entry of `row` is the best of column `column` (ties included).
-    pub fn is_best(&self, row: &Row, column: usize, value: impl Fn(&Statistics) -> f64) -> bool {
-        let entry = |row: &Row| row.entries[column].statistics.as_ref().map(&value);
+    pub fn is_best(&self, row: &Row, column: usize, value: impl Fn(&Summary) -> f64) -> bool {
+        let entry = |row: &Row| row.entries[column].summary.as_ref().map(&value);
         let best = self.rows.iter().filter_map(entry).fold(f64::NEG_INFINITY, f64::max);
         entry(row) == Some(best)
     }
@@ -196,30 +196,30 @@ fn entry(runs: &[&Record]) -> Entry {
     let n = runs.iter().filter(|run| run.metrics.is_some()).count();
     let spread =
         |metric: Metric| Spread::of(&runs.iter().filter_map(|run| run.fact(metric.fact())).collect::<Vec<_>>());
-    let statistics = (n > 0).then(|| Statistics {
+    let summary = (n > 0).then(|| Summary {
         n,
         test: spread(Metric::TEST),
         calib: spread(Metric::CALIB),
         gap: spread(Metric::GAP),
     });
-    Entry { statistics, failed }
+    Entry { summary, failed }
 }
 
 /// The table in long form, one row per entry that has a finished run; accuracies are fractions.
 pub fn long_frame(blocks: &[Block]) -> Result<DataFrame> {
-    let entries: Vec<(&Block, &Row, Bits, &Statistics)> = blocks
+    let entries: Vec<(&Block, &Row, Bits, &Summary)> = blocks
         .iter()
         .flat_map(|block| block.rows.iter().map(move |row| (block, row)))
         .flat_map(|(block, row)| {
             let entries = block.bits.iter().zip(&row.entries);
-            entries.filter_map(move |(bits, entry)| Some((block, row, *bits, entry.statistics.as_ref()?)))
+            entries.filter_map(move |(bits, entry)| Some((block, row, *bits, entry.summary.as_ref()?)))
         })
         .collect();
     let text = |name: &str, f: &dyn Fn(&Block, &Row, Bits) -> String| {
         Column::new(name.into(), entries.iter().map(|(block, row, bits, _)| f(block, row, *bits)).collect::<Vec<_>>())
     };
-    let number = |name: &str, f: &dyn Fn(&Statistics) -> Option<f64>| {
-        Column::new(name.into(), entries.iter().map(|(.., statistics)| f(statistics)).collect::<Vec<_>>())
+    let number = |name: &str, f: &dyn Fn(&Summary) -> Option<f64>| {
+        Column::new(name.into(), entries.iter().map(|(.., summary)| f(summary)).collect::<Vec<_>>())
     };
     let columns = vec![
         text("arch", &|block, _, _| block.arch.clone()),
@@ -232,7 +232,7 @@ pub fn long_frame(blocks: &[Block]) -> Result<DataFrame> {
         text("bits", &|_, _, bits| bits.to_string()),
         text("method", &|_, row, _| row.method.clone()),
         Column::new("variant".into(), entries.iter().map(|(_, row, ..)| row.variant.clone()).collect::<Vec<_>>()),
-        Column::new("n".into(), entries.iter().map(|(.., statistics)| statistics.n as u64).collect::<Vec<_>>()),
+        Column::new("n".into(), entries.iter().map(|(.., summary)| summary.n as u64).collect::<Vec<_>>()),
         number("test_top1_mean", &|s| Some(s.test.mean)),
         number("test_top1_std", &|s| s.test.std),
         number("calib_top1_mean", &|s| Some(s.calib.mean)),

@@ -56,9 +56,9 @@ pub fn beside(block: &Block, published: &Published) -> Vec<Beside> {
             continue;
         };
         let ours: Vec<&Row> = block.rows.iter().filter(|row| row.method == result.method).collect();
-        let values = ours.iter().filter_map(|row| Some((row.title(), row.entries[column].statistics.as_ref()?)));
+        let values = ours.iter().filter_map(|row| Some((row.title(), row.entries[column].summary.as_ref()?)));
         let mut values: Vec<(String, Option<(Spread, usize)>)> =
-            values.map(|(title, statistics)| (title, Some((statistics.test, statistics.n)))).collect();
+            values.map(|(title, summary)| (title, Some((summary.test, summary.n)))).collect();
         if values.is_empty() {
             values.push((published::title(&result.method).to_string(), None));
         }
@@ -102,7 +102,7 @@ pub fn unpublished(block: &Block, published: &Published) -> Vec<Beside> {
     let entries = block.rows.iter().flat_map(|row| block.bits.iter().zip(&row.entries).map(move |entry| (row, entry)));
     let entries = entries.filter(|(row, (bits, _))| !is_published(&row.method, **bits));
     let lines = entries.filter_map(|(row, (bits, entry))| {
-        let statistics = entry.statistics.as_ref()?;
+        let summary = entry.summary.as_ref()?;
         Some(Beside {
             arch: block.arch.clone(),
             bits: *bits,
@@ -111,8 +111,8 @@ pub fn unpublished(block: &Block, published: &Published) -> Vec<Beside> {
             setting: block.setting,
             source: None,
             published: None,
-            ours: Some(statistics.test.mean),
-            seeds: statistics.n,
+            ours: Some(summary.test.mean),
+            seeds: summary.n,
             difference: None,
             reason: None,
         })
@@ -145,7 +145,7 @@ pub fn overfitting<'a>(block: &Block, published: &'a Published) -> Vec<Overfitti
                 method: published::title(method).to_string(),
                 source: &table.source,
                 published: calib - test,
-                ours: own.and_then(|row| Some(row.entries[column].statistics.as_ref()?.gap.mean)),
+                ours: own.and_then(|row| Some(row.entries[column].summary.as_ref()?.gap.mean)),
             }
         })
     });

@@ -41,8 +41,7 @@ pub fn caption(block: &Block) -> String {
 pub fn notes(records: &[Record], blocks: &[Block]) -> Vec<String> {
     let mut notes = Vec::new();
     let entries = blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries);
-    let counts: BTreeSet<usize> =
-        entries.map(|entry| entry.statistics.as_ref().map_or(0, |statistics| statistics.n)).collect();
+    let counts: BTreeSet<usize> = entries.map(|entry| entry.summary.as_ref().map_or(0, |summary| summary.n)).collect();
     match (counts.iter().max(), counts.len()) {
         (Some(n), 1) => notes
             .push(format!("Each entry is of {n} seed{}.", if *n == 1 { "" } else { "s: mean ± standard deviation" })),
@@ -97,5 +96,5 @@ pub fn unpaired_note(records: &[Record]) -> Option<String> {
 /// The largest number of seeds of any entry.
 pub fn most_seeds(blocks: &[Block]) -> usize {
     let entries = blocks.iter().flat_map(|block| &block.rows).flat_map(|row| &row.entries);
-    entries.filter_map(|entry| entry.statistics.as_ref()).map(|statistics| statistics.n).max().unwrap_or(0)
+    entries.filter_map(|entry| entry.summary.as_ref()).map(|summary| summary.n).max().unwrap_or(0)
 }

@@ -187,7 +187,7 @@ fn field(
         let error = run.record.error.clone().unwrap_or_default();
         (run.record.run_id.clone(), error)
     });
-    let mut notes = failures(&Entry { statistics: None, failed: failed.collect() }, footnotes);
+    let mut notes = failures(&Entry { summary: None, failed: failed.collect() }, footnotes);
     notes.extend(match few_missing {
         true => cells.missing.iter().map(|id| note(format!("{id} was not run"), footnotes)).collect(),
         false if cells.missing.is_empty() => Vec::new(),

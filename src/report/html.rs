@@ -7,7 +7,7 @@
 use super::details::{Details, data_url, details, percent};
 use super::table::Tables;
 use super::templates::render;
-use super::{Declared, Rendered, Source};
+use super::{Declared, Rendered, Subject};
 use crate::error::Result;
 use crate::experiment::Metric;
 use crate::store::Stored;
@@ -25,7 +25,7 @@ const VARYING: usize = 8;
 
 /// What a page is made of.
 pub struct Page<'a> {
-    pub source: Source<'a>,
+    pub subject: Subject<'a>,
     /// The experiment's description.
     pub about: &'a str,
     pub rendered: &'a Rendered,
@@ -127,9 +127,9 @@ pub fn page(page: &Page) -> Result<String> {
     let damaged =
         page.damaged.iter().map(|(path, problem)| Damaged { path: path.display().to_string(), problem }).collect();
     let context = Context {
-        title: page.source.title,
+        title: page.subject.title,
         about: page.about,
-        grid: page.source.grid,
+        grid: page.subject.grid,
         summary: summary(page),
         tables: &page.rendered.tables,
         illustrations: page.illustrations.iter().map(drawn).collect(),
@@ -240,12 +240,12 @@ mod tests {
     }
 
     fn made(runs: &[Stored], damaged: &[(PathBuf, String)], missing: &[String]) -> String {
-        let source = Source { title: EVIL, grid: EVIL };
+        let subject = Subject { title: EVIL, grid: EVIL };
         let records: Vec<Record> = runs.iter().map(|run| run.record.clone()).collect();
-        let rendered = render_tables(&records, &source).unwrap();
+        let rendered = render_tables(&records, &subject).unwrap();
         let illustrations = [Illustration { caption: EVIL, file: "x.svg".into(), image: Image::Svg(&rendered.svg) }];
         page(&Page {
-            source,
+            subject,
             about: EVIL,
             rendered: &rendered,
             declared: &[],

@@ -43,7 +43,7 @@ use table::Tables;
 
 /// What a report is of.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub struct Subject<'a> {
     /// The experiment's title.
     pub title: &'a str,
     /// The grid file, as the command that makes the report again names it.
@@ -69,7 +69,7 @@ pub struct Rendered {
 }
 
 /// Renders `records`, in their order.
-pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
+pub fn render(records: &[Record], subject: &Subject) -> Result<Rendered> {
     let blocks = accuracy::blocks(records);
     let published = Published::embedded()?;
     let tables = table::tables(records, &blocks, &published);
@@ -77,8 +77,8 @@ pub fn render(records: &[Record], source: &Source) -> Result<Rendered> {
     let (svg, png) = plot::draw(&blocks)?;
     let figure = if blocks.is_empty() { "" } else { "\n![accuracy against bits](accuracy.png)\n" };
     Ok(Rendered {
-        markdown: render::markdown(&tables, source) + figure,
-        latex: latex::latex(&tables, source, "accuracy"),
+        markdown: render::markdown(&tables, subject) + figure,
+        latex: latex::latex(&tables, subject, "accuracy"),
         published_csv: (!lines.is_empty()).then(|| beside::frame(&lines).and_then(frame::to_csv)).transpose()?,
         accuracy_csv: frame::to_csv(accuracy::long_frame(&blocks)?)?,
         runs_csv: frame::to_csv(frame::frame(records)?)?,
@@ -107,15 +107,15 @@ pub fn render_declared(
     specs: &[TableSpec],
     plan: &[Planned],
     stored: &[Stored],
-    source: &Source,
+    subject: &Subject,
 ) -> Result<Vec<Declared>> {
     let published = Published::embedded()?;
     let rendered = specs.iter().map(|spec| {
         let Tabulated { tables, frame } = declared::declared(spec, plan, stored, &published)?;
         Ok(Declared {
             name: spec.name.clone(),
-            markdown: render::markdown(&tables, source),
-            latex: latex::latex(&tables, source, &spec.name),
+            markdown: render::markdown(&tables, subject),
+            latex: latex::latex(&tables, subject, &spec.name),
             csv: frame::to_csv(frame.clone())?,
             parquet: parquet_file::to_parquet(&frame)?,
             terminal: render::terminal(&tables),

@@ -24,7 +24,7 @@ fn panel(block: &Block, series: &[String]) -> LinePanel {
     let mut points = vec![vec![None; block.bits.len()]; series.len()];
     for row in &block.rows {
         let index = series.iter().position(|title| *title == row.title()).unwrap_or(0);
-        let entries = row.entries.iter().map(|entry| Some(entry.statistics.as_ref()?.test.scaled(100.0)));
+        let entries = row.entries.iter().map(|entry| Some(entry.summary.as_ref()?.test.scaled(100.0)));
         points[index] = entries.collect::<Vec<Option<Spread>>>();
     }
     LinePanel {

@@ -1,6 +1,6 @@
 //! The tables of a report, without the marks of any format: what the renderers write.
 
-use super::accuracy::{Block, Entry, Spread, Statistics};
+use super::accuracy::{Block, Entry, Spread, Summary};
 use super::beside::{Beside, beside, full_precision, noise_note};
 use super::caption::{caption, departures_note, most_seeds, notes, unpaired_note};
 use crate::published::{Kind, Published};
@@ -51,15 +51,15 @@ pub struct Tables {
 /// A quantity that is tabulated of each block.
 struct Quantity {
     title: &'static str,
-    of: fn(&Statistics) -> Spread,
+    of: fn(&Summary) -> Spread,
     /// Whether the largest value of a column is marked.
     best: bool,
 }
 
 const QUANTITIES: [Quantity; 3] = [
-    Quantity { title: "Test", of: |statistics| statistics.test, best: true },
-    Quantity { title: "Calibration set", of: |statistics| statistics.calib, best: false },
-    Quantity { title: "Calibration minus test", of: |statistics| statistics.gap, best: false },
+    Quantity { title: "Test", of: |summary| summary.test, best: true },
+    Quantity { title: "Calibration set", of: |summary| summary.calib, best: false },
+    Quantity { title: "Calibration minus test", of: |summary| summary.gap, best: false },
 ];
 
 /// Said of entries without any run.
@@ -114,18 +114,18 @@ fn panel(block: &Block, quantity: &Quantity, seeds: usize, footnotes: &mut Vec<S
         let mut line = vec![Field::text(row.title())];
         for (column, entry) in row.entries.iter().enumerate() {
             let notes = failures(entry, footnotes);
-            line.push(match &entry.statistics {
+            line.push(match &entry.summary {
                 None => {
                     let missing = notes.is_empty().then(|| note(NOT_STORED.to_string(), footnotes));
                     let notes = notes.into_iter().chain(missing).collect();
                     Field { text: "–".to_string(), notes, ..Field::default() }
                 }
-                Some(statistics) => Field {
-                    text: percent((quantity.of)(statistics)),
+                Some(summary) => Field {
+                    text: percent((quantity.of)(summary)),
                     best: quantity.best
                         && block.rows.len() > 1
-                        && block.is_best(row, column, |statistics| (quantity.of)(statistics).mean),
-                    seeds: Some(statistics.n).filter(|n| *n < seeds),
+                        && block.is_best(row, column, |summary| (quantity.of)(summary).mean),
+                    seeds: Some(summary.n).filter(|n| *n < seeds),
                     notes,
                 },
             });

@@ -6,7 +6,7 @@ use parquet::record::Field;
 use polars::prelude::*;
 use std::io::Cursor;
 
-const SOURCE: Source = Source { title: "A title", grid: "experiments/x.toml" };
+const SUBJECT: Subject = Subject { title: "A title", grid: "experiments/x.toml" };
 
 /// Three seeds of QDrop and one of RTN at two widths, one failed run among them.
 fn records() -> Vec<Record> {
@@ -26,16 +26,16 @@ fn statistics_are_those_computed_by_hand() {
     let [block] = &blocks[..] else { panic!("{blocks:?}") };
     assert_eq!(block.bits.iter().map(ToString::to_string).collect::<Vec<_>>(), ["W4A4", "W2A2"]);
     assert_eq!(block.rows.iter().map(|row| row.title()).collect::<Vec<_>>(), ["RTN", "QDrop"]);
-    let entry = block.rows[1].entries[1].statistics.as_ref().unwrap();
+    let entry = block.rows[1].entries[1].summary.as_ref().unwrap();
     assert_eq!(entry.n, 3);
     assert!((entry.test.mean - 0.82).abs() < 1e-12 && (entry.test.std.unwrap() - 0.02).abs() < 1e-12);
     assert!((entry.gap.mean - 0.01).abs() < 1e-12 && (entry.gap.std.unwrap() - 0.01).abs() < 1e-12);
-    assert_eq!(block.rows[1].entries[0].statistics.as_ref().unwrap().test.std, None);
+    assert_eq!(block.rows[1].entries[0].summary.as_ref().unwrap().test.std, None);
 }
 
 #[test]
 fn markdown_marks_the_best_and_names_what_failed() {
-    let text = render(&records(), &SOURCE).unwrap().markdown;
+    let text = render(&records(), &SUBJECT).unwrap().markdown;
     for part in [
         "# A title",
         "`harness report experiments/x.toml`",
@@ -55,7 +55,7 @@ fn markdown_marks_the_best_and_names_what_failed() {
 fn several_or_modified_revisions_are_said() {
     let mut records = records();
     records[0].provenance.git_revision = "abc-dirty".into();
-    let text = render(&records, &SOURCE).unwrap().markdown;
+    let text = render(&records, &SUBJECT).unwrap().markdown;
     assert!(text.contains("different revisions of the harness: 0123456789, abc-dirty"), "{text}");
     assert!(text.contains("uncommitted changes"), "{text}");
 }
@@ -91,13 +91,13 @@ fn configurations_are_never_averaged() {
     let blocks = accuracy::blocks(&records);
     let titles: Vec<String> = blocks[0].rows.iter().map(|row| row.title()).collect();
     assert_eq!(titles, ["RTN", "QDrop (drop-input 0.25)", "QDrop (drop-input 0.5)"]);
-    let n = |row: usize| blocks[0].rows[row].entries[1].statistics.as_ref().map(|statistics| statistics.n);
+    let n = |row: usize| blocks[0].rows[row].entries[1].summary.as_ref().map(|summary| summary.n);
     assert_eq!((n(1), n(2)), (Some(1), Some(2)));
 }
 
 #[test]
 fn csv_files_come_back_with_fractions() {
-    let rendered = render(&records(), &SOURCE).unwrap();
+    let rendered = render(&records(), &SUBJECT).unwrap();
     let read = |bytes: &[u8]| CsvReader::new(Cursor::new(bytes.to_vec())).finish().unwrap();
     let runs = read(&rendered.runs_csv);
     let rows = parquet_file::tests::rows(&rendered.runs_parquet);
@@ -118,7 +118,7 @@ fn csv_files_come_back_with_fractions() {
 
 #[test]
 fn figures_name_every_method_and_width() {
-    let rendered = render(&records(), &SOURCE).unwrap();
+    let rendered = render(&records(), &SUBJECT).unwrap();
     for part in ["ResNet-20", "RTN", "QDrop", "W4A4", "W2A2", "full precision", "test top-1"] {
         assert!(rendered.svg.contains(part), "{part}");
     }
@@ -127,7 +127,7 @@ fn figures_name_every_method_and_width() {
 
 #[test]
 fn the_same_records_give_the_same_bytes() {
-    let [a, b] = [(); 2].map(|()| render(&records(), &SOURCE).unwrap());
+    let [a, b] = [(); 2].map(|()| render(&records(), &SUBJECT).unwrap());
     assert_eq!((a.markdown, a.accuracy_csv, a.runs_csv), (b.markdown, b.accuracy_csv, b.runs_csv));
     assert_eq!((a.svg, a.png, a.terminal), (b.svg, b.png, b.terminal));
 }
@@ -135,10 +135,10 @@ fn the_same_records_give_the_same_bytes() {
 #[test]
 fn nothing_finished_is_a_table_of_dashes_and_nothing_stored_an_empty_one() {
     let failed = [Record::sample("a", "qdrop", "W2A2", 0).failed("why")];
-    let rendered = render(&failed, &SOURCE).unwrap();
+    let rendered = render(&failed, &SUBJECT).unwrap();
     assert!(rendered.markdown.contains("| QDrop | – [1] |"), "{}", rendered.markdown);
     assert!(rendered.svg.contains("no finished runs"));
-    assert!(render(&[], &SOURCE).unwrap().svg.contains("no finished runs"));
+    assert!(render(&[], &SUBJECT).unwrap().svg.contains("no finished runs"));
 }
 
 /// QDrop and Genie-M at two widths of an ImageNet network that starts from the published checkpoint.
@@ -162,7 +162,7 @@ fn imagenet() -> Vec<Record> {
 
 #[test]
 fn published_numbers_stand_beside_ours_by_kind() {
-    let rendered = render(&imagenet(), &SOURCE).unwrap();
+    let rendered = render(&imagenet(), &SUBJECT).unwrap();
     for part in [
         "| Published, official | W4A4 | W2A2 |",
         "| QDrop [2] | 69.10 (-0.10) | 51.14 (+0.86) |",
@@ -227,7 +227,7 @@ fn what_does_not_match_has_a_dagger_and_a_reason() {
     let changed = |change: fn(&mut Record)| {
         let mut records = imagenet();
         records.iter_mut().for_each(change);
-        render(&records, &SOURCE).unwrap().markdown
+        render(&records, &SUBJECT).unwrap().markdown
     };
     let other_weights = changed(|record| record.metrics.as_mut().unwrap().fp_test_top1 = 0.6976);
     let other_setting = changed(|record| record.cell.setting = ptq::recipe::Setting::Brecq);
@@ -250,7 +250,7 @@ fn nothing_published_changes_nothing() {
     for (arch, dataset) in [("resnet20", "fashion-mnist"), ("resnet18", "cifar10"), ("resnet20", "imagenet")] {
         let mut records = imagenet();
         records.iter_mut().for_each(|record| (record.cell.arch, record.cell.dataset) = (arch.into(), dataset.into()));
-        let rendered = render(&records, &SOURCE).unwrap();
+        let rendered = render(&records, &SUBJECT).unwrap();
         assert!(rendered.markdown.contains("| RTN | – [1] | 1.00 |"), "{}", rendered.markdown);
         assert!(rendered.markdown.contains("[1] no run is stored"), "{}", rendered.markdown);
         assert!(!rendered.markdown.contains("Published") && rendered.published_csv.is_none(), "{}", rendered.markdown);
@@ -259,7 +259,7 @@ fn nothing_published_changes_nothing() {
 
 #[test]
 fn departures_and_the_noise_of_unpaired_accuracies_are_said() {
-    let text = render(&imagenet(), &SOURCE).unwrap().markdown;
+    let text = render(&imagenet(), &SUBJECT).unwrap().markdown;
     // Around 50 % the 95 % interval of a difference of two accuracies on 50,000 images is 0.62 points.
     assert!(text.contains("On 50000 test images, two accuracies that are compared without pairing"), "{text}");
     assert!(text.contains("differ by up to 0.6 points by chance (95 %)"), "{text}");
@@ -267,9 +267,9 @@ fn departures_and_the_noise_of_unpaired_accuracies_are_said() {
     assert!(text.contains("Not the published recipe: BRECQ: setting."), "{text}");
     let mut records = records();
     records.iter_mut().for_each(|record| record.cell.calib_images = 1024);
-    assert!(!render(&records, &SOURCE).unwrap().markdown.contains("Not the published recipe"));
+    assert!(!render(&records, &SUBJECT).unwrap().markdown.contains("Not the published recipe"));
     records[2..].iter_mut().for_each(|record| record.cell.recipe.iterations = 10);
-    let text = render(&records, &SOURCE).unwrap().markdown;
+    let text = render(&records, &SUBJECT).unwrap().markdown;
     assert!(text.contains("Not the published recipe: QDrop: iterations."), "{text}");
 }
 
@@ -294,7 +294,7 @@ fn with_published(records: Vec<Record>, metric: Metric) -> String {
         plan.push(Planned { id, cell, hashes, revisions, state: State::Done });
         stored.push(Stored::read("test", "nowhere".into(), record));
     }
-    render_declared(&[spec], &plan, &stored, &SOURCE).unwrap().remove(0).markdown
+    render_declared(&[spec], &plan, &stored, &SUBJECT).unwrap().remove(0).markdown
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn declared_tables_have_published_rows_with_differences_where_they_may() {
 fn latex_has_the_same_numbers_and_escapes_what_runs_say() {
     let mut records = records();
     records[1] = records[1].clone().failed("100 % of x_i & \\y");
-    let text = render(&records, &SOURCE).unwrap().latex;
+    let text = render(&records, &SUBJECT).unwrap().latex;
     for part in [
         "\\usepackage{booktabs}",
         "\\begin{tabular}{lrr}",

@@ -31,7 +31,7 @@ pub use layers::{Layer, layers};
 pub use load::load;
 pub use save::save;
 
-use crate::recipe::{BatchNorm, Bits};
+use crate::recipe::{BatchNormMode, Bits};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,7 +64,7 @@ pub struct Description {
     pub input: [usize; 3],
     /// What was asked for; each entry says what it has.
     pub bits: Bits,
-    pub batch_norm: BatchNorm,
+    pub batch_norm: BatchNormMode,
     /// In the order in which they compute.
     pub units: Vec<UnitEntry>,
 }

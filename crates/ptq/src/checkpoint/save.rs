@@ -7,14 +7,19 @@ use crate::error::{Error, Result};
 use crate::graph::{Node, Op};
 use crate::quant::model::{QuantModel, QuantUnit};
 use crate::quant::packing::pack;
-use crate::recipe::{BatchNorm, Bits};
+use crate::recipe::{BatchNormMode, Bits};
 use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 
 /// What [`load`](super::load) makes `model` of again: `arch` whose BatchNorm was folded as `batch_norm` says, for images of shape `input`.
 ///
 /// Errors: a weight that no levels are; an activation quantizer whose range was not searched.
-pub fn save(model: &QuantModel, arch: &str, input: [usize; 3], (bits, batch_norm): (Bits, BatchNorm)) -> Result<Saved> {
+pub fn save(
+    model: &QuantModel,
+    arch: &str,
+    input: [usize; 3],
+    (bits, batch_norm): (Bits, BatchNormMode),
+) -> Result<Saved> {
     let mut tensors = Tensors::default();
     let units = model.units.iter().map(|unit| {
         let weights = unit.unit.nodes.iter().enumerate().map(|(index, node)| tensors.node(unit, index, node));

@@ -92,7 +92,7 @@ fn networks_of_every_method_come_back_bit_for_bit() {
 fn networks_of_every_width_with_batch_norm_folded_or_kept_come_back_bit_for_bit() {
     let arch = arch::find("resnet20").unwrap();
     let qdrop = (crate::methods::find("qdrop").unwrap().recipe)(arch);
-    for batch_norm in [BatchNorm::Folded, BatchNorm::Kept] {
+    for batch_norm in [BatchNormMode::Folded, BatchNormMode::Kept] {
         for rounding in [crate::recipe::RoundingName::Adaround, crate::recipe::RoundingName::Flexround] {
             for bits in ["W2A4", "W5A5", "W6A3", "W7A7", "W4A32", "W32A4", "W32A32"] {
                 let search = RangeSearch::MinMax;

@@ -3,23 +3,23 @@
 use super::op::{Conv, Op};
 use super::unit::{Network, Node, Source, Unit};
 use crate::error::Result;
-use crate::recipe::BatchNorm;
+use crate::recipe::BatchNormMode;
 use candle_core::Tensor;
 
 /// Merges every BatchNorm that is the only consumer of a convolution into it.
 ///
-/// With `gain = gamma / sqrt(var + eps)` per channel: [`BatchNorm::Folded`] multiplies the weight by it, so that what
-/// is quantized later is `W * gain`; [`BatchNorm::Kept`] leaves the weight alone and multiplies after the quantizer.
+/// With `gain = gamma / sqrt(var + eps)` per channel: [`BatchNormMode::Folded`] multiplies the weight by it, so that what
+/// is quantized later is `W * gain`; [`BatchNormMode::Kept`] leaves the weight alone and multiplies after the quantizer.
 /// The full-precision function is the same up to rounding.
-pub fn fold_bn(network: &Network, mode: BatchNorm) -> Result<Network> {
+pub fn fold_bn(network: &Network, mode: BatchNormMode) -> Result<Network> {
     let units = network.units.iter().map(|unit| fold_unit(unit, |conv, norm| merge(conv, norm, mode)));
     Ok(Network { arch: network.arch, units: units.collect::<Result<_>>()? })
 }
 
 /// The units that [`fold_bn`] makes of `units`, with `parameter` in place of the bias and gain of the convolutions that it changes, whose
 /// weights stay as they are: for parameters that come from elsewhere.
-pub fn fold_structure(units: &[Unit], mode: BatchNorm, parameter: &Tensor) -> Result<Vec<Unit>> {
-    let gain = || (mode == BatchNorm::Kept).then(|| parameter.clone());
+pub fn fold_structure(units: &[Unit], mode: BatchNormMode, parameter: &Tensor) -> Result<Vec<Unit>> {
+    let gain = || (mode == BatchNormMode::Kept).then(|| parameter.clone());
     let merged = |conv: &Conv, _: &super::op::BatchNorm| {
         Ok(Conv { bias: Some(parameter.clone()), gain: gain(), ..conv.clone() })
     };
@@ -52,14 +52,14 @@ fn fold_unit(unit: &Unit, merge: impl Fn(&Conv, &super::op::BatchNorm) -> Result
     Ok(Unit { name: unit.name.clone(), role: unit.role, nodes })
 }
 
-fn merge(conv: &Conv, norm: &super::op::BatchNorm, mode: BatchNorm) -> Result<Conv> {
+fn merge(conv: &Conv, norm: &super::op::BatchNorm, mode: BatchNormMode) -> Result<Conv> {
     let (gain, mut bias) = norm.affine()?;
     if let Some(own) = &conv.bias {
         bias = (bias + (own * &gain)?)?;
     }
     let (weight, gain) = match mode {
-        BatchNorm::Folded => (conv.weight.broadcast_mul(&gain.reshape((gain.elem_count(), 1, 1, 1))?)?, None),
-        BatchNorm::Kept => (conv.weight.clone(), Some(gain)),
+        BatchNormMode::Folded => (conv.weight.broadcast_mul(&gain.reshape((gain.elem_count(), 1, 1, 1))?)?, None),
+        BatchNormMode::Kept => (conv.weight.clone(), Some(gain)),
     };
     Ok(Conv { weight, bias: Some(bias), gain, geometry: conv.geometry })
 }

@@ -7,7 +7,7 @@
 
 use super::config::Meta;
 use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};
-use super::nets::{Statistics, Transform, TransformNet};
+use super::nets::{NormStatistics, Transform, TransformNet};
 use super::terms::Terms;
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
@@ -246,11 +246,11 @@ impl<'a> Problem<'a> {
         };
         let unit = MetaUnit::new((&model, 1), &self.phase, self.recipe.unit_input, (self.meta, self.terms))?;
         if dtype == DType::F64 {
-            return f(&unit, &sample, &self.net, &self.net.forward(&x, Statistics::Batch)?);
+            return f(&unit, &sample, &self.net, &self.net.forward(&x, NormStatistics::Batch)?);
         }
         let net = TransformNet::new(&self.transform, CHANNELS, self.stream, dtype, &Device::Cpu)?;
         net.parameters.load(&self.net.parameters.tensors()?)?;
-        f(&unit, &sample, &net, &net.forward(&x, Statistics::Batch)?)
+        f(&unit, &sample, &net, &net.forward(&x, NormStatistics::Batch)?)
     }
 
     /// In `f64`.

@@ -2,7 +2,7 @@
 
 use super::config::{ActStart, Meta};
 use super::gradient::{Engine, MetaUnit, Mix, Part, Sample, numbers};
-use super::nets::{Statistics, TransformNet};
+use super::nets::{NormStatistics, TransformNet};
 use super::terms::{self, Terms};
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
@@ -123,7 +123,7 @@ fn run(
             outer_masks: &keyed(0),
             target: None,
         };
-        let t_x = trace_span!("transform").in_scope(|| net.forward(&x, Statistics::Batch))?;
+        let t_x = trace_span!("transform").in_scope(|| net.forward(&x, NormStatistics::Batch))?;
         let parts = trace_span!("meta-loss and gradients").in_scope(|| unit.parts(&sample, &t_x, Engine::Fused))?;
         let is_due = UnitTrace::is_due(t, meta.iterations);
         let update = trace_span!("update").in_scope(|| optimiser.prepare(&t_x, &parts, is_due))?;

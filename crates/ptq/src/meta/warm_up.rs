@@ -1,6 +1,6 @@
 //! Teaches a transform network to reproduce its input, so that it starts near the identity.
 
-use super::nets::{Statistics, Transform, TransformNet};
+use super::nets::{NormStatistics, Transform, TransformNet};
 use crate::error::{Error, Result};
 use crate::ops::adam::{self, AdamState};
 use crate::ops::fake_quant::Mask;
@@ -31,7 +31,7 @@ pub fn warmed_up(config: &Transform, images: &Tensor, stream: Stream, control: &
         control.check()?;
         let rows = batches::rows(Sampling::Permutation, n, config.warmup_batch, stream.purpose(Purpose::WarmUp), t);
         let x = mix_rows(images, images, &rows, &Mask::All)?;
-        let loss = (net.forward(&x, Statistics::Batch)? - &x)?.sqr()?.mean_all()?;
+        let loss = (net.forward(&x, NormStatistics::Batch)? - &x)?.sqr()?.mean_all()?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {
             return Err(Error::Diverged { unit: "the transform network's warm-up".to_string(), iteration: t, value });

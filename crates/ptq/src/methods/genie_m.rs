@@ -8,7 +8,7 @@ use crate::recipe::*;
 /// The constants of the published code (`reconstruct.py`, `quantizer.py`).
 pub fn recipe(arch: &ArchSpec) -> Recipe {
     Recipe {
-        batch_norm: BatchNorm::Kept,
+        batch_norm: BatchNormMode::Kept,
         placement: Placement::Inputs,
         weight_search: RangeSearch::Genie,
         act_search: RangeSearch::Genie,

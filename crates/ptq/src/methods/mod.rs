@@ -28,7 +28,7 @@ pub const METHODS: &[Method] = &[
     Method {
         name: "adaround",
         title: "AdaRound",
-        revision: 2,
+        revision: 3,
         transforms: false,
         settings: &[Setting::Brecq],
         recipe: adaround::recipe,

@@ -8,7 +8,7 @@ use crate::recipe::*;
 pub fn recipe(arch: &ArchSpec) -> Recipe {
     Recipe {
         granularity: Granularity::Block,
-        batch_norm: BatchNorm::Folded,
+        batch_norm: BatchNormMode::Folded,
         placement: Placement::Outputs,
         classifier_input_8bit: true,
         weight_search: RangeSearch::Qdrop,

@@ -241,12 +241,19 @@ impl Reconstruction<'_> {
         stream: Stream,
     ) -> Result<()> {
         let (recipe, control) = (self.recipe, self.control);
-        let parts = match recipe.granularity {
-            Granularity::Layer => Part::layers(unit, recipe.conv_target),
-            Granularity::Block => vec![Part::of_unit(unit, recipe)],
+        let parts: Vec<(Part, Stream)> = match recipe.granularity {
+            // A stream of its own for each: the layers of a unit must not draw the same mini-batches.
+            Granularity::Layer => Part::layers(unit, recipe.conv_target)
+                .into_iter()
+                .map(|layer| {
+                    let own = stream.named(&layer.unit.unit.name);
+                    (layer, own)
+                })
+                .collect(),
+            Granularity::Block => vec![(Part::of_unit(unit, recipe), stream)],
             Granularity::None => Vec::new(),
         };
-        for part in parts {
+        for (part, stream) in parts {
             let Rows { x_fp, x_q, y_fp, .. } = &part.rows(unit, rows, prefix, control)?;
             let problem = Problem { unit: &part.unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
             train::train(&problem, phase, stream, control)?;

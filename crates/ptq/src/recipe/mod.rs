@@ -19,7 +19,7 @@ overridable! {
         /// What is optimised at once.
         granularity: Granularity,
         /// Whether BatchNorm is folded into the weights before they are quantized.
-        batch_norm: BatchNorm,
+        batch_norm: BatchNormMode,
         /// Where activations are quantized.
         placement: Placement,
         /// Whether the classifier's input is kept at 8 bits.
@@ -153,7 +153,7 @@ pub enum Granularity {
 /// What becomes of BatchNorm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum BatchNorm {
+pub enum BatchNormMode {
     /// Multiplied into the weights, which are quantized afterwards.
     Folded,
     /// Applied to the output of the quantized convolution with its running statistics.

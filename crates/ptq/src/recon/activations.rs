@@ -67,11 +67,11 @@ impl Drop for Reservation {
 /// `(N, ...)`, f32; clones share the rows.
 #[derive(Clone)]
 pub struct Activations {
-    rows: Arc<Rows>,
+    rows: Arc<Stored>,
     memory: Memory,
 }
 
-enum Rows {
+enum Stored {
     InMemory {
         tensor: Tensor,
         _reservation: Option<Reservation>,
@@ -88,36 +88,36 @@ enum Rows {
 impl Activations {
     /// `tensor`, which is in memory anyway and does not count; what is computed from it does.
     pub fn new(tensor: &Tensor, memory: &Memory) -> Self {
-        let rows = Rows::InMemory { tensor: tensor.clone(), _reservation: None };
+        let rows = Stored::InMemory { tensor: tensor.clone(), _reservation: None };
         Self { rows: Arc::new(rows), memory: memory.clone() }
     }
 
     /// `N`.
     pub fn images(&self) -> Result<usize> {
         match &*self.rows {
-            Rows::InMemory { tensor, .. } => Ok(tensor.dim(0)?),
-            Rows::InFile { shape, .. } => Ok(shape[0]),
+            Stored::InMemory { tensor, .. } => Ok(tensor.dim(0)?),
+            Stored::InFile { shape, .. } => Ok(shape[0]),
         }
     }
 
     /// Whether they are in a file.
     pub fn is_spilled(&self) -> bool {
-        matches!(&*self.rows, Rows::InFile { .. })
+        matches!(&*self.rows, Stored::InFile { .. })
     }
 
     /// Rows `start` to `start + len` `(len, ...)`.
     pub fn narrow(&self, start: usize, len: usize) -> Result<Tensor> {
         match &*self.rows {
-            Rows::InMemory { tensor, .. } => Ok(tensor.narrow(0, start, len)?),
-            Rows::InFile { .. } => self.read(&[(start, len)]),
+            Stored::InMemory { tensor, .. } => Ok(tensor.narrow(0, start, len)?),
+            Stored::InFile { .. } => self.read(&[(start, len)]),
         }
     }
 
     /// The given rows in this order `(rows.len(), ...)`.
     pub fn rows(&self, rows: &[u32]) -> Result<Tensor> {
         match &*self.rows {
-            Rows::InMemory { tensor, .. } => Ok(mix_rows(tensor, tensor, rows, &Mask::All)?),
-            Rows::InFile { .. } => self.read(&rows.iter().map(|&row| (row as usize, 1)).collect::<Vec<_>>()),
+            Stored::InMemory { tensor, .. } => Ok(mix_rows(tensor, tensor, rows, &Mask::All)?),
+            Stored::InFile { .. } => self.read(&rows.iter().map(|&row| (row as usize, 1)).collect::<Vec<_>>()),
         }
     }
 
@@ -125,7 +125,7 @@ impl Activations {
     ///
     /// Errors: another number of rows; rows that are not there.
     pub fn mixed(&self, others: &Activations, rows: &[u32], mask: &Mask) -> Result<Tensor> {
-        if let (Rows::InMemory { tensor: a, .. }, Rows::InMemory { tensor: b, .. }) = (&*self.rows, &*others.rows) {
+        if let (Stored::InMemory { tensor: a, .. }, Stored::InMemory { tensor: b, .. }) = (&*self.rows, &*others.rows) {
             return Ok(mix_rows(a, b, rows, mask)?);
         }
         if self.images()? != others.images()? {
@@ -171,7 +171,7 @@ impl Activations {
 
     /// Runs of rows, each its start and length, from the file.
     fn read(&self, runs: &[(usize, usize)]) -> Result<Tensor> {
-        let Rows::InFile { file, shape, device, folder } = &*self.rows else {
+        let Stored::InFile { file, shape, device, folder } = &*self.rows else {
             return Err(Error::Shape { op: "activations", problem: "they are in no file".to_string() });
         };
         let images = runs.iter().map(|(_, len)| len).sum();
@@ -203,7 +203,7 @@ pub struct Collector {
     memory: Memory,
     /// Rows so far.
     collected: usize,
-    rows: Option<Rows>,
+    rows: Option<Stored>,
 }
 
 impl Collector {
@@ -224,8 +224,8 @@ impl Collector {
             None => Self::place(self.images, &batch, &self.memory)?,
         };
         match &rows {
-            Rows::InMemory { tensor, .. } => tensor.slice_set(&batch, 0, self.collected)?,
-            Rows::InFile { file, folder, .. } => {
+            Stored::InMemory { tensor, .. } => tensor.slice_set(&batch, 0, self.collected)?,
+            Stored::InFile { file, folder, .. } => {
                 let values = batch.flatten_all()?.to_vec1::<f32>()?;
                 let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_ne_bytes).collect();
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
@@ -250,18 +250,18 @@ impl Collector {
         }
     }
 
-    fn place(images: usize, batch: &Tensor, memory: &Memory) -> Result<Rows> {
+    fn place(images: usize, batch: &Tensor, memory: &Memory) -> Result<Stored> {
         let mut shape = batch.dims().to_vec();
         shape[0] = images;
         let bytes = shape.iter().product::<usize>() * size_of::<f32>();
         match memory.reserve(bytes as u64) {
             Some(reservation) => {
                 let tensor = Tensor::zeros(shape, DType::F32, batch.device())?;
-                Ok(Rows::InMemory { tensor, _reservation: Some(reservation) })
+                Ok(Stored::InMemory { tensor, _reservation: Some(reservation) })
             }
             None => {
                 let (device, folder) = (batch.device().clone(), memory.0.folder.clone());
-                Ok(Rows::InFile { file: Mutex::new(memory.file()?), shape, device, folder })
+                Ok(Stored::InFile { file: Mutex::new(memory.file()?), shape, device, folder })
             }
         }
     }

@@ -37,13 +37,13 @@ pub(super) struct Library<'a> {
     info: Box<jpeg_decompress_struct>,
     /// `info` points there; from a `Box`, as is the next.
     errors: *mut ffi::jpeg_error_mgr,
-    source: *mut Source,
+    source: *mut Feed,
     file: PhantomData<&'a [u8]>,
 }
 
 /// Where the library takes bytes from. It knows the first field.
 #[repr(C)]
-struct Source {
+struct Feed {
     manager: ffi::jpeg_source_mgr,
     /// Rows of MCUs of the only scan, where there is but one.
     rows_of_only_scan: Option<u32>,
@@ -73,12 +73,8 @@ impl<'a> Library<'a> {
             resync_to_restart: Some(ffi::jpeg_resync_to_restart),
             term_source: Some(nothing),
         };
-        let source = Box::into_raw(Box::new(Source {
-            manager,
-            rows_of_only_scan: None,
-            is_truncated: false,
-            arrays: Vec::new(),
-        }));
+        let source =
+            Box::into_raw(Box::new(Feed { manager, rows_of_only_scan: None, is_truncated: false, arrays: Vec::new() }));
         // SAFETY: zeroes are a value of both structures of C: null pointers, absent functions, JCS_UNKNOWN.
         let (errors, info) = unsafe { (Box::into_raw(Box::new(std::mem::zeroed())), Box::new(std::mem::zeroed())) };
         let mut library = Self { info, errors, source, file: PhantomData };
@@ -133,7 +129,7 @@ impl<'a> Library<'a> {
 
     /// Whether the rows of the image needed bytes that the file does not have.
     pub fn is_truncated(&self) -> bool {
-        // SAFETY: `source` is a live `Source`, and nobody else looks at it between calls.
+        // SAFETY: `source` is a live `Feed`, and nobody else looks at it between calls.
         unsafe { (*self.source).is_truncated }
     }
 
@@ -220,8 +216,8 @@ extern "C-unwind" fn array(
     let mut blocks = vec![[0; 64]; columns * rows];
     let rows = blocks.chunks_exact_mut(columns.max(1)).map(<[Block]>::as_mut_ptr).collect();
     let array = Box::into_raw(Box::new(Array { blocks, columns, rows }));
-    // SAFETY: `client_data` is the `Source` of `open`.
-    unsafe { &mut *info.client_data.cast::<Source>() }.arrays.push(array);
+    // SAFETY: `client_data` is the `Feed` of `open`.
+    unsafe { &mut *info.client_data.cast::<Feed>() }.arrays.push(array);
     array.cast()
 }
 
@@ -232,7 +228,7 @@ extern "C-unwind" fn rows_of_array(
     rows: u32,
     _is_written: boolean,
 ) -> ffi::JBLOCKARRAY {
-    // SAFETY: made by the function above, and alive in `Source`.
+    // SAFETY: made by the function above, and alive in `Feed`.
     let array = unsafe { &mut *array.cast::<Array>() };
     array.rows[first as usize..][..rows as usize].as_mut_ptr()
 }
@@ -261,8 +257,8 @@ extern "C-unwind" fn fill(info: &mut jpeg_decompress_struct) -> boolean {
     if info.input_scan_number == 0 {
         std::panic::resume_unwind(Box::new("it ends before its first scan".to_string()));
     }
-    // SAFETY: `src` is the `Source` of `open`.
-    let source = unsafe { &mut *info.src.cast::<Source>() };
+    // SAFETY: `src` is the `Feed` of `open`.
+    let source = unsafe { &mut *info.src.cast::<Feed>() };
     let is_whole = info.input_scan_number == 1 && source.rows_of_only_scan == Some(info.input_iMCU_row);
     source.is_truncated |= !is_whole;
     source.manager.next_input_byte = END.as_ptr();
@@ -272,7 +268,7 @@ extern "C-unwind" fn fill(info: &mut jpeg_decompress_struct) -> boolean {
 
 extern "C-unwind" fn skip(info: &mut jpeg_decompress_struct, bytes: c_long) {
     // SAFETY: likewise.
-    let manager = unsafe { &mut (*info.src.cast::<Source>()).manager };
+    let manager = unsafe { &mut (*info.src.cast::<Feed>()).manager };
     let bytes = usize::try_from(bytes).unwrap_or(0).min(manager.bytes_in_buffer);
     // SAFETY: no more than there are.
     manager.next_input_byte = unsafe { manager.next_input_byte.add(bytes) };

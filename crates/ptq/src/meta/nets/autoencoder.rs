@@ -1,7 +1,7 @@
 //! A convolutional autoencoder: a UNet without skip connections.
 
-use super::config::{Statistics, Transform};
-use super::layers::{Conv, DoubleConv, Doubling, halve, padded};
+use super::config::{NormStatistics, Transform};
+use super::layers::{ConvLayer, DoubleConv, Doubling, halve, padded};
 use super::{Net, Parameters, Size};
 use crate::error::Result;
 use candle_core::Tensor;
@@ -10,7 +10,7 @@ struct Autoencoder {
     first: DoubleConv,
     down: Vec<DoubleConv>,
     up: Vec<(Doubling, DoubleConv)>,
-    last: Conv,
+    last: ConvLayer,
 }
 
 /// Level `i` has `base * 2^i` channels.
@@ -27,7 +27,7 @@ pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parame
         let doubling = Doubling::new(&format!("up{level}.double"), (below, below), config.up, parameters)?;
         up.push((doubling, DoubleConv::new(&format!("up{level}"), (below, own), parameters)?));
     }
-    Ok(Box::new(Autoencoder { first, down, up, last: Conv::new("last", (base, channels), 1, true, parameters)? }))
+    Ok(Box::new(Autoencoder { first, down, up, last: ConvLayer::new("last", (base, channels), 1, true, parameters)? }))
 }
 
 pub(super) fn size(config: &Transform, channels: usize, pixels: usize) -> Size {
@@ -42,7 +42,7 @@ pub(super) fn size(config: &Transform, channels: usize, pixels: usize) -> Size {
 }
 
 impl Net for Autoencoder {
-    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, statistics: NormStatistics) -> Result<Tensor> {
         let mut y = self.first.forward(x, statistics)?;
         let mut sizes = Vec::with_capacity(self.down.len());
         for layer in &self.down {

@@ -22,7 +22,7 @@ overridable! {
         /// Images per warm-up step.
         warmup_batch: usize => Bounds::counts_from(1),
         /// The statistics with which `T`'s BatchNorm layers normalise the images that reconstruction sees.
-        statistics: Statistics,
+        statistics: NormStatistics,
     }
 }
 
@@ -40,7 +40,7 @@ impl Transform {
             warmup_iterations: 500,
             warmup_lr: 1e-3,
             warmup_batch: 32,
-            statistics: Statistics::Batch,
+            statistics: NormStatistics::Batch,
         }
     }
 }
@@ -90,7 +90,7 @@ pub enum Up {
 /// What a BatchNorm layer normalises with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Statistics {
+pub enum NormStatistics {
     /// Those of the batch, as in training.
     Batch,
     /// The running averages.

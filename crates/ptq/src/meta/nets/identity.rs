@@ -1,6 +1,6 @@
 //! `T(x) = x`: reconstruction on duplicated images, the control of every comparison.
 
-use super::config::{Statistics, Transform};
+use super::config::{NormStatistics, Transform};
 use super::{Net, Parameters, Size};
 use crate::error::Result;
 use candle_core::Tensor;
@@ -16,7 +16,7 @@ pub(super) fn size(_config: &Transform, channels: usize, pixels: usize) -> Size 
 }
 
 impl Net for Identity {
-    fn forward(&self, x: &Tensor, _statistics: Statistics) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, _statistics: NormStatistics) -> Result<Tensor> {
         Ok(x.clone())
     }
 }

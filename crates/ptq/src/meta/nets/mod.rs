@@ -11,7 +11,7 @@ mod size;
 mod spatial;
 mod unet;
 
-pub use config::{NetName, Statistics, Transform, TransformOverride, Up};
+pub use config::{NetName, NormStatistics, Transform, TransformOverride, Up};
 pub use parameters::Parameters;
 pub use size::Size;
 
@@ -21,10 +21,10 @@ use candle_core::{DType, Device, Tensor};
 
 /// A transform network.
 pub trait Net {
-    /// `x` `(N, C, H, W)` transformed; [`Statistics::Batch`] also updates the running statistics.
+    /// `x` `(N, C, H, W)` transformed; [`NormStatistics::Batch`] also updates the running statistics.
     ///
     /// Gradient (first order): to `x` and to the parameters.
-    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor>;
+    fn forward(&self, x: &Tensor, statistics: NormStatistics) -> Result<Tensor>;
 }
 
 /// One row per transform network.
@@ -114,7 +114,7 @@ impl TransformNet {
     }
 
     /// See [`Net::forward`].
-    pub fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, statistics: NormStatistics) -> Result<Tensor> {
         let y = self.net.forward(x, statistics)?;
         match y.shape() == x.shape() {
             true => Ok(y),

@@ -1,6 +1,6 @@
 //! One affine map per channel, the same for all images: `T(x)_c = gain_c x_c + offset_c`; starts as the identity.
 
-use super::config::{Statistics, Transform};
+use super::config::{NormStatistics, Transform};
 use super::{Net, Parameters, Size};
 use crate::error::Result;
 use candle_core::{Tensor, Var};
@@ -22,7 +22,7 @@ pub(super) fn size(_config: &Transform, channels: usize, pixels: usize) -> Size 
 }
 
 impl Net for Photometric {
-    fn forward(&self, x: &Tensor, _statistics: Statistics) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, _statistics: NormStatistics) -> Result<Tensor> {
         Ok(x.broadcast_mul(self.gain.as_tensor())?.broadcast_add(self.offset.as_tensor())?)
     }
 }

@@ -1,8 +1,8 @@
 //! A UNet that predicts a change of the image: `T(x) = x + UNet(x)`; its last layer starts at zero, so it starts as the
 //! identity.
 
-use super::config::{Statistics, Transform};
-use super::layers::Conv;
+use super::config::{NormStatistics, Transform};
+use super::layers::ConvLayer;
 use super::unet::Trunk;
 use super::{Net, Parameters};
 use crate::error::Result;
@@ -10,16 +10,16 @@ use candle_core::Tensor;
 
 struct ResidualUNet {
     trunk: Trunk,
-    last: Conv,
+    last: ConvLayer,
 }
 
 pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parameters) -> Result<Box<dyn Net>> {
     let trunk = Trunk::new(config, channels, parameters)?;
-    Ok(Box::new(ResidualUNet { trunk, last: Conv::zero("outc.conv", (config.base, channels), 1, parameters)? }))
+    Ok(Box::new(ResidualUNet { trunk, last: ConvLayer::zero("outc.conv", (config.base, channels), 1, parameters)? }))
 }
 
 impl Net for ResidualUNet {
-    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, statistics: NormStatistics) -> Result<Tensor> {
         Ok((x + self.last.forward(&self.trunk.forward(x, statistics)?)?)?)
     }
 }

@@ -1,8 +1,8 @@
 //! A spatial transformer (Jaderberg et al., arXiv 1506.02025): a small network looks at each image and warps it by an
 //! affine map. Its last layer starts at zero, which is the identity.
 
-use super::config::{Statistics, Transform};
-use super::layers::{Conv, halve};
+use super::config::{NormStatistics, Transform};
+use super::layers::{ConvLayer, halve};
 use super::{Net, Parameters, Size};
 use crate::error::Result;
 use crate::ops::pool::global_avg_pool;
@@ -10,8 +10,8 @@ use crate::ops::relu::relu;
 use candle_core::{Tensor, Var};
 
 struct Spatial {
-    first: Conv,
-    second: Conv,
+    first: ConvLayer,
+    second: ConvLayer,
     /// `(base, 6)`: change of the rows of the affine map.
     weight: Var,
     bias: Var,
@@ -20,8 +20,8 @@ struct Spatial {
 pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parameters) -> Result<Box<dyn Net>> {
     let base = config.base;
     Ok(Box::new(Spatial {
-        first: Conv::new("first", (channels, base), 3, true, parameters)?,
-        second: Conv::new("second", (base, base), 3, true, parameters)?,
+        first: ConvLayer::new("first", (channels, base), 3, true, parameters)?,
+        second: ConvLayer::new("second", (base, base), 3, true, parameters)?,
         weight: parameters.constant("affine.weight".into(), &[base, 6], 0.0)?,
         bias: parameters.constant("affine.bias".into(), &[6], 0.0)?,
     }))
@@ -36,7 +36,7 @@ pub(super) fn size(config: &Transform, channels: usize, pixels: usize) -> Size {
 
 impl Net for Spatial {
     /// Gradient: to the parameters; none to `x` through the pixels that are read.
-    fn forward(&self, x: &Tensor, _statistics: Statistics) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, _statistics: NormStatistics) -> Result<Tensor> {
         let features = relu(&self.first.forward(x)?)?;
         let features = match features.dim(2)?.min(features.dim(3)?) {
             1 => features,

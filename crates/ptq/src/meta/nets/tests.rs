@@ -14,7 +14,7 @@ fn networks_keep_the_shape_of_any_image_that_their_depth_allows() {
             for shape in [(2, 1, 28, 28), (1, 3, 7, 5), (3, 2, 4, 9)] {
                 let x = noise(shape, 2, DType::F32);
                 let net = net(spec, up, shape.1);
-                for statistics in [Statistics::Batch, Statistics::Running] {
+                for statistics in [NormStatistics::Batch, NormStatistics::Running] {
                     let y = net.forward(&x, statistics).unwrap();
                     assert_eq!(y.dims(), x.dims(), "{} {up:?}", spec.name);
                 }
@@ -27,7 +27,7 @@ fn networks_keep_the_shape_of_any_image_that_their_depth_allows() {
 fn networks_that_need_no_warm_up_start_as_the_identity() {
     let x = noise((2, 3, 9, 8), 3, DType::F32);
     for spec in NETS.iter().filter(|spec| !spec.needs_warm_up) {
-        let y = net(spec, Up::Transposed, 3).forward(&x, Statistics::Batch).unwrap();
+        let y = net(spec, Up::Transposed, 3).forward(&x, NormStatistics::Batch).unwrap();
         let change = (&y - &x).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(change < 1e-5, "{}: {change}", spec.name);
     }

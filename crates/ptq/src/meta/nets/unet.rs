@@ -1,7 +1,7 @@
 //! UNet (Ronneberger et al., arXiv 1505.04597), as MetaAug's published code has it (`unet/unet_parts.py`).
 
-use super::config::{Statistics, Transform, Up};
-use super::layers::{Conv, DoubleConv, Doubling, halve, padded};
+use super::config::{NormStatistics, Transform, Up};
+use super::layers::{ConvLayer, DoubleConv, Doubling, halve, padded};
 use super::{Net, Parameters, Size};
 use crate::error::Result;
 use crate::ops::layout::join_channels;
@@ -35,7 +35,7 @@ impl Trunk {
         Ok(Self { first, down, up })
     }
 
-    pub fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, statistics: NormStatistics) -> Result<Tensor> {
         let mut levels = vec![self.first.forward(x, statistics)?];
         for layer in &self.down {
             levels.push(layer.forward(&halve(&levels[levels.len() - 1])?, statistics)?);
@@ -86,16 +86,16 @@ pub(super) fn size(config: &Transform, channels: usize, pixels: usize) -> Size {
 
 struct UNet {
     trunk: Trunk,
-    last: Conv,
+    last: ConvLayer,
 }
 
 pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parameters) -> Result<Box<dyn Net>> {
     let trunk = Trunk::new(config, channels, parameters)?;
-    Ok(Box::new(UNet { trunk, last: Conv::new("outc.conv", (config.base, channels), 1, true, parameters)? }))
+    Ok(Box::new(UNet { trunk, last: ConvLayer::new("outc.conv", (config.base, channels), 1, true, parameters)? }))
 }
 
 impl Net for UNet {
-    fn forward(&self, x: &Tensor, statistics: Statistics) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, statistics: NormStatistics) -> Result<Tensor> {
         self.last.forward(&self.trunk.forward(x, statistics)?)
     }
 }

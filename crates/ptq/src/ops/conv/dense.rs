@@ -2,7 +2,7 @@
 
 use super::finish::Finish;
 use super::im2col::{Place, fold_add, unfold};
-use super::matrix::{Matrix, Store, multiply};
+use super::matrix::{Matrix, Write, multiply};
 use super::parts::{PARTS, sum_of_parts};
 use super::vector::Real;
 use crate::ops::fresh::Fresh;
@@ -19,9 +19,9 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T
             let store = match finish.bias {
                 Some(bias) => {
                     y.chunks_exact_mut(sizes.out_pixels()).zip(bias).for_each(|(channel, b)| channel.fill(*b));
-                    Store::Add
+                    Write::Add
                 }
-                None => Store::Overwrite,
+                None => Write::Overwrite,
             };
             for (group, y) in y.chunks_exact_mut(sizes.c_out_of_group() * sizes.out_pixels()).enumerate() {
                 let columns = unfolded(sizes, of_group(sizes, x, group), columns);
@@ -43,9 +43,9 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
             for (group, gx) in gx.chunks_exact_mut(sizes.c_in_of_group() * sizes.in_pixels()).enumerate() {
                 let (w, gy) = (weight_of_group(sizes, w, group).transposed(), output_of_group(sizes, gy, group));
                 if sizes.is_pointwise() {
-                    multiply(gx, Store::Overwrite, w, gy);
+                    multiply(gx, Write::Overwrite, w, gy);
                 } else {
-                    multiply(columns, Store::Overwrite, w, gy);
+                    multiply(columns, Write::Overwrite, w, gy);
                     fold_add(sizes, columns, gx, Place::ALONE);
                 }
             }
@@ -66,7 +66,7 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
                 for (x, gy) in x.chunks_exact(sizes.in_image()).zip(gy.chunks_exact(sizes.out_image())) {
                     for (group, gw) in gw.chunks_exact_mut(sizes.c_out_of_group() * sizes.terms()).enumerate() {
                         let columns = unfolded(sizes, of_group(sizes, x, group), columns);
-                        multiply(gw, Store::Add, output_of_group(sizes, gy, group), columns.transposed());
+                        multiply(gw, Write::Add, output_of_group(sizes, gy, group), columns.transposed());
                     }
                 }
                 gw

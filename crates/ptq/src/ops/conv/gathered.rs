@@ -6,7 +6,7 @@
 use super::dense::{of_group, weight_of_group};
 use super::finish::Finish;
 use super::im2col::{Place, fold_add, unfold};
-use super::matrix::{Matrix, Store, multiply};
+use super::matrix::{Matrix, Write, multiply};
 use super::vector::Real;
 use crate::ops::fresh::Fresh;
 use crate::ops::sizes::Sizes;
@@ -41,7 +41,7 @@ pub(super) fn forward<T: Real>(sizes: &Sizes, x: &[T], w: &[T], finish: Finish<T
             for group in 0..sizes.groups {
                 unfold_all(sizes, x, group, 0..sizes.c_in_of_group(), columns);
                 let columns = Matrix::new(columns, sizes.terms(), cols);
-                multiply(outputs, Store::Overwrite, weight_of_group(sizes, w, group), columns);
+                multiply(outputs, Write::Overwrite, weight_of_group(sizes, w, group), columns);
                 for (image, y) in y.chunks_exact_mut(sizes.out_image()).enumerate() {
                     for (channel, sums) in outputs.chunks_exact(cols).enumerate() {
                         let channel = group * c_out + channel;
@@ -70,7 +70,7 @@ pub(super) fn input_gradient<T: Real>(sizes: &Sizes, gy: &[T], w: &[T]) -> Vec<T
             .map_init(Vec::new, |columns, channels| {
                 let terms = channels.start * sizes.taps()..channels.end * sizes.taps();
                 columns.resize(terms.len() * cols, T::zero());
-                multiply(columns, Store::Overwrite, w.columns(terms).transposed(), outputs);
+                multiply(columns, Write::Overwrite, w.columns(terms).transposed(), outputs);
                 let mut block = vec![T::zero(); sizes.batch * channels.len() * sizes.in_pixels()];
                 for (image, gx) in block.chunks_exact_mut(channels.len() * sizes.in_pixels()).enumerate() {
                     fold_add(sizes, columns, gx, Place { image, of: sizes.batch });
@@ -104,7 +104,7 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
                 columns.resize(terms * cols, T::zero());
                 unfold_all(sizes, x, group, channels, columns);
                 let mut block = vec![T::zero(); c_out * terms];
-                multiply(&mut block, Store::Overwrite, outputs, Matrix::new(columns, terms, cols).transposed());
+                multiply(&mut block, Write::Overwrite, outputs, Matrix::new(columns, terms, cols).transposed());
                 block
             })
             .collect();

@@ -36,14 +36,14 @@ impl<'a, T: Real> Matrix<'a, T> {
 
 /// What becomes of the previous content of a destination.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Store {
+pub(super) enum Write {
     Overwrite,
     Add,
 }
 
 /// `dst = lhs rhs` or `dst += lhs rhs`, on the calling thread; `dst` is row-major.
 #[allow(unsafe_code)]
-pub(super) fn multiply<T: Real>(dst: &mut [T], store: Store, lhs: Matrix<T>, rhs: Matrix<T>) {
+pub(super) fn multiply<T: Real>(dst: &mut [T], write: Write, lhs: Matrix<T>, rhs: Matrix<T>) {
     let (m, k, n) = (lhs.rows, lhs.cols, rhs.cols);
     assert_eq!(k, rhs.rows, "inner dimensions of {m}x{k} times {}x{n}", rhs.rows);
     assert_eq!(dst.len(), m * n, "destination of a {m}x{n} product");
@@ -58,7 +58,7 @@ pub(super) fn multiply<T: Real>(dst: &mut [T], store: Store, lhs: Matrix<T>, rhs
             dst.as_mut_ptr(),
             1,
             n as isize,
-            store == Store::Add,
+            write == Write::Add,
             lhs.data.as_ptr(),
             lhs.col_stride as isize,
             lhs.row_stride as isize,
@@ -85,9 +85,9 @@ mod tests {
         let a = [1f64, 2., 3., 4., 5., 6.];
         let a = Matrix::new(&a, 2, 3);
         let mut square = [0.; 4];
-        multiply(&mut square, Store::Overwrite, a, a.transposed());
+        multiply(&mut square, Write::Overwrite, a, a.transposed());
         assert_eq!(square, [14., 32., 32., 77.]);
-        multiply(&mut square, Store::Add, a, a.transposed());
+        multiply(&mut square, Write::Add, a, a.transposed());
         assert_eq!(square, [28., 64., 64., 154.]);
     }
 
@@ -97,10 +97,10 @@ mod tests {
         let a = Matrix::new(&a, 2, 3);
         // [2; 5]^T [1 2; 4 5], and the second column of [1 4; 2 5; 3 6].
         let mut product = [0.; 2];
-        multiply(&mut product, Store::Overwrite, a.columns(1..2).transposed(), a.columns(0..2));
+        multiply(&mut product, Write::Overwrite, a.columns(1..2).transposed(), a.columns(0..2));
         assert_eq!(product, [22., 29.]);
         let mut last = [0.; 3];
-        multiply(&mut last, Store::Overwrite, a.transposed().columns(1..2), Matrix::new(&[1.], 1, 1));
+        multiply(&mut last, Write::Overwrite, a.transposed().columns(1..2), Matrix::new(&[1.], 1, 1));
         assert_eq!(last, [4., 5., 6.]);
     }
 
@@ -114,6 +114,6 @@ mod tests {
     #[should_panic(expected = "inner dimensions")]
     fn mismatched_products_stop_before_the_unsafe_call() {
         let a = [0f32; 6];
-        multiply(&mut [0.; 4], Store::Overwrite, Matrix::new(&a, 2, 3), Matrix::new(&a, 2, 3));
+        multiply(&mut [0.; 4], Write::Overwrite, Matrix::new(&a, 2, 3), Matrix::new(&a, 2, 3));
     }
 }

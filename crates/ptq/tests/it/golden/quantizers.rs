@@ -10,7 +10,7 @@ use ptq::ops::recon_error::recon_error;
 use ptq::ops::rounding::{Levels, Regulariser, inverse_stretched_sigmoid, soft_weight};
 use ptq::quant::range_search::{Range, search_act};
 use ptq::quant::weight::WeightQuantizer;
-use ptq::recipe::{BatchNorm, RangeSearch, RoundingName};
+use ptq::recipe::{BatchNormMode, RangeSearch, RoundingName};
 use ptq::recon::schedule::{BetaSchedule, LearningRate};
 use std::sync::Arc;
 
@@ -191,7 +191,7 @@ fn folded_batch_norm() {
         ];
         let network = Network { arch: "test", units: vec![Unit { name: "unit".into(), role: Role::Block, nodes }] };
         let x = get("x").unwrap();
-        for mode in [BatchNorm::Folded, BatchNorm::Kept] {
+        for mode in [BatchNormMode::Folded, BatchNormMode::Kept] {
             let folded = ptq::graph::fold_bn::fold_bn(&network, mode).unwrap();
             for network in [&network, &folded] {
                 let y = ptq::graph::forward::forward(&network.units[0], &x, &ptq::graph::forward::FullPrecision);
@@ -200,7 +200,7 @@ fn folded_batch_norm() {
             let [node] = &folded.units[0].nodes[..] else { panic!("BatchNorm is left") };
             let Op::Conv(conv) = &node.op else { panic!("not a convolution") };
             assert_close(case, &values(conv.bias.as_ref().unwrap()), &golden.values(&format!("{case}_fb")), 1e-5);
-            if mode == BatchNorm::Folded {
+            if mode == BatchNormMode::Folded {
                 assert_close(case, &values(&conv.weight), &golden.values(&format!("{case}_fw")), 1e-5);
             }
         }
