@@ -131,6 +131,7 @@ impl fmt::Debug for Hub {
 }
 
 impl Hub {
+    /// Of `settings`; `observe` is told of downloads. Nothing is sent before the first file is asked for.
     pub fn new(settings: HubSettings, observe: HubObserver) -> Self {
         Self { settings, observe, clients: OnceLock::new(), commits: Mutex::default() }
     }
@@ -140,6 +141,7 @@ impl Hub {
         Self::new(HubSettings::from_env(), Arc::new(|_| ()))
     }
 
+    /// Where the Hub is, and who asks.
     pub fn settings(&self) -> &HubSettings {
         &self.settings
     }

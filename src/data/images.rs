@@ -31,6 +31,7 @@ pub enum Corrupt {
 }
 
 impl Corrupt {
+    /// Whether an image that cannot be decoded is an error.
     pub fn is_error(&self) -> bool {
         *self == Corrupt::Error
     }

@@ -38,6 +38,7 @@ pub enum CardSize {
 }
 
 impl CardSize {
+    /// Whether it is the size that the card tests at.
     pub fn is_test(&self) -> bool {
         *self == CardSize::Test
     }

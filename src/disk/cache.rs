@@ -33,6 +33,7 @@ pub struct Held<'a> {
 }
 
 impl Cache {
+    /// Of entries in `folder`, which need not be there yet.
     pub fn new(folder: PathBuf) -> Self {
         Self { folder, held: Mutex::default(), released: Condvar::new() }
     }

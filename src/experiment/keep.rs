@@ -13,6 +13,7 @@ pub struct Keep {
 }
 
 impl Keep {
+    /// Whether a run leaves neither of them.
     pub fn is_nothing(&self) -> bool {
         *self == Self::default()
     }

@@ -48,6 +48,7 @@ pub struct Keys {
 }
 
 impl Keys {
+    /// Of `unit` in `phase`, whose meta-loss has these `terms`.
     pub fn new<'a>(unit: &str, phase: &str, terms: impl Iterator<Item = &'a str>) -> Self {
         let (unit, phase) = (part(unit), part(phase));
         let of_term = |term: &str| {

@@ -130,6 +130,7 @@ pub struct HubFile {
 }
 
 impl HubFile {
+    /// The repository that holds the file.
     pub fn repo(&self) -> &HubRepo {
         &self.repo
     }

@@ -42,6 +42,7 @@ struct Remembered {
 }
 
 impl FullPrecisionCache {
+    /// In its part of the folder `cache`.
     pub fn new(cache: &Path) -> Self {
         Self { cache: Cache::new(Self::folder(cache)) }
     }

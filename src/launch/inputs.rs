@@ -81,6 +81,7 @@ impl Loader {
         }
     }
 
+    /// The Hub that it asks for weights and data.
     pub fn hub(&self) -> Arc<Hub> {
         self.hub.clone()
     }

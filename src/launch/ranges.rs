@@ -30,6 +30,7 @@ impl RangeCache {
         cache.join("ranges")
     }
 
+    /// In its part of the folder `cache`.
     pub fn new(cache: &Path) -> Self {
         Self { cache: Cache::new(Self::folder(cache)) }
     }

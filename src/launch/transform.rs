@@ -27,6 +27,7 @@ impl TransformCache {
         cache.join("transform")
     }
 
+    /// In its part of the folder `cache`.
     pub fn new(cache: &Path) -> Self {
         Self { cache: Cache::new(Self::folder(cache)) }
     }

@@ -21,6 +21,7 @@ enum Cpu {
 }
 
 impl Stopwatch {
+    /// Counts the CPU time of the whole process, and its largest memory from now on.
     pub fn start() -> Self {
         // What an earlier computation freed is not this one's.
         allocator::hand_back();
@@ -35,6 +36,7 @@ impl Stopwatch {
         Self { wall: Instant::now(), cpu: Cpu::Threads(threads_time()) }
     }
 
+    /// What was used since the start.
     pub fn cost(&self) -> Cost {
         Cost {
             wall_s: self.wall.elapsed().as_secs_f64(),

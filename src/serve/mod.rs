@@ -84,6 +84,7 @@ impl Server {
         Ok(Self { listener, address, site: Arc::new(Site::new(results)) })
     }
 
+    /// Where it listens, with the port that the system chose for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

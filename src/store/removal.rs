@@ -16,6 +16,7 @@ pub struct Removable {
 }
 
 impl Removable {
+    /// What lies at `path`, with its size as it is now, and why it may go.
     pub fn new(path: PathBuf, why: impl Into<String>) -> Self {
         Self { bytes: size_bytes(&path), path, why: why.into() }
     }

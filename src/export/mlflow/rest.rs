@@ -34,6 +34,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
+    /// What MLflow's own clients read: `MLFLOW_TRACKING_TOKEN`, or `MLFLOW_TRACKING_USERNAME` with `MLFLOW_TRACKING_PASSWORD`.
     pub fn from_env() -> Self {
         Self::read(&|name| std::env::var(name).ok())
     }
@@ -81,6 +82,7 @@ pub enum Scope {
 }
 
 impl Failure {
+    /// How much else the same failure will befall: whether to send again, leave the run, or leave the server.
     pub fn scope(&self) -> Scope {
         match self {
             Failure::Unreachable(_) => Scope::Moment,

@@ -77,6 +77,7 @@ pub struct UnitBuilder<'a> {
 }
 
 impl<'a> UnitBuilder<'a> {
+    /// A unit without nodes, whose parameters are taken out of `weights` as nodes are pushed.
     pub fn new(weights: &'a mut StateDict, name: &str, role: Role) -> Self {
         Self { weights, unit: Unit { name: name.to_string(), role, nodes: Vec::new() } }
     }
@@ -115,6 +116,7 @@ impl<'a> UnitBuilder<'a> {
         self.push(name, Op::Linear(Linear { weight, bias }), &[input])
     }
 
+    /// The unit as built so far; its output is that of the node that was pushed last.
     pub fn max_pool(&mut self, name: &str, input: Source, pool: Pool) -> Source {
         self.push(name, Op::MaxPool(pool), &[input])
     }

@@ -6,8 +6,9 @@
 //! (`dual`). The fused `f32` path of a real run is then compared with the `f64` one.
 
 use super::config::Meta;
-use super::gradient::{Engine, MetaUnit, Mix, Part, Sample};
+use super::gradient::{Engine, MetaUnit, Part};
 use super::nets::{NormStatistics, Transform, TransformNet};
+use super::sample::{Mix, Sample};
 use super::terms::Terms;
 use crate::error::{Error, Result};
 use crate::graph::forward::through;

@@ -14,7 +14,9 @@
 
 use super::config::{Derivative, Inner, Meta};
 use super::dual::{DualPass, rounding_penalty, squared_error};
+use super::sample::Sample;
 use super::terms::{self, Features, Images, Loss, Outer, Term, Terms};
+use super::theta::{collect, direction, flat, numbers, unit_dtype, with_values};
 use super::virtual_update::Rule;
 use crate::error::{Error, Result};
 use crate::graph::forward::{FullPrecision, forward, read, through};
@@ -25,9 +27,7 @@ use crate::quant::model::{Acts, Masks, Mode, QuantModel, QuantUnit, Weights};
 use crate::recipe::Prefix;
 use crate::recon::part;
 use crate::recon::train::{Batch, Phase};
-use candle_core::{DType, Tensor, Var};
-use std::collections::HashMap;
-use std::iter::once;
+use candle_core::{Tensor, Var};
 
 /// How far a finite difference moves what a rounding learns at most, and a scale relative to its value.
 const DIFFERENCE: f64 = 1e-2;
@@ -55,41 +55,6 @@ pub struct MetaUnit<'a> {
     before: Vec<QuantUnit>,
     /// All units in full precision.
     full_precision: Vec<Unit>,
-}
-
-/// What one step looks at.
-pub struct Sample<'a> {
-    /// Step of the unit (from 1).
-    pub t: usize,
-    /// Original images `(N, C, H, W)`.
-    pub x: &'a Tensor,
-    /// Input of the unit for other original images, from the quantized prefix.
-    pub outer_input: &'a Tensor,
-    /// Their logits in full precision, and their labels.
-    pub outer_logits: &'a Tensor,
-    pub outer_labels: &'a [u32],
-    /// How transformed and original images are mixed up for terms that ask for it.
-    pub mixes: &'a [Mix; 2],
-    /// One per virtual update.
-    pub inner_masks: &'a [&'a dyn Masks],
-    pub outer_masks: &'a dyn Masks,
-    /// The target of the inner loss, a constant: for central differences, the one at the point they are taken around.
-    /// `None`: what the full-precision unit gives for the transformed images.
-    pub target: Option<Tensor>,
-}
-
-/// A mix-up (Zhang et al., arXiv 1710.09412): `share * x + (1 - share) * x[partners]`.
-#[derive(Clone, Debug)]
-pub struct Mix {
-    pub share: f64,
-    pub partners: Vec<u32>,
-}
-
-impl Mix {
-    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let partners = Tensor::from_slice(&self.partners, self.partners.len(), x.device())?;
-        Ok(((x * self.share)? + (x.index_select(&partners, 0)? * (1.0 - self.share))?)?)
-    }
 }
 
 /// One term of the meta-loss.
@@ -130,7 +95,9 @@ struct Step<'a> {
 }
 
 impl<'a> MetaUnit<'a> {
-    /// Unit `index` of `model`, which `phase` will reconstruct from what `prefix` gives.
+    /// Unit `index` of `model`, which `phase` will reconstruct from what `prefix` gives. Weights of the units before it are rounded once, here.
+    ///
+    /// Errors: no memory on the device.
     pub fn new(
         (model, index): (&'a QuantModel, usize),
         phase: &'a Phase,
@@ -145,7 +112,9 @@ impl<'a> MetaUnit<'a> {
         Ok(Self { model, index, phase, prefix, meta, terms, before, full_precision })
     }
 
-    /// Losses of all terms for transformed images `t_x`, in the order of [`terms::active`].
+    /// Losses of all terms for transformed images `t_x` `(N, C, H, W)`, unweighted, in the order of [`terms::active`].
+    ///
+    /// Errors: a term on labels for another number of these; shapes that do not fit the network.
     pub fn losses(&self, sample: &Sample, t_x: &Tensor, engine: Engine) -> Result<Vec<f64>> {
         let active = terms::active(self.terms);
         let logits = match active.iter().any(|(term, _)| matches!(term.loss, Loss::Outer(_))) {
@@ -160,7 +129,10 @@ impl<'a> MetaUnit<'a> {
         numbers(&losses.collect::<Result<Vec<_>>>()?)
     }
 
-    /// Losses and gradients of all terms for transformed images `t_x`, in the order of [`terms::active`].
+    /// Losses and gradients of all terms for transformed images `t_x` `(N, C, H, W)`, in the order of [`terms::active`].
+    ///
+    /// Gradients have the shape of `t_x`, and are constants: whoever has `t_x = T(x)` sends their weighted sum back through `T`. Errors: as for
+    /// [`Self::losses`].
     pub fn parts(&self, sample: &Sample, t_x: &Tensor, engine: Engine) -> Result<Vec<Part>> {
         let active = terms::active(self.terms);
         let leaf = Var::from_tensor(&t_x.detach())?;
@@ -374,7 +346,7 @@ impl<'a> MetaUnit<'a> {
         collect(unit, self.phase, &loss.backward()?)
     }
 
-    /// What the unit reads when the network sees `x`. Gradient: to `x`, straight through roundings.
+    /// What the unit reads `(N, ...)` when the network sees `x` `(N, C, H, W)`. Gradient: to `x`, straight through roundings.
     pub fn prefix(&self, x: &Tensor, engine: Engine) -> Result<Tensor> {
         match (self.prefix, engine) {
             (Prefix::FullPrecision, _) => through(self.full_precision[..self.index].iter(), x),
@@ -400,7 +372,7 @@ impl<'a> MetaUnit<'a> {
         }
     }
 
-    /// The target of the inner loss: what the full-precision network has at the end of what is compared when it sees `t_x`.
+    /// The target of the inner loss `(N, ...)`: what the full-precision network has at the end of what is compared when it sees `t_x`. A constant.
     pub fn target(&self, sample: &Sample, t_x: &Tensor) -> Result<Tensor> {
         match &sample.target {
             Some(target) => Ok(target.clone()),
@@ -411,7 +383,7 @@ impl<'a> MetaUnit<'a> {
         }
     }
 
-    /// Logits of the outer images: `unit` in its training mode, the units after it in full precision.
+    /// Logits `(N, K)` of the outer images: `unit` in its training mode, the units after it in full precision. Gradient: to its parameters.
     fn outer_logits(&self, sample: &Sample, unit: &QuantUnit, engine: Engine) -> Result<Tensor> {
         let y = match engine {
             Engine::Fused => {
@@ -436,66 +408,4 @@ impl<'a> MetaUnit<'a> {
         let source = linear.map_or(Source::Input, |node| node.inputs[0]);
         Ok(read(last, &x, &FullPrecision, source)?.flatten_from(1)?)
     }
-}
-
-/// The elements of `tensors`, one after the other, in one copy from their device.
-pub fn numbers(tensors: &[Tensor]) -> Result<Vec<f64>> {
-    match tensors.is_empty() {
-        true => Ok(Vec::new()),
-        false => Ok(flat(tensors.iter().cloned().map(Ok))?.to_vec1()?),
-    }
-}
-
-/// All elements of `tensors`, one after the other, as `f64`.
-fn flat(tensors: impl Iterator<Item = candle_core::Result<Tensor>>) -> Result<Tensor> {
-    let tensors: Vec<Tensor> = tensors.map(|tensor| tensor?.flatten_all()).collect::<candle_core::Result<_>>()?;
-    Ok(Tensor::cat(&tensors, 0)?.to_dtype(DType::F64)?)
-}
-
-/// The gradients of the trained parameters of `unit`, one after the other; zero where there is none.
-fn collect(unit: &QuantUnit, phase: &Phase, gradients: &candle_core::backprop::GradStore) -> Result<Tensor> {
-    let of_parameters = phase.parameters(unit).into_iter();
-    flat(of_parameters.map(|(var, _)| gradients.get(var).map_or_else(|| var.zeros_like(), |of| Ok(of.detach()))))
-}
-
-/// `unit` with `values` as its trained parameters.
-fn with_values(unit: &QuantUnit, phase: &Phase, values: &Tensor) -> Result<QuantUnit> {
-    replaced(unit, phase, values, |var| Ok(var.clone()))
-}
-
-/// `unit` with `u` in place of its trained parameters, and 0 in place of what it does not train.
-fn direction(unit: &QuantUnit, phase: &Phase, u: &Tensor) -> Result<QuantUnit> {
-    replaced(unit, phase, u, |var| Ok(Var::from_tensor(&var.as_detached_tensor().zeros_like()?)?))
-}
-
-/// `unit` with `values` in place of its trained parameters, one after the other, and `other` of its other ones.
-fn replaced(
-    unit: &QuantUnit,
-    phase: &Phase,
-    values: &Tensor,
-    other: impl Fn(&Var) -> Result<Var>,
-) -> Result<QuantUnit> {
-    let mut start = 0;
-    let mut trained = HashMap::new();
-    for (var, _) in phase.parameters(unit) {
-        let len = var.elem_count();
-        let value = values.narrow(0, start, len)?.to_dtype(var.dtype())?.reshape(var.shape())?;
-        trained.insert(var.id(), Var::from_tensor(&value)?);
-        start += len;
-    }
-    let mut unit = unit.clone();
-    let weights = unit.weights.iter_mut().flatten();
-    let weights = weights.flat_map(|weight| once(&mut weight.scale).chain(&mut weight.learned));
-    for var in weights.chain(unit.acts.iter_mut().map(|act| &mut act.scale)) {
-        *var = match trained.remove(&var.id()) {
-            Some(value) => value,
-            None => other(var)?,
-        };
-    }
-    Ok(unit)
-}
-
-fn unit_dtype(unit: &QuantUnit) -> DType {
-    let weights = unit.weights.iter().flatten().map(|weight| weight.scale.dtype());
-    weights.chain(unit.acts.iter().map(|act| act.scale.dtype())).next().unwrap_or(DType::F32)
 }

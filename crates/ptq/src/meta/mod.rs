@@ -18,6 +18,8 @@
 //! | [`terms`] | the terms of the meta-loss |
 //! | `virtual_update` | `theta'` and its adjoint |
 //! | `dual` | directional derivatives of the inner loss |
+//! | [`sample`] | the mini-batches of one step |
+//! | `theta` | the trained parameters of a unit as one vector |
 //! | [`gradient`] | the gradient of the meta-loss, by parts |
 //! | [`train`] | trains `T` for one unit |
 //! | [`check_gradient`] | compares that gradient with central differences |
@@ -27,7 +29,9 @@ pub mod config;
 pub(crate) mod dual;
 pub mod gradient;
 pub mod nets;
+pub mod sample;
 pub mod terms;
+pub(crate) mod theta;
 pub mod train;
 pub(crate) mod virtual_update;
 pub mod warm_up;

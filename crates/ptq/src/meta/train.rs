@@ -1,9 +1,11 @@
 //! Trains the transform network for one unit (MetaAug, algorithm 1; published `train_meta.py`).
 
 use super::config::{ActStart, Meta};
-use super::gradient::{Engine, MetaUnit, Mix, Part, Sample, numbers};
+use super::gradient::{Engine, MetaUnit, Part};
 use super::nets::{NormStatistics, TransformNet};
+use super::sample::{Mix, Sample};
 use super::terms::{self, Terms};
+use super::theta::numbers;
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
 use crate::ops::adam::{self, AdamState, Step};

@@ -13,6 +13,7 @@ pub struct Dual {
 }
 
 impl Dual {
+    /// `value` with no tangent, which stands for zero.
     pub fn constant(value: Tensor) -> Self {
         Self { value, tangent: None }
     }

@@ -82,12 +82,16 @@ impl Mode<'_> {
 }
 
 impl QuantUnit {
-    /// All weights, softly rounded, for [`Weights::Soft`].
+    /// All weights, softly rounded, for [`Weights::Soft`]: per node, in the shape of its weight, with the penalty of `regulariser`. Gradient: to what
+    /// the roundings learn, and to their scales.
     pub fn soft_weights(&self, regulariser: Option<Regulariser>) -> Result<Vec<Option<SoftWeight>>> {
         self.weights.iter().map(|weight| weight.as_ref().map(|weight| weight.soft(regulariser)).transpose()).collect()
     }
 
-    /// Output of the unit for input `x`.
+    /// Output `(N, ...)` of the unit for input `x` `(N, ...)`, as `mode` computes it.
+    ///
+    /// Gradient: to `x` and to activation scales, straight through roundings (not to the scales in [`Acts::Fixed`]); to soft weights in
+    /// [`Weights::Soft`], to weight scales otherwise. Errors: activations whose ranges were not searched; an `x` that does not fit.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         forward::forward(&self.unit, x, &Pass::new(self, mode))
     }
@@ -105,7 +109,7 @@ impl QuantUnit {
         Ok(y)
     }
 
-    /// A unit of its own with the same values, everything as `dtype`.
+    /// A unit of its own with the same values in variables of its own, everything as `dtype`. No gradient leads back to this one.
     pub fn copy(&self, dtype: DType) -> Result<Self> {
         let weights = self.weights.iter().map(|weight| weight.as_ref().map(|weight| weight.copy(dtype)).transpose());
         Ok(Self {
@@ -139,7 +143,7 @@ impl QuantUnit {
         self.acts.iter().enumerate().filter(move |(site, _)| is_used(*site)).map(|(_, act)| act)
     }
 
-    /// What a consumer of `source` inside the unit reads.
+    /// What a consumer of `source` inside the unit reads when the unit is given `x`; gradients as in [`Self::forward`].
     pub fn read(&self, x: &Tensor, mode: Mode, source: Source) -> Result<Tensor> {
         forward::read(&self.unit, x, &Pass::new(self, mode), source)
     }
@@ -229,7 +233,9 @@ impl Acts<'_> {
 }
 
 impl QuantModel {
-    /// Places the quantizers and searches the weights' scales; activation ranges come with [`Self::search_acts`].
+    /// Places the quantizers and searches the weights' scales, per output channel; activation ranges come with [`Self::search_acts`].
+    ///
+    /// Errors: weights that cannot be read from their device.
     pub fn new(network: &Network, bits: Bits, setting: Setting, recipe: &Recipe) -> Result<Self> {
         let _span = info_span!("weight scales").entered();
         let search = |weight: &Tensor, bits: u32| {
@@ -239,7 +245,7 @@ impl QuantModel {
         Self::from_ranges(network, bits, setting, recipe, search)
     }
 
-    /// Logits `(N, classes)` for images `(N, C, H, W)`.
+    /// Logits `(N, K)` for images `(N, C, H, W)`; gradients as in [`QuantUnit::forward`].
     ///
     /// Errors: NaN or infinite ones, with the node at which they arise.
     pub fn logits(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
@@ -306,7 +312,8 @@ impl QuantModel {
         Ok(())
     }
 
-    /// Searches the range of every activation quantizer on `images`, in the order in which the network computes them.
+    /// Searches the range of every activation quantizer on `images` `(N, C, H, W)`, in the order in which the network computes them, each behind
+    /// those that were found before it. Errors: as for [`QuantUnit::forward`].
     pub fn search_acts(&mut self, images: &Tensor, search: RangeSearch, mode: Mode) -> Result<()> {
         let mut x = images.clone();
         for unit in &mut self.units {
@@ -345,8 +352,8 @@ impl QuantUnit {
 }
 
 impl QuantUnit {
-    /// Searches the ranges of the unit's activation quantizers for input `x`, each when its tensor first comes by, and
-    /// returns the output; `mode` says what becomes of weights and, by the ranges just found, of activations.
+    /// Searches the ranges of the unit's activation quantizers for input `x` `(N, ...)`, each when its tensor first comes by, and
+    /// returns the output `(N, ...)`; `mode` says what becomes of weights and, by the ranges just found, of activations.
     pub fn search_acts(&mut self, x: &Tensor, search: RangeSearch, mode: Mode) -> Result<Tensor> {
         let acts = RefCell::new(std::mem::take(&mut self.acts));
         let output = forward::forward(

@@ -39,6 +39,7 @@ impl Bounds {
 
 /// A number that a field can be.
 pub trait Number: Copy + Display {
+    /// Its value, to be compared with bounds.
     fn number(self) -> f64;
 }
 

@@ -31,6 +31,7 @@ pub struct BetaSchedule {
 }
 
 impl BetaSchedule {
+    /// `beta` at step `t` (from 1) of `total`; `None` during the warm-up, when the rounding is not regularised.
     pub fn at(&self, t: usize, total: usize) -> Option<f64> {
         let (t, total) = (t as f64, total as f64);
         let warmup = self.warmup * total;

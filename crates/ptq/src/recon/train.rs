@@ -40,8 +40,10 @@ pub struct Problem<'a> {
 pub struct Phase {
     pub name: &'static str,
     pub iterations: usize,
+    /// Images of a mini-batch.
     pub batch: usize,
     pub sampling: Sampling,
+    /// `p` of [`recon_error`].
     pub exponent: f64,
     pub conv_target: ConvTarget,
     /// Learning rates; `None`: fixed.
@@ -49,8 +51,11 @@ pub struct Phase {
     pub weight_scale: Option<LearningRate>,
     pub act_scale: Option<LearningRate>,
     pub quantize_acts: bool,
+    /// Probability that an element of an activation inside the unit is left in full precision (QDrop).
     pub drop_inside: f64,
+    /// Probability that an element of the unit's input is taken from the full-precision prefix.
     pub drop_input: f64,
+    /// Weight of the rounding's regulariser.
     pub round_weight: f64,
     pub beta: BetaSchedule,
 }

@@ -31,6 +31,7 @@ impl Terms {
         self.0.get(name).copied().unwrap_or(0.0)
     }
 
+    /// Gives `term` this weight; 0 takes it out of the meta-loss.
     pub fn set(&mut self, term: &'static Term, weight: f64) {
         self.0.insert(term.name, weight);
     }
