@@ -3,7 +3,7 @@
 //! ```toml
 //! [[figure]]
 //! name = "overfit"                  # goes to results/<grid>/figures/overfit.{svg,png,csv}
-//! kind = "bars"                     # lines, bars, ablation, cost, losses, meta-terms or images: [`FigureKind`]
+//! kind = "bars"                     # one of [`FIGURE_KINDS`]
 //! caption = "Over-fitting gap."     # optional
 //! x = ["method", "variant"]         # keys of cells: one place on the axis per combination met
 //! y = "gap"                         # optional: a name in [`FACTS`](super::facts::FACTS): test, calib, gap, wall, ...
@@ -15,54 +15,48 @@ use super::declaration::Declarations;
 use super::filter::Filter;
 use super::table::Metric;
 use crate::error::Result;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use toml::Spanned;
 
-/// What a figure shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FigureKind {
-    /// `y` over `x`, a line per series, mean and standard deviation over seeds: accuracy against bits, or against the number
-    /// of calibration images.
-    Lines,
-    /// `y` of every `x` and series, mean and standard deviation over seeds: the over-fitting gap.
-    Bars,
-    /// How far the test accuracy of every other `x` is from that of the first, with the paired 95 % interval.
-    Ablation,
-    /// `y` against wall time, a point per configuration: mean and standard deviation of both.
-    Cost,
-    /// Reconstruction loss of every unit over its iterations, a line per run, coloured by series.
-    Losses,
-    /// Terms of the meta-loss and the norms of their gradients over the meta iterations, per run.
-    MetaTerms,
-    /// Images beside their transforms, per run.
-    Images,
+/// What a figure shows; how it is drawn stands in `report::figures`.
+#[derive(Debug)]
+pub struct FigureKind {
+    /// As written in a grid.
+    pub name: &'static str,
+    /// Whether it reads `x`, `y` and `series`; one that reads `x` needs it.
+    reads: [bool; 3],
+    /// The field whose keys must tell configurations apart, where runs of one configuration are drawn as one.
+    apart: Option<&'static str>,
 }
 
-impl FigureKind {
-    fn name(self) -> &'static str {
-        match self {
-            FigureKind::Lines => "lines",
-            FigureKind::Bars => "bars",
-            FigureKind::Ablation => "ablation",
-            FigureKind::Cost => "cost",
-            FigureKind::Losses => "losses",
-            FigureKind::MetaTerms => "meta-terms",
-            FigureKind::Images => "images",
-        }
-    }
+/// Every known kind.
+pub const FIGURE_KINDS: &[FigureKind] = &[
+    // `y` over `x`, a line per series, mean and standard deviation over seeds: accuracy against bits, or against the number
+    // of calibration images.
+    FigureKind { name: "lines", reads: [true, true, true], apart: Some("series") },
+    // `y` of every `x` and series, mean and standard deviation over seeds: the over-fitting gap.
+    FigureKind { name: "bars", reads: [true, true, true], apart: Some("series") },
+    // How far the test accuracy of every other `x` is from that of the first, with the paired 95 % interval.
+    FigureKind { name: "ablation", reads: [true, false, false], apart: Some("x") },
+    // `y` against wall time, a point per configuration: mean and standard deviation of both.
+    FigureKind { name: "cost", reads: [false, true, true], apart: Some("series") },
+    // Reconstruction loss of every unit over its iterations, a line per run, coloured by series.
+    FigureKind { name: "losses", reads: [false, false, true], apart: None },
+    // Terms of the meta-loss and the norms of their gradients over the meta iterations, per run.
+    FigureKind { name: "meta-terms", reads: [false, false, false], apart: None },
+    // Images beside their transforms, per run.
+    FigureKind { name: "images", reads: [false, false, false], apart: None },
+];
 
-    /// Whether the kind reads `x`, `y` and `series`; one that reads `x` needs it.
-    fn reads(self) -> [bool; 3] {
-        match self {
-            FigureKind::Lines | FigureKind::Bars => [true, true, true],
-            FigureKind::Ablation => [true, false, false],
-            FigureKind::Cost => [false, true, true],
-            FigureKind::Losses => [false, false, true],
-            FigureKind::MetaTerms | FigureKind::Images => [false, false, false],
-        }
+impl<'de> Deserialize<'de> for &'static FigureKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        FIGURE_KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| {
+            let known: Vec<String> = FIGURE_KINDS.iter().map(|kind| format!("`{}`", kind.name)).collect();
+            serde::de::Error::custom(format!("unknown kind of figure `{name}`, expected one of {}", known.join(", ")))
+        })
     }
 }
 
@@ -71,7 +65,7 @@ impl FigureKind {
 pub struct FigureSpec {
     pub name: String,
     pub caption: String,
-    pub kind: FigureKind,
+    pub kind: &'static FigureKind,
     pub x: Vec<String>,
     pub y: Metric,
     pub series: Vec<String>,
@@ -83,7 +77,7 @@ pub struct FigureSpec {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct WireFigure {
     name: Spanned<String>,
-    kind: Spanned<FigureKind>,
+    kind: Spanned<&'static FigureKind>,
     #[serde(default)]
     caption: String,
     x: Option<Spanned<Vec<Spanned<String>>>>,
@@ -111,16 +105,14 @@ pub(super) fn check_figures(grid: &Declarations, figures: &[WireFigure]) -> Resu
         let spec = FigureSpec {
             name: figure.name.get_ref().clone(),
             caption: figure.caption.clone(),
-            kind: *figure.kind.get_ref(),
+            kind: figure.kind.get_ref(),
             x: keys(x),
             y: figure.y.as_ref().map(|metric| *metric.get_ref()).unwrap_or_default(),
             series: keys(series),
             filter,
         };
-        // The others draw every run by itself.
-        if matches!(spec.kind, FigureKind::Lines | FigureKind::Bars | FigureKind::Ablation | FigureKind::Cost) {
+        if let Some(place) = spec.kind.apart {
             let keys: Vec<&str> = spec.x.iter().chain(&spec.series).map(String::as_str).collect();
-            let place = if spec.kind == FigureKind::Ablation { "x" } else { "series" };
             let span = series.or(x).map_or(figure.kind.span(), |keys| keys.span());
             grid.refuse_mixtures(&format!("figure {}", spec.name), &keys, spec.filter.as_ref(), (place, span))?;
         }
@@ -136,15 +128,15 @@ fn check_fields(grid: &Declarations, figure: &WireFigure) -> Result<()> {
         figure.y.as_ref().map(Spanned::span),
         figure.series.as_ref().map(Spanned::span),
     ];
-    for ((field, reads), span) in ["x", "y", "series"].into_iter().zip(kind.reads()).zip(spans) {
+    for ((field, reads), span) in ["x", "y", "series"].into_iter().zip(kind.reads).zip(spans) {
         if let (false, Some(span)) = (reads, span) {
-            let message = format!("a figure of kind {} does not read {field}", kind.name());
+            let message = format!("a figure of kind {} does not read {field}", kind.name);
             return Err(grid.source.error(message, Some(span), "here").help("drop it, or choose another kind").into());
         }
     }
     let has_x = figure.x.as_ref().is_some_and(|keys| !keys.get_ref().is_empty());
-    if kind.reads()[0] && !has_x {
-        let message = format!("a figure of kind {} has no x", kind.name());
+    if kind.reads[0] && !has_x {
+        let message = format!("a figure of kind {} has no x", kind.name);
         let error = grid.source.error(message, Some(figure.kind.span()), "it needs at least one key of a cell");
         return Err(error.help("for example x = [\"bits\"]").into());
     }

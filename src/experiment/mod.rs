@@ -19,7 +19,7 @@ pub mod table;
 pub mod wire;
 
 pub use cell::Cell;
-pub use figure::{FigureKind, FigureSpec};
+pub use figure::{FIGURE_KINDS, FigureSpec};
 pub use filter::Filter;
 pub use grid::{Experiment, Options, SMOKE_SUFFIX};
 pub use keep::Keep;

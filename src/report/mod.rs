@@ -1,5 +1,6 @@
 //! Tables and figures: pure functions of stored records. polars and plotters stay in here.
 
+mod ablation;
 pub mod accuracy;
 mod bars;
 pub mod beside;
@@ -10,6 +11,7 @@ mod caption;
 mod declared;
 pub mod details;
 pub mod digits;
+pub mod figure;
 mod figure_frames;
 pub mod figures;
 pub mod frame;
