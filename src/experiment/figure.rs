@@ -38,6 +38,8 @@ pub const FIGURE_KINDS: &[FigureKind] = &[
     FigureKind { name: "lines", reads: [true, true, true], apart: Some("series") },
     // `y` of every `x` and series, mean and standard deviation over seeds: the over-fitting gap.
     FigureKind { name: "bars", reads: [true, true, true], apart: Some("series") },
+    // The mean of `y` of every `x` and series as a coloured table: accuracy by bits and calibration images.
+    FigureKind { name: "heatmap", reads: [true, true, true], apart: Some("series") },
     // How far the test accuracy of every other `x` is from that of the first, with the paired 95 % interval.
     FigureKind { name: "ablation", reads: [true, false, false], apart: Some("x") },
     // `y` against wall time, a point per configuration: mean and standard deviation of both.

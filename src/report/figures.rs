@@ -7,6 +7,7 @@ use super::canvas::{Drawing, png, svg_of_pixels};
 use super::figure::{Figure, digits, done, entries_frame, finish, keyed, label, number, series_names, spread, ticks};
 use super::figure_frames::{losses_frame, pictures_frame, terms_frame};
 use super::frame;
+use super::heatmap;
 use super::lines::{LinePanel, Lines};
 use super::losses::{Losses, is_reconstruction};
 use super::pivot::{At, Pivot, pivot};
@@ -40,6 +41,7 @@ type Draw = fn(&FigureSpec, &Pivot, &mut Vec<Unreadable>) -> Result<Figure>;
 const DRAWN: &[(&str, Draw)] = &[
     ("lines", |spec, pivot, _| finish(spec, &lines(spec, pivot), entries_frame(spec, pivot)?)),
     ("bars", |spec, pivot, _| finish(spec, &bars(spec, pivot), entries_frame(spec, pivot)?)),
+    ("heatmap", |spec, pivot, _| heatmap::draw(spec, pivot)),
     ("ablation", |spec, pivot, _| ablation::draw(spec, pivot)),
     ("cost", |spec, pivot, _| finish(spec, &cost(spec, pivot), cost_frame(spec, pivot)?)),
     ("losses", |spec, pivot, unreadable| {

@@ -15,6 +15,7 @@ pub mod figure;
 mod figure_frames;
 pub mod figures;
 pub mod frame;
+mod heatmap;
 pub mod html;
 mod latex;
 pub mod layers;

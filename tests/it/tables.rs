@@ -174,6 +174,7 @@ fn declared_figures_show_the_stored_numbers() {
     let figures = [
         figure("bits", "kind = \"lines\"\nx = [\"bits\"]\nseries = [\"method\"]"),
         figure("gap", "kind = \"bars\"\nx = [\"method\"]\ny = \"gap\"\nseries = [\"bits\"]\ncaption = \"Gap <b>\""),
+        figure("map", "kind = \"heatmap\"\nx = [\"bits\"]\nseries = [\"method\"]"),
         figure("effect", "kind = \"ablation\"\nx = [\"method\"]\nfilter = \"bits(w2a2)\""),
         figure("cost", "kind = \"cost\"\nseries = [\"method\"]\nfilter = \"bits(w2a2)\""),
         figure("terms", "kind = \"meta-terms\""),
@@ -183,7 +184,7 @@ fn declared_figures_show_the_stored_numbers() {
     assert_eq!((end.code, end.stderr.as_str()), (0, ""));
     let folder = results.path().join("declared/figures");
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    for name in ["bits", "gap", "effect", "cost", "terms"] {
+    for name in ["bits", "gap", "map", "effect", "cost", "terms"] {
         assert!(std::fs::read(folder.join(format!("{name}.png"))).unwrap().starts_with(b"\x89PNG"), "{name}");
         assert!(read(&format!("{name}.svg")).starts_with("<svg"), "{name}");
     }
@@ -194,6 +195,8 @@ fn declared_figures_show_the_stored_numbers() {
     );
     assert_contains(&read("bits.svg"), &["Genie-M", "W4A4", "test top-1 (%)", "full precision"]);
     assert_contains(&read("gap.csv"), &["W2A2,qdrop,gap,2,0.11"]);
+    assert_contains(&read("map.svg"), &["Genie-M", "W2A2", "50.00", "–", "test top-1 (%)"]);
+    assert_eq!(read("map.csv"), read("bits.csv"));
     // Of 100 images, RTN misses what QDrop's two seeds have right beyond the first 50.
     let effect = read("effect.csv");
     let qdrop = effect.lines().find(|line| line.starts_with("QDrop,RTN,0.385,")).unwrap_or_else(|| panic!("{effect}"));
@@ -213,7 +216,7 @@ fn a_wrong_figure_is_shown_in_its_place() {
     let results = Results::new();
     let figure = "[[figure]]\nname = \"main\"\nkind = \"lines\"\nx = [\"bits\"]\nseries = [\"method\"]\n";
     for (text, parts) in [
-        (figure.replace("lines", "pie"), ["unknown value `pie`", "known: lines, bars"]),
+        (figure.replace("lines", "pie"), ["unknown kind of figure `pie`", "known: lines, bars"]),
         (figure.replace("\"method\"", "\"metod\""), ["no key \"metod\"", "did you mean method?"]),
         (figure.replace("\"method\"", "\"bits\""), ["key \"bits\" is there twice", "again"]),
         (figure.replace("x = [\"bits\"]\n", ""), ["a figure of kind lines has no x", "for example"]),
