@@ -201,6 +201,14 @@ pub const DATASETS: &[DatasetSpec] = &[
         ..PLAIN
     },
     DatasetSpec {
+        name: "kmnist",
+        title: "Kuzushiji-MNIST",
+        classes: Some(10),
+        preprocess: || Preprocess::unresized(idx::SIZE[0], &[0.1918], &[0.3483]),
+        idx: Some(idx::folder),
+        ..PLAIN
+    },
+    DatasetSpec {
         name: "cifar-10",
         title: "CIFAR-10",
         classes: Some(10),

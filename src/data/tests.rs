@@ -102,6 +102,25 @@ fn grey_levels_are_normalised_and_labels_kept() {
 }
 
 #[test]
+fn data_sets_in_the_format_of_mnist_differ_in_their_normalisation_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, header: &[u8], content: &[u8]| {
+        std::fs::write(folder.path().join(name), [header, content].concat()).unwrap();
+    };
+    for name in ["train", "t10k"] {
+        file(&format!("{name}-images-idx3-ubyte"), &[0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 28, 0, 0, 0, 28], &[255; 784]);
+        file(&format!("{name}-labels-idx1-ubyte"), &[0, 0, 8, 1, 0, 0, 0, 1], &[9]);
+    }
+    let location = format!("idx:{}", folder.path().display());
+    for (name, white) in [("mnist", 2.8215), ("kmnist", 2.3204), ("fashion-mnist", 2.0227)] {
+        let request = Request { data: Some(&location), ..Request::default() };
+        let split = all(&find(name).unwrap().load(&request, &Device::Cpu).unwrap().test);
+        let pixel = split.images.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+        assert!((pixel - white).abs() < 1e-3 && split.labels == [9], "{name}: {pixel}");
+    }
+}
+
+#[test]
 fn batches_are_the_images_in_order_however_large_and_may_be_left() {
     let set = fashion_mnist().test.truncated(1000);
     let expected = all(&set);
