@@ -103,7 +103,8 @@ impl Drawing for Heatmap {
                 let x = left + column as i32 * width;
                 let share = value.map_or(0.0, |value| shade(value, range));
                 let fill = colour(0).mix(0.9 * share);
-                area.draw(&Rectangle::new([(x, top), (x + width - 2, top + ROW - 2)], fill.filled())).map_err(failed)?;
+                area.draw(&Rectangle::new([(x, top), (x + width - 2, top + ROW - 2)], fill.filled()))
+                    .map_err(failed)?;
                 let text = value.map_or("–".to_string(), |value| format!("{value:.0$}", self.digits));
                 let ink = if share > 0.6 { WHITE } else { BLACK };
                 let style = ("sans-serif", TEXT).into_font().color(&ink).pos(Pos::new(HPos::Center, VPos::Center));
