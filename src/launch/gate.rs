@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 
 /// Largest difference between the measured accuracy and the card's, as a fraction.
 const ACCURACY_TOLERANCE: f64 = 0.0002;
-/// Largest change of a logit by folding BatchNorm, relative to the spread of the logits: a classifier that is scaled, and its
-/// logits with it, is as right as before.
+/// Largest change of a logit that folding BatchNorm may make, as a share of the spread of the logits: a classifier whose weights are
+/// all scaled is as right as before, and its logits are scaled with them.
 const FOLDING_TOLERANCE: f32 = 1e-4;
 /// The same relative to the largest logit, where all are nearly alike and far from 0.
 const ROUNDING_TOLERANCE: f32 = 1e-5;

@@ -116,7 +116,7 @@ impl Loader {
         let card = checkpoint.card.clone();
         let network = arch::load(arch_of(cell)?, checkpoint.tensors, &checkpoint.source, &self.device)?;
         let data = self.data(cell)?;
-        data.check_fit(network.arch, takes_and_tells(&network)?)?;
+        data.check_fit(network.arch, channels_and_classes(&network)?)?;
         let (test, preprocess) = (data.test.clone(), data.preprocess.clone());
         let (sample, calib) = (self.sample(cell)?, self.calibration(cell)?);
         Ok(Inputs { network, calib, sample, test, preprocess, hashes, card })
@@ -269,7 +269,7 @@ fn set_on_hub(cell: &Cell) -> Result<Option<HubSet>> {
 }
 
 /// The number of channels that `network` takes and of classes that it tells apart.
-fn takes_and_tells(network: &Network) -> Result<(usize, usize)> {
+fn channels_and_classes(network: &Network) -> Result<(usize, usize)> {
     let mut weighted = network.units.iter().flat_map(|unit| &unit.nodes).filter_map(|node| {
         let groups = if let Op::Conv(conv) = &node.op { conv.geometry.groups } else { 1 };
         node.op.weight().map(|weight| (weight, groups))
@@ -313,7 +313,7 @@ mod tests {
         let mut loader = Loader::new(&Device::Cpu, Hub::silent());
         let cell = Record::sample("x", "qdrop", "W2A2", 0).cell;
         let network = loader.inputs(&cell).unwrap().network;
-        assert_eq!(takes_and_tells(&network).unwrap(), (1, 10));
+        assert_eq!(channels_and_classes(&network).unwrap(), (1, 10));
         let data = loader.data(&cell).unwrap();
         for (fit, problem) in [((3, 10), "takes images of 3 channels, these have 1"), ((1, 1000), "tells 1000 classes")]
         {

@@ -13,12 +13,12 @@ use ptq::recon::start::searches_first;
 
 /// Code, tables, and small buffers.
 const BASE_BYTES: f64 = 90e6;
-/// What the allocator keeps of a pass's freed blocks, as a factor.
+/// The allocator keeps some blocks that a pass has freed: the factor by which this raises the memory of a pass.
 const HELD: f64 = 1.8;
 /// Values of a pass that a gradient follows, per value of its graph: the values themselves, what quantizers make of them, and
 /// gradients.
 const WITH_GRADIENT: f64 = 3.0;
-/// The same for the long passes of the meta-loss, whose gradients go as soon as they are used.
+/// The same for the passes of the meta-loss through the whole network, where each gradient is freed as soon as it has been used.
 const WITH_META_GRADIENT: f64 = 2.0;
 /// Copies of a weight: as loaded, in the network, folded, and in the quantizer.
 const WEIGHT_COPIES: f64 = 6.0;
@@ -47,7 +47,7 @@ struct Values {
     live: f64,
     /// All that a gradient needs.
     graph: f64,
-    /// Input and output of a layer, at most.
+    /// Of the layer whose input and output together are largest.
     layer: f64,
     /// Output of the convolution of a unit without other layers; 0 in any other.
     lone_convolution: f64,

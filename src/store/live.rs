@@ -1,8 +1,8 @@
 //! What a running grid says of itself: `results/<experiment>/runs/.live/state.json`, written about once per second by the
 //! process that holds the experiment's lock, for whoever watches.
 //!
-//! The lock decides whether it is true: what killed processes left there is of nobody. Of several processes that work on the experiment,
-//! one writes it. The file has a folder of its own, so that the folder of runs changes only with its runs.
+//! The file counts only while a process holds the lock: what a killed process left there is ignored. Of several processes that work on
+//! the experiment, one writes it. The file has a folder of its own, so that the folder of runs changes only with its runs.
 
 use super::{Store, atomic, json};
 use crate::disk::foreign::{LARGEST_TEXT, read};

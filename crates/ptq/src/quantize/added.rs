@@ -37,8 +37,8 @@ impl Added<'_> {
     /// Trains the transform network, if there is one, for unit `index`, and computes what that unit sees of the images that
     /// it and the augmentations make.
     ///
-    /// `x_q`: the unit's input for the original images. The prefixes of the new images are computed from the images on:
-    /// no earlier unit saw them.
+    /// `x_q`: the unit's input for the original images. The new images go through all earlier units first, since none of
+    /// these saw them.
     pub fn rows(
         &self,
         model: &QuantModel,

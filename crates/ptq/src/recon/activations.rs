@@ -28,7 +28,7 @@ struct Budget {
 }
 
 impl Memory {
-    /// Files go to `folder`, which is made when the first is.
+    /// Files go to `folder`, which is made together with the first of them.
     pub fn new(limit_bytes: u64, folder: &Path) -> Self {
         Self(Arc::new(Budget { limit_bytes, used_bytes: AtomicU64::new(0), folder: folder.to_path_buf() }))
     }
@@ -86,7 +86,7 @@ enum Stored {
 }
 
 impl Activations {
-    /// `tensor`, which is in memory anyway and does not count; what is computed from it does.
+    /// Of a `tensor` that its owner keeps in memory: it does not count against the budget, what is computed from it does.
     pub fn new(tensor: &Tensor, memory: &Memory) -> Self {
         let rows = Stored::InMemory { tensor: tensor.clone(), _reservation: None };
         Self { rows: Arc::new(rows), memory: memory.clone() }

@@ -113,12 +113,12 @@ pub(super) fn weight_gradient<T: Real>(sizes: &Sizes, x: &[T], gy: &[T]) -> Vec<
     gw
 }
 
-/// Images that share a product; by the sizes alone, not the number of threads, and so is every result.
+/// Images that share a product. The sizes alone decide it, whatever the number of threads, so that no result depends on that number.
 fn images_together(sizes: &Sizes) -> usize {
     (PIXELS / sizes.out_pixels()).clamp(1, sizes.batch.div_ceil(TASKS).max(1))
 }
 
-/// A group's input channels in blocks of which each is one product; likewise.
+/// A group's input channels in blocks, each of which is one product. The sizes alone decide these, too.
 fn channel_blocks(sizes: &Sizes) -> Vec<Range<usize>> {
     let channels = sizes.c_in_of_group();
     (0..channels).step_by(CHANNELS).map(|first| first..channels.min(first + CHANNELS)).collect()
