@@ -379,7 +379,7 @@ impl Hub {
 }
 
 /// The file of a listed repository. Errors: a list in the cache that nobody wrote.
-fn file_in(repo: &HubRepo, path: &str) -> Result<HubFile> {
+pub fn file_in(repo: &HubRepo, path: &str) -> Result<HubFile> {
     repo.file(path).map_err(|problem| Error::Hub { name: repo.to_string(), problem })
 }
 

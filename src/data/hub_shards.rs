@@ -13,7 +13,7 @@ use super::shard_claims::{LARGEST_FOOTER, check_footer, check_metadata};
 use super::shard_names::{DATA, POOL, TEST, check_set, shards_among, wanted};
 use crate::disk::foreign::{caught, open, unreadable};
 use crate::error::{Error, Result};
-use crate::hub::{Hub, HubEntry, HubRepo};
+use crate::hub::{Hub, HubEntry, HubRepo, file_in};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -130,7 +130,7 @@ fn spread(count: usize) -> impl Iterator<Item = usize> {
 
 /// The number of rows of a shard.
 fn rows_of(repo: &HubRepo, shard: &HubEntry, hub: &Hub) -> Result<u64> {
-    let file = repo.file(&shard.path).map_err(|problem| Error::Hub { name: repo.to_string(), problem })?;
+    let file = file_in(repo, &shard.path)?;
     let broken = |error: ParquetError| Error::Hub {
         name: file.to_string(),
         problem: format!("it is no complete Parquet file: {error}"),
