@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::experiment::Keep;
 use crate::export::mlflow::server::Server;
 use crate::launch::{
-    Caches, Event, InProcess, Isolated, Job, Launcher, Loader, Others, Outcome, Place, Publisher, Worker, device_name,
+    Caches, Event, InProcess, Isolated, Job, Launcher, LiveWriter, Loader, Others, Outcome, Place, Worker, device_name,
     run_grid, sensible_bytes_on, thread_counts, thread_pools,
 };
 use crate::profile::Profile;
@@ -244,9 +244,9 @@ fn launch_observed(
     (progress, observe): (&Progress, &(dyn Fn(&Event) + Sync)),
 ) -> Result<Outcome> {
     let cancelled = interruptible()?;
-    let publisher = Publisher::new(jobs.len(), session.plan.len() - jobs.len());
+    let live = LiveWriter::new(jobs.len(), session.plan.len() - jobs.len());
     let observe = |event: &Event| {
-        publisher.note(event);
+        live.note(event);
         observe(event);
         progress.show(event);
     };
@@ -254,7 +254,7 @@ fn launch_observed(
     let first = jobs.first().map(|job| &job.cell);
     let count = devices.len().max(args.jobs.count(first, &mut session.loader, jobs.len(), (&cancelled, args.quiet))?);
     let run = |launcher: &mut dyn Launcher| {
-        publisher.during(&session.store, || {
+        live.during(&session.store, || {
             run_grid(jobs, launcher, &session.store, &observe, (&cancelled, args.patience()), others)
         })
     };

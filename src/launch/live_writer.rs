@@ -14,7 +14,7 @@ use std::time::Duration;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Follows the events of a grid. A thread of its own writes, so that no computation waits for a disk.
-pub struct Publisher {
+pub struct LiveWriter {
     state: Mutex<State>,
     /// The end of the grid.
     ended: Condvar,
@@ -29,7 +29,7 @@ struct State {
     ended: bool,
 }
 
-impl Publisher {
+impl LiveWriter {
     /// For a grid with `pending` cells to run and `stored` ones already there.
     pub fn new(pending: usize, stored: usize) -> Self {
         let now = since_1970().as_secs();
@@ -49,7 +49,7 @@ impl Publisher {
         Self { state: Mutex::new(state), ended: Condvar::new() }
     }
 
-    /// Runs `grid` while a thread publishes to `store` what [`Publisher::note`] is told, and takes it back at the end.
+    /// Runs `grid` while a thread publishes to `store` what [`LiveWriter::note`] is told, and takes it back at the end.
     /// Beside the result of `grid`, why publishing failed, if it did: no reason to lose a night's work.
     pub fn during<T>(&self, store: &Store, grid: impl FnOnce() -> T) -> (T, Result<()>) {
         std::thread::scope(|scope| {
@@ -121,7 +121,7 @@ impl Publisher {
 }
 
 /// Ends the writing thread, whatever becomes of the grid: a scope waits for its threads.
-struct End<'a>(&'a Publisher);
+struct End<'a>(&'a LiveWriter);
 
 impl Drop for End<'_> {
     fn drop(&mut self) {
@@ -197,21 +197,21 @@ mod tests {
         let store = Store::new(results.path(), "x");
         let _lock = store.lock().unwrap();
         let record = Record::sample("a", "qdrop", "W2A4", 0).failed("why");
-        let publisher = Publisher::new(3, 4);
-        let ((), written) = publisher.during(&store, || {
-            publisher.note(&event("a", What::Started));
-            publisher.note(&event("b", What::Started));
-            publisher.note(&event("a", What::Finished(Box::new(record))));
-            publisher.note(&event("c", What::Started));
+        let writer = LiveWriter::new(3, 4);
+        let ((), written) = writer.during(&store, || {
+            writer.note(&event("a", What::Started));
+            writer.note(&event("b", What::Started));
+            writer.note(&event("a", What::Finished(Box::new(record))));
+            writer.note(&event("c", What::Started));
             let unit = Progress::Unit { index: 0, count: 9, name: "stem".into() };
-            publisher.note(&event("b", What::Progress(unit)));
+            writer.note(&event("b", What::Progress(unit)));
             // Steps of cells at the same time come in any order.
             let steps =
                 [("b", 1, "meta", 4.0), ("c", 1, "warm-up", 7.0), ("b", 2, "meta", 3.0), ("b", 1, "weights", 2.0)];
             for (id, iteration, phase, loss) in steps {
-                publisher.note(&step(id, iteration, phase, loss));
+                writer.note(&step(id, iteration, phase, loss));
             }
-            publisher.note(&step("b", 2, "weights", f64::NAN));
+            writer.note(&step("b", 2, "weights", f64::NAN));
             let deadline = std::time::Instant::now() + Duration::from_secs(20);
             let seen = loop {
                 let live = store.live().filter(|live| live.current.as_ref().is_some_and(|c| c.units.len() == 2));
@@ -240,8 +240,8 @@ mod tests {
         let store = Store::new(results.path(), "x");
         let _lock = store.lock().unwrap();
         std::fs::write(results.path().join("x/runs/.live"), "a file").unwrap();
-        let publisher = Publisher::new(1, 0);
-        let (result, written) = publisher.during(&store, || 7);
+        let writer = LiveWriter::new(1, 0);
+        let (result, written) = writer.during(&store, || 7);
         assert_eq!(result, 7);
         assert!(written.unwrap_err().to_string().contains(".live"));
     }
