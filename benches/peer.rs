@@ -13,7 +13,7 @@ use metaaug::allocator;
 use metaaug::cli::device::device as open;
 use metaaug::experiment::Keep;
 use metaaug::hub::Hub;
-use metaaug::launch::{Caches, Loader, Stopwatch, eval_batch, run_cell, sensible_memory_bytes};
+use metaaug::launch::{Caches, EVAL_BATCH, Loader, Stopwatch, eval_batch, run_cell, sensible_memory_bytes};
 use ptq::graph::fold_bn::fold_bn;
 use ptq::graph::forward::through;
 use ptq::graph::{Network, Op, Source};
@@ -28,6 +28,7 @@ use ptq::ops::precision::Precision;
 use ptq::quant::range_search::search_weight;
 use ptq::recipe::Recipe;
 use ptq::recon::activations::{Activations, Memory};
+use ptq::recon::midway::Loops;
 use ptq::rng::Stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -197,7 +198,7 @@ fn cell(request: &Request, device: &Device) -> Value {
     let folder = tempfile::tempdir().unwrap();
     let inputs = Loader::new(device, Hub::silent()).inputs(&cell).unwrap();
     let caches = Caches::new(folder.path(), sensible_memory_bytes());
-    caches.full_precision.accuracy(&inputs, &CONTROL).unwrap();
+    caches.full_precision.accuracy(&inputs, EVAL_BATCH, &CONTROL).unwrap();
     let mut test_top1 = 0.0;
     let (ms, peak_bytes) = measured(device, || {
         test_top1 = run_cell(&cell, &inputs, &caches, Keep::default(), None, &CONTROL).unwrap().metrics.test_top1;
@@ -236,8 +237,8 @@ fn meta(request: &Request, network: &Network) -> Value {
     let run = |iterations: usize| {
         let meta = Meta { iterations, ..Meta::published(spec(network.arch)) };
         let transform = Trainable { net: &net, meta: &meta, terms: &Terms::published() };
-        let context = (Stream::new(0), &CONTROL);
-        meta_train::train(&transform, &model, index, (&originals, &x_q), &recipe, context).unwrap();
+        let (stream, loops) = (Stream::new(0), Loops::unkept());
+        meta_train::train(&transform, &model, index, (&originals, &x_q), &recipe, (stream, &CONTROL, &loops)).unwrap();
     };
     run(1);
     let (ms, peak_bytes) = measured(device(network), || run(request.n));

@@ -10,7 +10,7 @@ mod steps;
 use candle_core::{Device, Tensor};
 use metaaug::experiment::Cell;
 use metaaug::hub::Hub;
-use metaaug::launch::{Inputs, Loader, evaluate};
+use metaaug::launch::{EVAL_BATCH, Inputs, Loader, evaluate};
 use ptq::graph::fold_bn::fold_bn;
 use ptq::quant::model::{Mode, QuantModel};
 use ptq::quantize::added::Added;
@@ -60,7 +60,7 @@ fn main() {
             x = in_batches(&x, &CONTROL, |x| unit.forward(x, Mode::HARD)).unwrap();
         }
     });
-    let (test, _) = fastest(|| evaluate(&inputs.test, &CONTROL, |x| pass(&model, x)).unwrap().top1());
+    let (test, _) = fastest(|| evaluate(&inputs.test, EVAL_BATCH, &CONTROL, |x| pass(&model, x)).unwrap().top1());
     let steps = reconstruction(&inputs, &network, &cell, &recipe);
 
     let rows = [

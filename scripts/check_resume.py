@@ -4,9 +4,9 @@
     cargo build --release
     python3 scripts/check_resume.py --harness target/release/harness
 
-1. A grid of two cells (BRECQ with both phases, MetaAug) is run undisturbed, then again and again, killed with SIGKILL at random moments until
+1. A grid of three cells (BRECQ with both phases, MetaAug, PD-Quant) is run undisturbed, then again and again, killed with SIGKILL at random moments until
    at least --kills of them, each time going on with the same command. Predictions and losses must be those of the undisturbed run. What a kill costs is what
-   all attempts took together beyond the undisturbed run.
+   all attempts took together beyond the undisturbed run. With a small --checkpoint-every it goes on in the middle of units.
 2. Four processes run a grid of 200 cells on a few images; some are killed, some stopped for a while. Every cell must be there once, done, and
    none may have been begun by two processes that lived.
 
@@ -38,6 +38,10 @@ meta = { iterations = 10 }
 transform = { base = 4, depth = 2, warmup-iterations = 20 }
 [axes]
 method = ["brecq", "metaaug"]
+[[include]]
+method = "pd-quant"
+variant = "short"
+recipe = { iterations = 80, correction-iterations = 20 }
 """
 
 RACED = """
@@ -96,19 +100,19 @@ class Bench:
         return time.monotonic() - started
 
 
-def kills(harness, folder, count, draw):
+def kills(harness, folder, count, draw, every):
     undisturbed = Bench(harness, folder, "undisturbed", "killed", KILLED)
     undisturbed.run()
     # With what the first run left in the cache, as the attempts.
     undisturbed_s = Bench(harness, folder, "timed", "killed", KILLED).run()
-    killed, rounds, spent_s = 0, 0, 0.0
+    killed, midway, rounds, spent_s = 0, 0, 0, 0.0
     while killed < count:
         rounds += 1
         bench = Bench(harness, folder, f"killed-{rounds}", "killed", KILLED)
         is_over = False
         while not is_over:
             started = time.monotonic()
-            process = bench.start("--quiet")
+            process = bench.start("--quiet", f"--checkpoint-every={every}")
             try:
                 process.wait(draw.uniform(0.05, 0.25) * undisturbed_s)
                 is_over = True
@@ -116,11 +120,13 @@ def kills(harness, folder, count, draw):
                 process.kill()
                 process.wait()
                 killed += 1
+                midway += any((bench.runs / ".partial").glob("*/midway/*"))
             spent_s += time.monotonic() - started
         assert results(bench.runs) == results(undisturbed.runs), "other predictions or losses"
         assert not (bench.runs / ".partial").exists()
     lost_s = (spent_s - rounds * undisturbed_s) / killed
     print(f"{killed} kills of {rounds} grids: predictions and losses as undisturbed, bit for bit")
+    print(f"{midway} of them in units of which the middle was kept (every {every})")
     print(f"undisturbed {undisturbed_s:.1f} s; {lost_s:.2f} s lost per kill, start of the process included")
 
 
@@ -161,12 +167,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--harness", required=True, type=lambda path: str(pathlib.Path(path).resolve()))
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--checkpoint-every", default="100ms", help="how often the middle of a unit is kept")
     parser.add_argument("--cells", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
-        kills(arguments.harness, pathlib.Path(folder), arguments.kills, draw)
+        kills(arguments.harness, pathlib.Path(folder), arguments.kills, draw, arguments.checkpoint_every)
         race(arguments.harness, pathlib.Path(folder), arguments.cells, draw)
 
 

@@ -20,6 +20,7 @@ use ptq::recipe::{Bits, Setting};
 use ptq::recipe::{RangeSearch, Recipe};
 use ptq::recon::activations::{Activations, Memory};
 use ptq::recon::event::Control;
+use ptq::recon::midway::Loops;
 use ptq::recon::train::{Phase, Problem, train};
 use ptq::rng::Stream;
 use std::sync::atomic::AtomicBool;
@@ -115,7 +116,7 @@ impl QdropSteps {
         let unit = &self.model.units[self.index];
         let problem = Problem { unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
         let phase = Phase { iterations, ..Phase::weights(&self.recipe) };
-        train(&problem, &phase, Stream::new(0), &CONTROL).unwrap();
+        train(&problem, &phase, Stream::new(0), &CONTROL, &Loops::unkept()).unwrap();
     }
 }
 

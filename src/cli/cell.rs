@@ -3,13 +3,15 @@
 use super::Exit;
 use super::bytes;
 use super::cache_folder::CacheFolder;
+use super::checkpoints::CheckpointArgs;
 use super::device::device;
 use super::session::loader;
 use super::signals::interruptible;
-use crate::error::Result;
-use crate::launch::{Caches, Event, InProcess, Job, Others, Worker, run_grid, sensible_bytes_on};
+use crate::error::{Error, Result};
+use crate::launch::{Caches, EVAL_BATCH, Event, InProcess, Job, Others, Worker, run_grid, sensible_bytes_on};
 use crate::store::Store;
 use std::io::{Read, Write};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,16 +32,27 @@ pub struct Args {
     /// How much of the activations of calibration images is kept in memory, such as 4GiB.
     #[arg(long, value_name = "SIZE", env = "HARNESS_MEMORY", value_parser = bytes::parse)]
     memory: Option<u64>,
+    /// Images per pass of an evaluation, at most, with the same results.
+    #[arg(long, value_name = "N", default_value_t = EVAL)]
+    eval_batch: NonZeroUsize,
+    /// How much memory this process gets, such as 8GiB: where it asks for more it ends as one whose memory ran out.
+    #[arg(long, value_name = "SIZE", value_parser = bytes::parse)]
+    limit: Option<u64>,
     /// Folder to leave in what is trained so far, and to go on from it.
     #[arg(long, value_name = "DIR")]
     partial: Option<PathBuf>,
+    #[command(flatten)]
+    checkpoints: CheckpointArgs,
     /// Stop when standard input ends.
     #[arg(long)]
     until_eof: bool,
 }
 
+const EVAL: NonZeroUsize = NonZeroUsize::new(EVAL_BATCH).unwrap();
+
 /// Runs the job.
 pub fn cell(args: &Args) -> Result<Exit> {
+    args.limit.map_or(Ok(()), limit_memory)?;
     let job = Job::read(&args.job)?;
     let device = device(&args.device)?;
     let store = Store::of_runs(&args.out)?;
@@ -48,13 +61,16 @@ pub fn cell(args: &Args) -> Result<Exit> {
         stop_at_end_of_input(&cancelled);
     }
     let folder = CacheFolder::open()?;
-    let caches = Caches::new(folder.path(), args.memory.unwrap_or_else(|| sensible_bytes_on(&device)));
+    let sensible = || sensible_bytes_on(&device).min(args.limit.map_or(u64::MAX, |limit| limit / 2));
+    let mut caches = Caches::new(folder.path(), args.memory.unwrap_or_else(sensible));
+    caches.eval_batch = args.eval_batch.get();
     let mut loader = loader(&device, true);
     if let Some(source) = &job.data_source {
         loader.pin_data(&job.cell, source)?;
     }
     let workers = vec![Worker::with_all_threads(&mut loader)];
-    let mut launcher = InProcess { workers, caches: &caches, partial: args.partial.clone() };
+    let checkpoints = args.partial.clone().map(|folder| args.checkpoints.in_folder(folder));
+    let mut launcher = InProcess { workers, caches: &caches, checkpoints };
     // Whoever does not read on is gone.
     let print = |event: &Event| match serde_json::to_string(event) {
         Ok(line) if writeln!(std::io::stdout(), "{line}").is_ok() => (),
@@ -77,4 +93,18 @@ fn stop_at_end_of_input(cancelled: &Arc<AtomicBool>) {
         while stdin.read(&mut nothing).is_ok_and(|read| read > 0) {}
         cancelled.store(true, Ordering::Relaxed);
     });
+}
+
+/// Refuses this process more than `bytes` of memory of its own from now on. Errors: the system knows no such limit, or a lower one.
+#[cfg(unix)]
+fn limit_memory(bytes: u64) -> Result<()> {
+    // What it has of its own; address space that is only reserved, as by the driver of a GPU, costs nobody anything.
+    let limited = rlimit::setrlimit(rlimit::Resource::DATA, bytes, bytes);
+    limited
+        .map_err(|error| Error::Usage(format!("--limit: the system does not limit memory to {bytes} bytes: {error}")))
+}
+
+#[cfg(not(unix))]
+fn limit_memory(_: u64) -> Result<()> {
+    Err(Error::Usage("--limit: this system limits no process's memory".to_string()))
 }

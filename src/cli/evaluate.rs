@@ -146,13 +146,13 @@ fn measured(args: &Args, saved: &SavedModel, model: &QuantModel, (device, hub): 
     let origin = format!("{}, {}", dataset.title, data.location);
     Ok(match args.split {
         Which::Test => {
-            let evaluation = launch::evaluate(&data.test, &control, hard)?;
+            let evaluation = launch::evaluate(&data.test, launch::EVAL_BATCH, &control, hard)?;
             let sha256 = data.test.sha256.clone();
             Measured { classes: evaluation.classes, labels: evaluation.labels, sha256, origin }
         }
         Which::Calib => {
             let split = data.calibration(cell.calib_images, cell.seed)?;
-            let classes = launch::predict(&split, &control, hard)?;
+            let classes = launch::predict(&split, launch::EVAL_BATCH, &control, hard)?;
             Measured { classes, labels: split.labels, sha256: split.sha256, origin }
         }
     })

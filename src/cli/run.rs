@@ -3,7 +3,9 @@
 use super::Exit;
 use super::bytes;
 use super::cache_folder::CacheFolder;
+use super::checkpoints::CheckpointArgs;
 use super::device::{DeviceArgs, another};
+use super::isolation::IsolationArgs;
 use super::jobs;
 use super::progress::Progress;
 use super::session::{GridArgs, Session, loader_beside};
@@ -13,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::experiment::Keep;
 use crate::export::mlflow::server::Server;
 use crate::launch::{
-    Caches, Event, InProcess, Isolated, Job, Launcher, LiveWriter, Loader, Others, Outcome, Place, Worker, device_name,
-    run_grid, sensible_bytes_on, thread_counts, thread_pools,
+    Caches, Checkpoints, Event, InProcess, Isolated, Job, Launcher, LiveWriter, Loader, Others, Outcome, Place, Worker,
+    device_name, run_grid, sensible_bytes_on, thread_counts, thread_pools,
 };
 use crate::profile::Profile;
 use crate::slurm::Submission;
@@ -26,7 +28,6 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -44,16 +45,10 @@ pub struct Args {
     /// folder, with the same results [default: half of the free memory, on a GPU of its own].
     #[arg(long, value_name = "SIZE", env = "HARNESS_MEMORY", value_parser = bytes::parse)]
     memory: Option<u64>,
-    /// Give each cell a process of its own, with the same results: one that dies, of whatever, is a failed cell, and the others go on.
-    #[arg(long, conflicts_with = "profile")]
-    isolate: bool,
-    /// With --isolate, how often a cell whose process was killed is tried again, from the last unit that it had trained, after 1, 2, 4 ...
-    /// seconds and with half of the --memory.
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "isolate")]
-    retries: u32,
-    /// With --isolate, how long a cell may take, such as 90m or 2h; one that takes longer fails, and goes on from there next time.
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, requires = "isolate")]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    isolation: IsolationArgs,
+    #[command(flatten)]
+    checkpoints: CheckpointArgs,
     /// Stop when so many cells have failed one after the other.
     #[arg(long, value_name = "N")]
     max_consecutive_failures: Option<NonZeroUsize>,
@@ -117,7 +112,7 @@ pub fn run(args: &Args) -> Result<Exit> {
     let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
     let (outcome, tracker) = launch(args, &mut session, &devices, &jobs, server);
     let reports = outcome.is_ok() && args.worker.is_none();
-    let stored = reports.then(|| super::report::write(&session, args.quiet));
+    let stored = reports.then(|| reported(args, &session));
     // Whatever became of the grid, and after its report: what is sent last is sent meanwhile.
     let is_interrupted = outcome.as_ref().is_ok_and(|outcome| outcome.is_interrupted);
     if let Some((tracker, server)) = tracker {
@@ -137,6 +132,16 @@ pub fn run(args: &Args) -> Result<Exit> {
     say_lost(&session, lost);
     let exit = ended(&outcome, jobs.len(), &args.grid.grid.display().to_string());
     Ok(if lost > 0 && exit == Exit::Done { Exit::SomeFailed } else { exit })
+}
+
+/// Writes the report, and says how many runs of the session are stored. Those who make other parts of the grid write into the same tables.
+fn reported(args: &Args, session: &Session) -> Result<usize> {
+    if args.grid.shard.is_none() {
+        return super::report::write(session, args.quiet);
+    }
+    let all = Session::of_stored(&GridArgs { filter: None, shard: None, ..args.grid.clone() })?;
+    super::report::write(&all, args.quiet)?;
+    Ok(super::report::scan(session)?.records.len())
 }
 
 /// Leaves of `jobs` those whose cells `submission` has and that are not over. Errors: its cells are not in the grid any more.
@@ -163,7 +168,7 @@ fn keep_to(submission: &Submission, session: &Session, jobs: &mut Vec<Job>) -> R
 fn end_of_worker(args: &Args, outcome: Outcome, jobs: usize) -> Result<Exit> {
     let Outcome { left, elsewhere, failed_here, .. } = outcome;
     if left == 0 {
-        let session = Session::of_stored(&GridArgs { filter: None, ..args.grid.clone() })?;
+        let session = Session::of_stored(&GridArgs { filter: None, shard: None, ..args.grid.clone() })?;
         super::report::write(&session, true)?;
         tell!("all cells are over: report written to {}", session.store.folder().display());
     } else if elsewhere > 0 {
@@ -258,8 +263,9 @@ fn launch_observed(
             run_grid(jobs, launcher, &session.store, &observe, (&cancelled, args.patience()), others)
         })
     };
-    let (outcome, published) = match args.isolate {
-        true => run(&mut isolated(devices.iter().cycle().take(count), args, session.store.partial())?),
+    let checkpoints = args.checkpoints.in_folder(session.store.partial());
+    let (outcome, published) = match args.isolation.isolates((devices, count), args.profile.is_some()) {
+        true => run(&mut isolated(devices.iter().cycle().take(count), args, checkpoints)?),
         false => {
             let others = (1..count).map(|worker| {
                 let device = devices.get(worker).cloned().map_or_else(|| another(&devices[0]), Ok)?;
@@ -269,7 +275,7 @@ fn launch_observed(
             let folder = CacheFolder::open()?;
             let caches = Caches::new(folder.path(), args.memory.unwrap_or_else(|| sensible_bytes(devices)));
             let workers = workers(&mut session.loader, &mut others)?;
-            run(&mut InProcess { workers, caches: &caches, partial: Some(session.store.partial()) })
+            run(&mut InProcess { workers, caches: &caches, checkpoints: Some(checkpoints) })
         }
     };
     progress.finish();
@@ -320,14 +326,15 @@ fn sensible_bytes(devices: &[Device]) -> u64 {
 }
 
 /// A child per place, which share the threads of this process.
-fn isolated<'a>(places: impl Iterator<Item = &'a Device>, args: &Args, partial: PathBuf) -> Result<Isolated> {
+fn isolated<'a>(places: impl Iterator<Item = &'a Device>, args: &Args, checkpoints: Checkpoints) -> Result<Isolated> {
     let program = std::env::current_exe()
         .map_err(|error| Error::Usage(format!("--isolate: this program's own file is not known: {error}")))?;
     let devices: Vec<String> = places.map(device_name).collect();
     let threads = thread_counts(devices.len());
     let places = devices.into_iter().zip(threads).map(|(device, threads)| Place { device, threads }).collect();
-    let (memory_bytes, retries, timeout) = (args.memory, args.retries, args.timeout);
-    Ok(Isolated { program, places, memory_bytes, partial, retries, timeout })
+    let IsolationArgs { timeout, cell_memory: limit_bytes, .. } = args.isolation;
+    let (memory_bytes, retries) = (args.memory, args.isolation.retries());
+    Ok(Isolated { program, places, memory_bytes, limit_bytes, checkpoints, retries, timeout })
 }
 
 /// One worker per loader; several share the threads of the process.

@@ -2,6 +2,7 @@
 
 use super::cache_folder;
 use super::download::hub;
+use super::shard::{self, Shard};
 use super::stored::warn_of_broken;
 use crate::error::{Error, Result};
 use crate::experiment::filter::Subject;
@@ -27,6 +28,10 @@ pub struct GridArgs {
     /// Only cells that match, for example `method(qdrop | genie-*) & status(failed)` (see `harness help list`).
     #[arg(long, value_name = "FILTER")]
     pub filter: Option<String>,
+    /// Only part I of N of the grid's cells: the Ith, the one N after it, and so on, as `harness plan` lists all of them. The parts have no cell in
+    /// common and together are the grid, whatever is stored; a filter chooses among those of a part.
+    #[arg(long, value_name = "I/N", value_parser = shard::parse)]
+    pub shard: Option<Shard>,
     /// Override a field of every cell, for example `recipe.iterations=100`; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -50,14 +55,20 @@ impl GridArgs {
     /// All of a grid as it is written.
     pub fn of(grid: &Path, results: &ResultsArgs) -> Self {
         let (grid, results) = (grid.to_path_buf(), results.clone());
-        Self { grid, filter: None, set: Vec::new(), tf32: false, smoke: false, many_cells: false, results, only: None }
+        let (filter, shard, set) = (None, None, Vec::new());
+        Self { grid, filter, shard, set, tf32: false, smoke: false, many_cells: false, results, only: None }
     }
 
-    /// The grid with what the command line changes in it; all of its cells.
+    /// The grid with what the command line changes in it; all cells of its part.
     pub fn read(&self) -> Result<Experiment> {
         let mut set = self.set.clone();
         set.extend(self.tf32.then(|| format!("precision={}", Precision::Tf32)));
-        Experiment::read(&self.grid, &Options { smoke: self.smoke, set, many_cells: self.many_cells })
+        let options = Options { smoke: self.smoke, set, many_cells: self.many_cells };
+        let mut experiment = Experiment::read(&self.grid, &options)?;
+        if let Some(shard) = self.shard {
+            experiment.cells = shard.of(experiment.cells);
+        }
+        Ok(experiment)
     }
 }
 

@@ -171,7 +171,8 @@ fn again(
     };
     let progress = Progress::new(1, 0, quiet);
     let caches = Caches::new(&folder.join(".cache"), sensible_memory_bytes());
-    let mut launcher = InProcess { workers: vec![Worker::with_all_threads(loader)], caches: &caches, partial: None };
+    let mut launcher =
+        InProcess { workers: vec![Worker::with_all_threads(loader)], caches: &caches, checkpoints: None };
     let observe = |event: &Event| progress.show(event);
     let outcome =
         run_grid(std::slice::from_ref(&job), &mut launcher, &store, &observe, (cancelled, None), Others::Await);

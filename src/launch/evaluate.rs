@@ -29,17 +29,18 @@ impl Evaluation {
     }
 }
 
-/// Runs `network`, which maps `(N, C, H, W)` to logits `(N, classes)`, over all images of `set`, which are decoded
+/// Runs `network`, which maps `(N, C, H, W)` to logits `(N, classes)`, over all images of `set`, at most `most` at a time; they are decoded
 /// meanwhile.
 ///
 /// Errors: images that cannot be read, unless they are to be skipped; not a single readable image.
 pub fn evaluate(
     set: &ImageSet,
+    most: usize,
     control: &Control,
     network: impl Fn(&Tensor) -> ptq::Result<Tensor>,
 ) -> Result<Evaluation> {
     let (_, height, width) = set.size();
-    let batches = Batches::new(eval_batch(height, width));
+    let batches = Batches::new(eval_batch(height, width).min(most));
     let mut evaluation = Evaluation { classes: Vec::new(), labels: Vec::new(), skipped: 0 };
     for batch in set.batches(batches.size.get()) {
         control.check()?;
@@ -59,10 +60,15 @@ pub fn evaluate(
     }
 }
 
-/// The class with the largest logit for each image of `split`; `network` maps `(N, C, H, W)` to logits `(N, classes)`.
-pub fn predict(split: &Split, control: &Control, network: impl Fn(&Tensor) -> ptq::Result<Tensor>) -> Result<Vec<u32>> {
+/// The class with the largest logit for each image of `split`, at most `most` at a time; `network` maps `(N, C, H, W)` to logits `(N, classes)`.
+pub fn predict(
+    split: &Split,
+    most: usize,
+    control: &Control,
+    network: impl Fn(&Tensor) -> ptq::Result<Tensor>,
+) -> Result<Vec<u32>> {
     let (n, _, height, width) = split.images.dims4()?;
-    let size = eval_batch(height, width);
+    let size = eval_batch(height, width).min(most);
     let batches = Batches::new(size);
     let mut classes = Vec::with_capacity(n);
     for start in (0..n).step_by(size) {

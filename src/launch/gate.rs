@@ -52,8 +52,8 @@ impl FullPrecisionCache {
         cache.join("full-precision")
     }
 
-    /// Top-1 on the test split in full precision; an error if the checkpoint's card says otherwise.
-    pub fn accuracy(&self, inputs: &Inputs, control: &Control) -> Result<f64> {
+    /// Top-1 on the test split in full precision, at most `most` images at a time; an error if the checkpoint's card says otherwise.
+    pub fn accuracy(&self, inputs: &Inputs, most: usize, control: &Control) -> Result<f64> {
         let hashes = &inputs.hashes;
         let revisions = in_key(&[OPS, data::MODULE]);
         let (arch, precision) = (inputs.network.arch, precision_of(&inputs.calib.images));
@@ -69,7 +69,7 @@ impl FullPrecisionCache {
         let measured = match remembered.filter(counts) {
             Some(remembered) => remembered.test_top1,
             None => {
-                let evaluation = evaluate(&inputs.test, control, |x| logits(&inputs.network, x))?;
+                let evaluation = evaluate(&inputs.test, most, control, |x| logits(&inputs.network, x))?;
                 let (test_top1, skipped) = (evaluation.top1(), evaluation.skipped);
                 let json = serde_json::to_vec(&Remembered { test_top1, images, skipped })
                     .map_err(|error| Error::Usage(format!("an accuracy cannot be written: {error}")))?;
@@ -127,6 +127,7 @@ mod tests {
     use super::*;
     use crate::assets::checkpoint::Card;
     use crate::hub::Hub;
+    use crate::launch::EVAL_BATCH;
     use crate::launch::Loader;
     use crate::store::record::Record;
     use candle_core::Device;
@@ -149,16 +150,16 @@ mod tests {
         let mut inputs = inputs();
         // 500 images of 10,000: fast, and not the accuracy of the card.
         inputs.test = inputs.test.truncated(500);
-        let error = cache.accuracy(&inputs, &CONTROL).unwrap_err().to_string();
+        let error = cache.accuracy(&inputs, EVAL_BATCH, &CONTROL).unwrap_err().to_string();
         assert!(error.contains("its card says 92.76 %") && error.contains("preprocessing"), "{error}");
         let card = inputs.card.take();
-        let measured = cache.accuracy(&inputs, &CONTROL).unwrap();
+        let measured = cache.accuracy(&inputs, EVAL_BATCH, &CONTROL).unwrap();
         assert!((0.88..0.97).contains(&measured), "{measured}");
         inputs.card = card.map(|card| Card { test_top1: measured + 0.0001, ..card });
-        assert_eq!(cache.accuracy(&inputs, &CONTROL).unwrap(), measured);
+        assert_eq!(cache.accuracy(&inputs, EVAL_BATCH, &CONTROL).unwrap(), measured);
         // Remembered: another network is not measured as long as nothing hashed changes.
         inputs.network.units.truncate(1);
-        assert_eq!(cache.accuracy(&inputs, &CONTROL).unwrap(), measured);
+        assert_eq!(cache.accuracy(&inputs, EVAL_BATCH, &CONTROL).unwrap(), measured);
     }
 
     #[test]
@@ -190,7 +191,7 @@ mod tests {
         norm.var = (&norm.var - 1e6).unwrap();
         let folded = fold_bn(&inputs.network, BatchNormMode::Folded).unwrap();
         for error in [
-            FullPrecisionCache::new(folder.path()).accuracy(&inputs, &CONTROL).unwrap_err(),
+            FullPrecisionCache::new(folder.path()).accuracy(&inputs, EVAL_BATCH, &CONTROL).unwrap_err(),
             check_folding(&inputs.network, &folded, &inputs.calib.images, &CONTROL).unwrap_err(),
         ] {
             let expected = format!("the output of {name} (batch-norm) in unit {}", inputs.network.units[2].name);

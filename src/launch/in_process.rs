@@ -1,11 +1,10 @@
 //! The launcher that computes in this process: one cell after the other by each of its workers.
 
-use super::evaluate::EVAL_BATCH;
 use super::inputs::{Inputs, Loader};
 use super::launcher::{Launcher, Watch, share};
 use super::message::{Ended, Job, What};
 use super::notes::Notes;
-use super::partial::Partial;
+use super::partial::{Checkpoints, Partial};
 use super::ranges::computed_on;
 use super::run_cell::{Caches, CellResult, run_cell};
 use super::usage::Stopwatch;
@@ -17,15 +16,14 @@ use ptq::device_error::Left;
 use ptq::quantize::resume::TrainedUnits;
 use ptq::recon::event::Control;
 use rayon::ThreadPool;
-use std::path::{Path, PathBuf};
 use tracing::info_span;
 
 /// Workers that run cells at the same time. Results do not depend on their number or that of their threads.
 pub struct InProcess<'a> {
     pub workers: Vec<Worker<'a>>,
     pub caches: &'a Caches,
-    /// Folder in which runs that are interrupted leave what they have trained; `None`: they leave nothing.
-    pub partial: Option<PathBuf>,
+    /// `None`: runs that are interrupted leave nothing.
+    pub checkpoints: Option<Checkpoints>,
 }
 
 /// One of those that run cells at the same time.
@@ -45,12 +43,12 @@ impl<'a> Worker<'a> {
 
 impl Launcher for InProcess<'_> {
     fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()> {
-        let (caches, is_beside_others, partial) = (self.caches, self.workers.len() > 1, self.partial.as_deref());
+        let (caches, is_beside_others, checkpoints) = (self.caches, self.workers.len() > 1, self.checkpoints.as_ref());
         share(jobs, &mut self.workers, watch, |Worker { loader, threads }, job| {
             let mut run = || -> Result<bool> {
                 let device = loader.device_name();
                 let load = || loader.inputs(&job.cell);
-                let shared = (caches, partial, is_beside_others);
+                let shared = (caches, checkpoints, is_beside_others);
                 let Some((mut run, left)) = run_job(job, &device, load, shared, watch) else {
                     return Ok(false);
                 };
@@ -66,18 +64,18 @@ impl Launcher for InProcess<'_> {
     }
 }
 
-/// Runs one cell on `device` from what `load` gives, going on from what an earlier attempt left in the folder `partial`, beside others
-/// if so, and says what it leaves of the device; `None` if it was interrupted.
+/// Runs one cell on `device` from what `load` gives, going on from what an earlier attempt left of it, beside others if so, and says what it leaves of
+/// the device; `None` if it was interrupted.
 fn run_job(
     job: &Job,
     device: &str,
     load: impl FnOnce() -> Result<Inputs>,
-    (caches, partial, is_beside_others): (&Caches, Option<&Path>, bool),
+    (caches, checkpoints, is_beside_others): (&Caches, Option<&Checkpoints>, bool),
     watch: &Watch,
 ) -> Option<(Run, Left)> {
     let _span = info_span!("cell", name = %job.run_id).entered();
     (watch.event)(job.event(What::Started));
-    let provenance = Provenance::now(device, rayon::current_num_threads(), EVAL_BATCH, &job.grid);
+    let provenance = Provenance::now(device, rayon::current_num_threads(), caches.eval_batch, &job.grid);
     let stopwatch = if is_beside_others { Stopwatch::beside_others() } else { Stopwatch::start() };
     let notes = Notes::start(&job.run_id);
     let observe = |event| {
@@ -92,7 +90,7 @@ fn run_job(
         hashes = Some(inputs.hashes.clone());
         job.check_loaded(&inputs.hashes)?;
         let on = computed_on(&inputs.calib.images);
-        let partial = partial.map(|folder| Partial::new(folder, &job.run_id, &on, &stopwatch));
+        let partial = checkpoints.map(|checkpoints| Partial::new(checkpoints, &job.run_id, &on, &stopwatch));
         let earlier = partial.as_ref().map(|partial| partial as &dyn TrainedUnits);
         let result = run_cell(&job.cell, &inputs, caches, job.keep, earlier, &control);
         cost = partial.map(|partial| partial.cost());

@@ -4,10 +4,12 @@ use super::evaluate::EVAL_BATCH;
 use super::launcher::{LOOK_EVERY, Launcher, Watch, share};
 use super::message::{Ended, Event, Job, What};
 use super::notes::Notes;
-use super::usage::sensible_memory_bytes;
+use super::partial::Checkpoints;
+use super::usage::{Used, sensible_memory_bytes};
 use crate::error::{Error, Result};
 use crate::store::record::{Cost, Provenance};
 use crate::store::{Artefacts, Run, Store};
+use ptq::device_error::{DeviceError, Left};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -20,6 +22,14 @@ use std::time::{Duration, Instant};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// Lines of a child's standard error that its failure quotes, the last ones.
 const LAST_LINES: usize = 4;
+/// What Rust says of an allocation that fails, before it aborts.
+const REFUSED: &str = "memory allocation of ";
+/// Images per pass of an evaluation, where memory was too small for more.
+const FEW_IMAGES: usize = 16;
+/// Between looks at whether a child that says nothing more has ended.
+const LAST_LOOK_EVERY: Duration = Duration::from_millis(2);
+const KILL: i32 = 9;
+const ABORT: i32 = 6;
 
 /// Children that run cells at the same time.
 pub struct Isolated {
@@ -29,9 +39,11 @@ pub struct Isolated {
     pub places: Vec<Place>,
     /// How much of the activations a child may keep in memory; `None`: what it finds sensible.
     pub memory_bytes: Option<u64>,
-    /// Folder in which children that die leave what they have trained.
-    pub partial: PathBuf,
-    /// How often a cell whose child was killed is tried again.
+    /// How much memory a child gets at all; `None`: as much as there is.
+    pub limit_bytes: Option<u64>,
+    /// What children that die leave.
+    pub checkpoints: Checkpoints,
+    /// How often a cell whose child was killed, or had no memory left, is tried again.
     pub retries: u32,
     /// How long a child may take.
     pub timeout: Option<Duration>,
@@ -59,43 +71,75 @@ impl Launcher for Isolated {
 /// How an attempt ended.
 enum Attempt {
     Run(Box<Run>),
-    /// It left no run. Whoever kills a process may let the next one live.
+    /// It left no run.
     Died {
         problem: String,
-        is_killed: bool,
+        kind: Kind,
     },
 }
 
+/// Why an attempt failed, as far as that says whether another one may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It had no memory left, or was killed as the system kills what takes too much: another one takes less.
+    Memory,
+    /// By whom or what does not matter: another one may live.
+    Killed,
+    /// Another one would end in the same way.
+    Final,
+}
+
+/// How much memory an attempt takes, with the same results.
+#[derive(Clone, Copy)]
+struct Frugality {
+    memory_bytes: Option<u64>,
+    /// Images per pass of an evaluation.
+    eval_batch: usize,
+}
+
+impl Frugality {
+    /// For an attempt after one that had too little.
+    fn stricter(self) -> Self {
+        Self {
+            memory_bytes: Some(self.memory_bytes.unwrap_or_else(sensible_memory_bytes) / 2),
+            eval_batch: if self.eval_batch > FEW_IMAGES { FEW_IMAGES } else { self.eval_batch.div_ceil(4) },
+        }
+    }
+}
+
 impl Isolated {
-    /// Runs one cell in a child, and in another one if that is killed; `None` if it was interrupted. A child that leaves no run has
+    /// Runs one cell in a child, and in another one if that may help; `None` if it was interrupted. A child that leaves no run has
     /// failed, whatever became of it.
     ///
     /// Errors: the child's job cannot be written.
     fn run_child(&self, job: &Job, place: &Place, watch: &Watch) -> Result<Option<Run>> {
         (watch.event)(job.event(What::Started));
-        let (started, mut memory_bytes) = (Instant::now(), self.memory_bytes);
-        let provenance = Provenance::now(&place.device, place.threads, EVAL_BATCH, &job.grid);
+        let started = Instant::now();
+        let mut frugality = Frugality { memory_bytes: self.memory_bytes, eval_batch: EVAL_BATCH };
+        let mut provenance = Provenance::now(&place.device, place.threads, EVAL_BATCH, &job.grid);
+        let mut used = Used::default();
         for attempt in 0.. {
+            provenance.eval_batch = frugality.eval_batch;
             // What an earlier attempt told is told again by one that goes on from there.
             let notes = Notes::start(&job.run_id);
-            let (problem, is_killed) = match self.attempt(job, place, memory_bytes, &notes, watch)? {
-                Attempt::Run(run) => return Ok(Some(*run)),
-                Attempt::Died { problem, is_killed } => (problem, is_killed),
+            let is_last = attempt >= self.retries;
+            let (problem, kind) = match self.attempt(job, place, frugality, (&notes, watch), &mut used)? {
+                Attempt::Run(run) if is_last || !lacked_memory(&run) => return Ok(Some(*run)),
+                Attempt::Run(run) => (run.record.error.unwrap_or_default(), Kind::Memory),
+                Attempt::Died { problem, kind } => (problem, kind),
             };
-            if is_killed
-                && attempt < self.retries
-                && !watch.is_cancelled_within(FIRST_PAUSE * 2u32.saturating_pow(attempt))
-            {
-                memory_bytes = Some(memory_bytes.unwrap_or_else(sensible_memory_bytes) / 2);
+            let may_go_on = !is_last && kind != Kind::Final;
+            if may_go_on && !watch.is_cancelled_within(FIRST_PAUSE * 2u32.saturating_pow(attempt)) {
+                frugality = if kind == Kind::Memory { frugality.stricter() } else { frugality };
                 continue;
             }
             if watch.cancelled.load(Ordering::Relaxed) {
                 break;
             }
-            // Nobody knows what it took of processor and memory.
-            let cost = Cost { wall_s: started.elapsed().as_secs_f64(), cpu_s: 0.0, peak_memory_bytes: None };
+            let (wall_s, cpu_s, peak_memory_bytes) = (started.elapsed().as_secs_f64(), used.cpu_s, used.peak_bytes);
             let times = if attempt > 0 { format!(", at attempt {}", attempt + 1) } else { String::new() };
             let result = Err(format!("the cell's process{times}: {problem}"));
+            let cost = Cost { wall_s, cpu_s, peak_memory_bytes };
             let record = job.record(Ended { hashes: None, result, cost, provenance });
             return Ok(Some(notes.run(record, Artefacts::default())));
         }
@@ -107,16 +151,24 @@ impl Isolated {
         &self,
         job: &Job,
         place: &Place,
-        memory_bytes: Option<u64>,
-        notes: &Notes,
-        watch: &Watch,
+        Frugality { memory_bytes, eval_batch }: Frugality,
+        (notes, watch): (&Notes, &Watch),
+        used: &mut Used,
     ) -> Result<Attempt> {
         let folder = tempfile::tempdir().map_err(Error::io("cannot write into", &std::env::temp_dir()))?;
         let (file, out) = (folder.path().join("job.json"), folder.path().join("out"));
         job.write(&file)?;
         let mut command = Command::new(&self.program);
         command.arg("cell").arg(&file).arg("--out").arg(&out).args(["--device", &place.device, "--until-eof"]);
-        command.args(memory_bytes.map(|bytes| format!("--memory={bytes}"))).arg("--partial").arg(&self.partial);
+        command.args(memory_bytes.map(|bytes| format!("--memory={bytes}")));
+        command.args((eval_batch < EVAL_BATCH).then(|| format!("--eval-batch={eval_batch}")));
+        if let Some(bytes) = self.limit_bytes {
+            command.arg(format!("--limit={bytes}"));
+            // What an allocator only reserves would count, too.
+            command.env("MIMALLOC_ARENA_EAGER_COMMIT", "0");
+        }
+        command.arg("--partial").arg(&self.checkpoints.folder);
+        command.arg(format!("--checkpoint-every={}", humantime::format_duration(self.checkpoints.every)));
         command.env("RAYON_NUM_THREADS", place.threads.to_string());
         let heard = |event: Event| {
             // Its beginning is told before, and its end when it is stored.
@@ -125,18 +177,18 @@ impl Isolated {
                 (watch.event)(job.event(What::Progress(progress)));
             }
         };
-        let ended = match follow(&mut command, heard, self.timeout, watch) {
+        let ended = match follow(&mut command, heard, self.timeout, (watch, used)) {
             Ok(ended) => ended,
             Err(error) => {
                 let problem = format!("it cannot be started as {}: {error}", self.program.display());
-                return Ok(Attempt::Died { problem, is_killed: false });
+                return Ok(Attempt::Died { problem, kind: Kind::Final });
             }
         };
         if let (true, Some(timeout)) = (ended.is_late, self.timeout) {
             let problem = format!("it took longer than {}, its --timeout", humantime::format_duration(timeout));
-            return Ok(Attempt::Died { problem, is_killed: false });
+            return Ok(Attempt::Died { problem, kind: Kind::Final });
         }
-        let died = |problem: String| Attempt::Died { problem, is_killed: ended.signal().is_some() };
+        let died = |problem: String| Attempt::Died { problem, kind: ended.kind() };
         if !matches!(ended.status.code(), Some(0 | 100)) {
             return Ok(died(ended.told()));
         }
@@ -145,6 +197,12 @@ impl Isolated {
             Err(error) => died(format!("it left no run: {error}")),
         })
     }
+}
+
+/// Whether the memory of a device was too small for the run.
+fn lacked_memory(run: &Run) -> bool {
+    let error = run.record.error.as_deref().and_then(DeviceError::of);
+    error.is_some_and(|error| error.left == Left::Memory)
 }
 
 /// What became of a child.
@@ -164,7 +222,7 @@ fn follow(
     command: &mut Command,
     heard: impl Fn(Event) + Sync,
     timeout: Option<Duration>,
-    watch: &Watch,
+    (watch, used): (&Watch, &mut Used),
 ) -> std::io::Result<EndOfChild> {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
@@ -172,7 +230,7 @@ fn follow(
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (mut stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (told, is_told) = channel::<()>();
-    let mut is_late = false;
+    let (mut is_late, before) = (false, *used);
     std::thread::scope(|scope| {
         let heard = &heard;
         scope.spawn(move || {
@@ -196,8 +254,13 @@ fn follow(
                 is_late = true;
                 child.kill()?;
             }
+            used.look(child.id(), before);
         }
         drop(stdin);
+        // Its last word: once it is waited for, nobody knows.
+        while !used.look(child.id(), before) {
+            std::thread::sleep(LAST_LOOK_EVERY);
+        }
         let status = child.wait()?;
         Ok(EndOfChild { status, said: said.join().unwrap_or_default(), is_late })
     })
@@ -217,9 +280,22 @@ impl EndOfChild {
         return None;
     }
 
+    fn kind(&self) -> Kind {
+        let is_refused = self.said.iter().any(|line| line.contains(REFUSED));
+        match self.signal() {
+            Some(_) if is_refused => Kind::Memory,
+            // The system does so where memory runs out; who else did is not known.
+            Some(KILL) => Kind::Memory,
+            Some(_) => Kind::Killed,
+            None => Kind::Final,
+        }
+    }
+
     fn told(&self) -> String {
-        const KILL: i32 = 9;
         let hint = match self.signal() {
+            Some(ABORT) if self.kind() == Kind::Memory => {
+                ", out of memory: fewer --jobs, a smaller --memory or a larger --cell-memory"
+            }
             Some(KILL) => ", as where memory runs out: fewer --jobs or a smaller --memory take less",
             _ => "",
         };
@@ -263,8 +339,10 @@ mod tests {
             cancelled,
         };
         let places = vec![Place { device: "cpu".into(), threads: 1 }];
-        let partial = folder.path().join("partial");
-        Isolated { program, places, memory_bytes: Some(8), partial, retries, timeout }.launch(jobs, &watch).unwrap();
+        let checkpoints = Checkpoints { folder: folder.path().join("partial"), every: Checkpoints::EVERY };
+        Isolated { program, places, memory_bytes: Some(8), limit_bytes: None, checkpoints, retries, timeout }
+            .launch(jobs, &watch)
+            .unwrap();
         (runs.into_inner().unwrap(), events.into_inner().unwrap())
     }
 
@@ -287,6 +365,15 @@ mod tests {
         assert!(artefacts.log.as_ref().unwrap().contains("SIGKILL"));
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_killed_children_took_of_processor_and_memory_is_recorded() {
+        let busy = "i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done; kill -9 $$";
+        let (runs, _) = launched_with(busy, &[Job::sample()], &AtomicBool::new(false), (1, None));
+        let cost = &runs[0].record.cost;
+        assert!(cost.cpu_s > 0.02 && cost.cpu_s <= cost.wall_s, "{cost:?}");
+    }
+
     #[test]
     fn children_that_leave_nothing_or_do_not_start_are_failures_too() {
         let error = |script: &str| {
@@ -299,7 +386,8 @@ mod tests {
             program: "nowhere/harness".into(),
             places: Vec::new(),
             memory_bytes: None,
-            partial: PathBuf::new(),
+            limit_bytes: None,
+            checkpoints: Checkpoints { folder: PathBuf::new(), every: Checkpoints::EVERY },
             retries: 0,
             timeout: None,
         };
@@ -320,7 +408,16 @@ mod tests {
             runs[0].record.error.clone().unwrap()
         };
         let killed = error("echo \"$*\" >&2\nkill -9 $$", None);
-        assert!(killed.contains("at attempt 2: signal: 9") && killed.contains("--memory=4"), "{killed}");
+        assert!(killed.contains("at attempt 2: signal: 9"), "{killed}");
+        assert!(killed.contains("--memory=4 --eval-batch=16"), "{killed}");
+        let refused = error("echo \"$*\" >&2\necho memory allocation of 8 bytes failed >&2\nkill -ABRT $$", None);
+        assert!(
+            refused.contains("SIGABRT) (core dumped), out of memory") || refused.contains("SIGABRT), out of memory")
+        );
+        assert!(refused.contains("--memory=4 --eval-batch=16"), "{refused}");
+        let crashed = error("echo \"$*\" >&2\nkill -SEGV $$", None);
+        assert!(crashed.contains("at attempt 2: signal: 11"), "{crashed}");
+        assert!(crashed.contains("--memory=8 ") && !crashed.contains("--eval-batch"), "{crashed}");
         assert!(error("exit 96", None).contains("the cell's process: exit status: 96"));
         let late = error("exec sleep 60", Some(Duration::from_millis(200)));
         assert!(late.contains("the cell's process: it took longer than 200ms"), "{late}");

@@ -13,6 +13,7 @@ use ptq::quant::model::{Mode, QuantModel, QuantUnit};
 use ptq::recipe::{Prefix, RangeSearch, Recipe};
 use ptq::recon::activations::{Activations, Memory};
 use ptq::recon::event::Control;
+use ptq::recon::midway::Loops;
 use ptq::recon::train::{Phase, Problem, train};
 use ptq::rng::Stream;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -126,7 +127,7 @@ impl Steps {
             let phase = Phase { iterations, ..Phase::weights(&self.recipe) };
             units?.iter().try_for_each(|(unit, x, y_fp)| {
                 let problem = Problem { unit, x_fp: x, x_q: x, y_fp, loss_weight: None, prediction: None };
-                Ok(pool.install(|| train(&problem, &phase, Stream::new(0), &silent))?)
+                Ok(pool.install(|| train(&problem, &phase, Stream::new(0), &silent, &Loops::unkept()))?)
             })
         };
         std::thread::scope(|scope| {

@@ -30,6 +30,7 @@ pub use launcher::{Launcher, Watch};
 pub use live_writer::LiveWriter;
 pub use memory::Footprint;
 pub use message::{Event, Job, What};
+pub use partial::Checkpoints;
 pub use ranges::RangeCache;
 pub use run_cell::{Caches, CellResult, run_cell};
 pub use transform::TransformCache;

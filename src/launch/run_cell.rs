@@ -1,6 +1,6 @@
 //! One cell, from its inputs to its metrics.
 
-use super::evaluate::{evaluate, predict, top1};
+use super::evaluate::{EVAL_BATCH, evaluate, predict, top1};
 use super::gate::{FullPrecisionCache, check_folding};
 use super::inputs::{Inputs, Loader};
 use super::ranges::RangeCache;
@@ -44,6 +44,8 @@ pub struct Caches {
     pub transforms: TransformCache,
     pub ranges: RangeCache,
     pub memory: Memory,
+    /// Images per pass of an evaluation, at most; without influence on any result.
+    pub eval_batch: usize,
     /// Those of the folder's parts that grow.
     growing: [PathBuf; 2],
 }
@@ -57,6 +59,7 @@ impl Caches {
             transforms: TransformCache::new(folder),
             ranges: RangeCache::new(folder),
             memory: Memory::new(memory_bytes, &folder.join("activations")),
+            eval_batch: EVAL_BATCH,
             growing: [TransformCache::folder(folder), RangeCache::folder(folder)],
         }
     }
@@ -103,7 +106,7 @@ pub fn run_cell(
     set_precision(inputs.calib.images.device(), cell.precision)?;
     let skipped = inputs.sample.skipped.iter().cloned();
     skipped.for_each(|problem| (control.observe)(Event::Skipped { problem }));
-    let measure = || caches.full_precision.accuracy(inputs, control);
+    let measure = || caches.full_precision.accuracy(inputs, caches.eval_batch, control);
     let fp_test_top1 = info_span!("full-precision accuracy").in_scope(measure)?;
     let network = fold_bn(&inputs.network, cell.recipe.batch_norm)?;
     let check = || check_folding(&inputs.network, &network, &inputs.calib.images, control);
@@ -127,8 +130,8 @@ pub fn run_cell(
     let model = info_span!("reconstruction").in_scope(train)?;
     let quantized = |x: &Tensor| model.logits(x, Mode::HARD);
     let span = info_span!("evaluation").entered();
-    let calib_classes = predict(&inputs.calib, control, quantized)?;
-    let test = evaluate(&inputs.test, control, quantized)?;
+    let calib_classes = predict(&inputs.calib, caches.eval_batch, control, quantized)?;
+    let test = evaluate(&inputs.test, caches.eval_batch, control, quantized)?;
     drop(span);
     let diagnosis = info_span!("diagnosis").in_scope(|| {
         let n = inputs.calib.images.dim(0)?.min(DIAGNOSED);

@@ -77,6 +77,35 @@ fn peak_memory_bytes() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:")
 }
 
+/// What children took, of which nothing is known but what the system tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Used {
+    pub cpu_s: f64,
+    pub peak_bytes: Option<u64>,
+}
+
+impl Used {
+    /// Takes notice of what child `process` has taken, beside what those `before` it did; whether there is nothing more to see, since it has ended.
+    pub fn look(&mut self, process: u32, before: Used) -> bool {
+        if let Some(peak) = kibibytes(&format!("/proc/{process}/status"), "VmHWM:") {
+            self.peak_bytes = self.peak_bytes.max(Some(peak));
+        }
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        // After the name, which may contain anything.
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok());
+        let (Some(user), Some(system)) = (ticks(USER_TIME), ticks(SYSTEM_TIME)) else { return true };
+        self.cpu_s = before.cpu_s + (user + system) as f64 / TICKS_PER_S;
+        fields[0] == "Z"
+    }
+}
+
+/// Fields of `/proc/PID/stat`, counted from the state.
+const USER_TIME: usize = 11;
+const SYSTEM_TIME: usize = 12;
+/// Linux's `USER_HZ`, whatever the machine.
+const TICKS_PER_S: f64 = 100.0;
+
 /// Bytes of the line of `file` that begins with `field` and goes on with a number of kibibytes.
 fn kibibytes(file: &str, field: &str) -> Option<u64> {
     let text = std::fs::read_to_string(file).ok()?;

@@ -5,7 +5,7 @@ use metaaug::assets::checkpoint::load_weights;
 use metaaug::assets::source::EMBEDDED;
 use metaaug::data::{self, Request, Split};
 use metaaug::hub::Hub;
-use metaaug::launch::{predict, top1};
+use metaaug::launch::{EVAL_BATCH, predict, top1};
 use ptq::arch::ARCHS;
 use ptq::graph::Network;
 use ptq::graph::fold_bn::fold_bn;
@@ -41,8 +41,9 @@ fn test_split(n: usize) -> Split {
 }
 
 fn accuracy(model: &QuantModel, test: &Split) -> f64 {
-    let predictions =
-        predict(test, &CONTROL, |x| model.units.iter().try_fold(x.clone(), |x, unit| unit.forward(&x, Mode::HARD)));
+    let predictions = predict(test, EVAL_BATCH, &CONTROL, |x| {
+        model.units.iter().try_fold(x.clone(), |x, unit| unit.forward(&x, Mode::HARD))
+    });
     top1(&predictions.unwrap(), &test.labels)
 }
 

@@ -169,8 +169,10 @@ transform = { base = 2, depth = 1, warmup-iterations = 4 }
 method = ["brecq", "metaaug"]
 "#;
     let kills: u64 = std::env::var("HARNESS_KILLS").map_or(2, |kills| kills.parse().unwrap());
-    for isolate in [&[][..], &["--isolate"]] {
-        let args = [&["run", "grid.toml", "--quiet"], isolate].concat();
+    // Of one also the middle of units is kept.
+    for (more, every) in [(&[][..], "1ms"), (&["--isolate"], "1m")] {
+        let args = [&["run", "grid.toml", "--quiet", "--checkpoint-every", every], more].concat();
+        let mut were_midway = 0;
         let (undisturbed, disturbed) = (Bench::new(grid), Bench::new(grid));
         let end = undisturbed.harness(&args);
         assert_eq!(end.code, 0, "{}", end.stderr);
@@ -187,7 +189,10 @@ method = ["brecq", "metaaug"]
             std::thread::sleep(Duration::from_millis(kill * 37 % 101));
             child.kill().unwrap();
             child.wait().unwrap();
+            let runs = std::fs::read_dir(&partial).into_iter().flatten().flatten();
+            were_midway += runs.filter(|run| run.path().join("midway").exists()).count();
         }
+        assert_eq!(were_midway > 0, every == "1ms");
         assert!(scan(&disturbed).records.len() == 2 || kept(&partial) > 0);
         // A child of the last one may still be ending.
         std::thread::sleep(Duration::from_millis(500));

@@ -39,7 +39,7 @@ fn cells_give_the_same_in_processes_of_their_own() {
         assert_contains(&end.stderr, &["[3/3]", "full precision 92.76 %", "failed: the loss of unit"]);
         records(&bench, results)
     };
-    let (own, shared) = (run("own", &["--isolate", "--jobs", "2"]), run("shared", &[]));
+    let (own, shared) = (run("own", &["--jobs", "2"]), run("shared", &[]));
     assert_eq!((own.len(), shared.len()), (3, 3));
     for ((own, own_folder), (shared, shared_folder)) in own.into_iter().zip(shared) {
         let of = |record: &Record| {
@@ -141,6 +141,25 @@ fn ctrl_c_reaches_the_child() {
     assert_eq!(records(&bench, "results").len(), 1);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cell_that_takes_too_much_memory_is_a_failure_and_the_others_go_on() {
+    let grid = GRID.split("[[include]]").next().unwrap().replace("calib-images = 32", "");
+    let grid = grid.replace("method = [\"rtn\", \"genie-m\"]", "method = [\"rtn\"]\ncalib-images = [16, 20000]");
+    let bench = Bench::new(&grid);
+    // Twice: the second time with less memory for activations and smaller batches.
+    let run = bench.harness(&["run", "grid.toml", "--cell-memory", "LIMIT", "--retries", "1"]);
+    assert_eq!(run.code, 100, "{}", run.stderr);
+    assert_contains(&run.stderr, &["1 cells failed"]);
+    let (failed, done): (Vec<_>, Vec<_>) =
+        records(&bench, "results").into_iter().map(|(record, _)| record).partition(|record| record.error.is_some());
+    assert_eq!((failed.len(), done.len(), done[0].cell.calib_images), (1, 1, 16));
+    let error = failed[0].error.as_ref().unwrap();
+    assert_contains(error, &["at attempt 2", "SIGABRT", "out of memory", "memory allocation of"]);
+    let cost = &failed[0].cost;
+    assert!(cost.cpu_s > 0.0 && cost.peak_memory_bytes.is_some(), "{cost:?}");
+}
+
 #[test]
 fn a_job_leaves_lines_of_events_and_the_folder_of_its_run() {
     let bench = Bench::new(GRID);
@@ -164,6 +183,15 @@ fn a_job_leaves_lines_of_events_and_the_folder_of_its_run() {
     let stored: Record = serde_json::from_slice(&std::fs::read(folder.join("record.json")).unwrap()).unwrap();
     assert_eq!(**record, stored);
     assert!(folder.join("predictions.safetensors").exists() && read_traces(&folder).unwrap().len() >= 9);
+
+    // Smaller batches of evaluation have the same results.
+    let smaller = bench.harness(&["cell", "job.json", "--out", "smaller", "--eval-batch", "7"]);
+    assert_eq!(smaller.code, 0, "{}", smaller.stderr);
+    let in_batches = bench.path().join("smaller").join(&run_id);
+    let predictions = |folder: &Path| std::fs::read(folder.join("predictions.safetensors")).unwrap();
+    assert!(predictions(&in_batches) == predictions(&folder));
+    let record: Record = serde_json::from_slice(&std::fs::read(in_batches.join("record.json")).unwrap()).unwrap();
+    assert_eq!((record.metrics, record.provenance.eval_batch), (stored.metrics, 7));
 
     // Standard input is at its end from the beginning.
     let mut command = bench.command(&[&arguments[..], &["--until-eof"]].concat());

@@ -1,6 +1,6 @@
 //! Several processes that run one grid into one folder of results.
 
-use crate::cli::Bench;
+use crate::cli::{Bench, assert_contains};
 use metaaug::store::Store;
 use metaaug::store::record::Status;
 use std::collections::BTreeMap;
@@ -59,4 +59,24 @@ fn each_cell_is_made_by_one_of_them_and_those_of_one_that_is_killed_by_another()
     for said in &said {
         assert_eq!(said.matches("full precision 92.76 %").count(), 6, "{said}");
     }
+}
+
+#[test]
+fn fixed_parts_of_a_grid_are_made_apart_and_reported_together() {
+    let bench = Bench::new(
+        "name = \"tiny\"\n[base]\narch = \"resnet20\"\nbits = \"W4A4\"\ncalib-images = 16\nmethod = \"rtn\"\n[axes]\nseed = [0, 1, 2]\n",
+    );
+    let ends = |args: &[&str], code: i32, said: &[&str]| {
+        let end = bench.harness(args);
+        assert_eq!(end.code, code, "{args:?}: {}", end.stderr);
+        assert_contains(&format!("{}{}", end.stdout, end.stderr), said);
+    };
+    ends(&["plan", "grid.toml", "--shard", "1/2"], 0, &["rtn-s0-", "rtn-s2-", "2 cells, 0 done"]);
+    ends(&["run", "grid.toml", "--shard", "1/2"], 0, &["[2/2]"]);
+    ends(&["plan", "grid.toml", "--shard", "2/2"], 0, &["missing", "rtn-s1-", "1 cells, 0 done"]);
+    ends(&["run", "grid.toml", "--shard", "2/2"], 0, &["[1/1]"]);
+    // Whoever writes it last has all of them.
+    let runs = std::fs::read_to_string(bench.path().join("results/tiny/runs.csv")).unwrap();
+    assert_eq!(runs.lines().count(), 4, "{runs}");
+    ends(&["run", "grid.toml", "--shard", "3/2"], 2, &["--shard", "I/N with I from 1 to N"]);
 }

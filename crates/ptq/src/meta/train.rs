@@ -18,13 +18,14 @@ use crate::recipe::{Recipe, Sampling};
 use crate::recon::activations::Activations;
 use crate::recon::batches;
 use crate::recon::event::{Control, Event, Point, Term, TermPoint};
+use crate::recon::midway::{Loops, Steps, Tensors, Training, value};
 use crate::recon::propagate::in_batches;
 use crate::recon::schedule::Plateau;
 use crate::recon::start::search_ranges;
 use crate::recon::trace::UnitTrace;
-use crate::recon::train::{KeyedMasks, Phase};
+use crate::recon::train::{KeyedMasks, Phase, add_moments, set_moments};
 use crate::rng::{Purpose, Stream};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::ops::Range;
 use tracing::{info_span, trace_span};
 
@@ -75,7 +76,7 @@ pub fn train(
     index: usize,
     (originals, x_q): (&Originals, &Activations),
     recipe: &Recipe,
-    (stream, control): (Stream, &Control),
+    (stream, control, loops): (Stream, &Control, &Loops),
 ) -> Result<()> {
     let Trainable { net, meta, terms } = *transform;
     if !net.is_trainable() || meta.iterations == 0 || terms::active(terms).is_empty() {
@@ -90,7 +91,9 @@ pub fn train(
     let unit = MetaUnit::new((&model, index), &phase, recipe.unit_input, (meta, terms))?;
     let name = &model.units[index].unit.name;
     let told = terms::active(terms).into_iter().map(|(term, weight)| Term { name: term.name.to_string(), weight });
-    control.phase((name, PHASE), told.collect(), || run(net, (&unit, name), (originals, x_q), stream, control))
+    loops.phase((name, PHASE), told.collect(), control, |steps| {
+        run(net, (&unit, name), (originals, x_q), stream, (control, steps))
+    })
 }
 
 /// The steps for one unit.
@@ -99,11 +102,11 @@ fn run(
     (unit, name): (&MetaUnit, &str),
     (originals, x_q): (&Originals, &Activations),
     stream: Stream,
-    control: &Control,
+    (control, steps): (&Control, &mut Steps),
 ) -> Result<()> {
     let (meta, phase) = (unit.meta, unit.phase);
     let mut optimiser = Optimiser::new(net, meta)?;
-    for t in 1..=meta.iterations {
+    for t in steps.resume(&mut optimiser)? + 1..=meta.iterations {
         control.check()?;
         let draw = Draw::new(originals.images.dim(0)?, meta, stream, t);
         let take = |cached: &Tensor, rows: &[u32]| mix_rows(cached, cached, rows, &Mask::All);
@@ -138,7 +141,7 @@ fn run(
             };
             let terms = update.losses.iter().zip(norms);
             let terms = terms.map(|(&loss, gradient_norm)| TermPoint { loss, gradient_norm }).collect();
-            (control.observe)(Event::Point(Point { terms, ..Point::of_loss(t, total) }));
+            steps.tell(Point { terms, ..Point::of_loss(t, total) });
         }
         if let Some((part, &value)) = diverged {
             let unit = format!("{name}, meta-loss term {}", part.term.name);
@@ -147,8 +150,9 @@ fn run(
         trace_span!("update").in_scope(|| optimiser.step(update, total))?;
         let (phase, iterations) = (PHASE.to_string(), meta.iterations);
         (control.observe)(Event::Step { phase, iteration: t, iterations, loss: total });
+        steps.made(t, &optimiser)?;
     }
-    Ok(())
+    steps.finish(meta.iterations, &optimiser)
 }
 
 /// Everything random of one step but the masks.
@@ -186,7 +190,8 @@ fn beta_4_4(stream: Stream) -> f64 {
 }
 
 /// Adam on the network with clipped gradients and a learning rate that falls when the loss does not.
-struct Optimiser {
+struct Optimiser<'a> {
+    net: &'a TransformNet,
     states: Vec<AdamState>,
     t: usize,
     clip_norm: f64,
@@ -205,9 +210,10 @@ struct Update {
     norm: f64,
 }
 
-impl Optimiser {
-    fn new(net: &TransformNet, meta: &Meta) -> Result<Self> {
+impl<'a> Optimiser<'a> {
+    fn new(net: &'a TransformNet, meta: &Meta) -> Result<Self> {
         Ok(Self {
+            net,
             states: net.parameters.vars().map(AdamState::new).collect::<candle_core::Result<_>>()?,
             t: 0,
             clip_norm: meta.clip_norm,
@@ -268,6 +274,40 @@ impl Optimiser {
     }
 }
 
+impl Training for Optimiser<'_> {
+    fn state(&self, is_over: bool) -> Result<Tensors> {
+        let named = self.net.parameters.tensors()?.into_iter();
+        let mut state = named
+            .map(|(name, value)| Ok((format!("{NET}{name}"), value.to_device(&Device::Cpu)?)))
+            .collect::<Result<Tensors>>()?;
+        for (index, adam) in self.states.iter().enumerate() {
+            add_moments(&mut state, index, adam, is_over)?;
+        }
+        let [lr, best, bad] = self.plateau.state();
+        state.insert(SCHEDULE.to_string(), Tensor::new(&[self.t as f64, lr, best, bad], &Device::Cpu)?);
+        Ok(state)
+    }
+
+    fn set_state(&mut self, state: &Tensors) -> Result<()> {
+        let of_net = |(name, value): (&String, &Tensor)| Some((name.strip_prefix(NET)?.to_string(), value.clone()));
+        self.net.parameters.load(&state.iter().filter_map(of_net).collect())?;
+        for (index, adam) in self.states.iter_mut().enumerate() {
+            set_moments(state, index, adam)?;
+        }
+        let schedule = value(state, SCHEDULE)?.to_vec1::<f64>()?;
+        if let [t, lr, best, bad] = schedule[..] {
+            self.t = t as usize;
+            self.plateau.set_state([lr, best, bad]);
+        }
+        Ok(())
+    }
+}
+
+/// Begins the names of the network's parameters in a state.
+const NET: &str = "net.";
+/// Adam's steps, and what the learning rate has come to.
+const SCHEDULE: &str = "schedule";
+
 /// Adds the sums of squares of the gradients to `numbers`; how many these are.
 fn push_squares(gradients: &[Option<Tensor>], numbers: &mut Vec<Tensor>) -> Result<usize> {
     let gradients: Vec<Tensor> = gradients.iter().flatten().cloned().collect();
@@ -287,7 +327,6 @@ mod tests {
     use crate::recipe::{Bits, Setting};
     use crate::recon::start::prepare;
     use crate::{arch, methods};
-    use candle_core::Device;
     use std::collections::BTreeSet;
     use std::sync::atomic::AtomicBool;
 

@@ -4,7 +4,7 @@
 use super::cuda;
 use super::dispatch::has_kernels;
 use super::kernel::{self, BLOCK};
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, Device, InplaceOp2, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 use std::sync::Mutex;
 use tracing::trace_span;
@@ -35,7 +35,7 @@ impl AdamState {
         let moments = match var.device() {
             _ if !has_kernels(var) => Moments::Composed(Mutex::default()),
             #[cfg(feature = "cuda")]
-            candle_core::Device::Cuda(device) => Moments::Cuda(cuda::Moments::new(var.elem_count(), device)?),
+            Device::Cuda(device) => Moments::Cuda(cuda::Moments::new(var.elem_count(), device)?),
             _ => Moments::Cpu(Mutex::new((zeros(), zeros()))),
         };
         Ok(Self { var: var.clone(), moments })
@@ -43,6 +43,47 @@ impl AdamState {
 
     pub fn var(&self) -> &Var {
         &self.var
+    }
+
+    /// Running means of the gradient and of its square, copied to the CPU, each flat.
+    pub fn moments(&self) -> Result<[Tensor; 2]> {
+        let n = self.var.elem_count();
+        match &self.moments {
+            Moments::Cpu(moments) => {
+                let Ok(moments) = moments.lock() else { bail!("adam: an earlier step panicked") };
+                let copy = |values: &[f32]| Tensor::from_slice(values, n, &Device::Cpu);
+                Ok([copy(&moments.0)?, copy(&moments.1)?])
+            }
+            #[cfg(feature = "cuda")]
+            Moments::Cuda(moments) => moments.read(self.var.device().as_cuda_device()?),
+            Moments::Composed(moments) => {
+                let Ok(moments) = moments.lock() else { bail!("adam: an earlier step panicked") };
+                let zeros = || Tensor::zeros(n, self.var.dtype(), &Device::Cpu);
+                let copy = |values: &Tensor| values.flatten_all()?.to_device(&Device::Cpu)?.copy();
+                match &*moments {
+                    Some((m, v)) => Ok([copy(m)?, copy(v)?]),
+                    None => Ok([zeros()?, zeros()?]),
+                }
+            }
+        }
+    }
+
+    /// Takes over what [`AdamState::moments`] gave. Errors: another size.
+    pub fn set_moments(&mut self, [m, v]: [&Tensor; 2]) -> Result<()> {
+        let n = self.var.elem_count();
+        if [m.elem_count(), v.elem_count()] != [n, n] {
+            bail!("adam: {} and {} moments of {n} parameters", m.elem_count(), v.elem_count());
+        }
+        self.moments = match &self.moments {
+            Moments::Cpu(_) => Moments::Cpu(Mutex::new((m.to_vec1()?, v.to_vec1()?))),
+            #[cfg(feature = "cuda")]
+            Moments::Cuda(_) => Moments::Cuda(cuda::Moments::written([m, v], self.var.device().as_cuda_device()?)?),
+            Moments::Composed(_) => {
+                let there = |values: &Tensor| values.reshape(self.var.shape())?.to_device(self.var.device());
+                Moments::Composed(Mutex::new(Some((there(m)?, there(v)?))))
+            }
+        };
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@ use crate::quant::model::{Mode, QuantModel};
 use crate::recipe::{Prefix, Recipe};
 use crate::recon::activations::Activations;
 use crate::recon::event::Control;
+use crate::recon::midway::Loops;
 use crate::recon::rows::Rows;
 use crate::rng::{Purpose, Stream};
 use candle_core::Tensor;
@@ -45,12 +46,12 @@ impl Added<'_> {
         index: usize,
         (originals, x_q): (&Originals, &Activations),
         recipe: &Recipe,
-        (stream, control): (Stream, &Control),
+        (stream, control, loops): (Stream, &Control, &Loops),
     ) -> Result<Rows> {
         let stream = stream.named(&model.units[index].unit.name);
         let mut images = originals.images.clone();
         if let Some(transform) = &self.transform {
-            train::train(transform, model, index, (originals, x_q), recipe, (stream, control))?;
+            train::train(transform, model, index, (originals, x_q), recipe, (stream, control, loops))?;
             images = transformed(transform, &images, control)?;
         }
         let _span = info_span!("added images").entered();

@@ -3,6 +3,8 @@
 
 pub mod added;
 pub mod resume;
+#[cfg(test)]
+mod tests;
 
 use crate::error::Result;
 use crate::graph::{Network, Role};
@@ -14,6 +16,7 @@ use crate::recon::activations::{Activations, Memory};
 use crate::recon::correction::Correction;
 use crate::recon::event::Control;
 use crate::recon::fisher;
+use crate::recon::midway::Loops;
 use crate::recon::part::Part;
 use crate::recon::prediction::Prediction;
 use crate::recon::propagate::full_precision;
@@ -67,7 +70,8 @@ pub fn reconstruct(
     if recipe.granularity == Granularity::None {
         return Ok(model);
     }
-    let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), kept, control };
+    let unkept = Loops::unkept();
+    let reconstruction = Reconstruction { calib, recipe, stream: Stream::new(seed), kept, control, loops: &unkept };
     reconstruction.train_weights(&mut model)?;
     if !recipe.quantize_acts {
         search_ranges(&mut model, calib.images, recipe)?;
@@ -86,6 +90,8 @@ struct Reconstruction<'a> {
     stream: Stream,
     kept: Option<&'a dyn TrainedUnits>,
     control: &'a Control<'a>,
+    /// Of the unit whose turn it is.
+    loops: &'a Loops<'a>,
 }
 
 impl Reconstruction<'_> {
@@ -112,8 +118,8 @@ impl Reconstruction<'_> {
             let logits = logits.clone().filter(|_| judges);
             let rows = Rows { x_fp, x_q, y_fp, logits };
             let net = added.transform.as_ref().map(|transform| transform.net);
-            self.resumable(phase.name, index, net).or_train(model, control, |model, control| {
-                self.under(control).turn(model, index, &rows, &phase, originals.as_ref())
+            self.resumable(phase.name, index, net).or_train(model, control, |model, control, loops| {
+                self.under(control, loops).turn(model, index, &rows, &phase, originals.as_ref())
             })?;
             let unit = &model.units[index];
             let Rows { x_fp: done, x_q: read, y_fp, .. } = rows;
@@ -131,9 +137,9 @@ impl Reconstruction<'_> {
         Ok(())
     }
 
-    /// The same, watched by another.
-    fn under<'a>(&'a self, control: &'a Control<'a>) -> Reconstruction<'a> {
-        Reconstruction { control, ..*self }
+    /// The same, watched by another, with the loops of a unit.
+    fn under<'a>(&'a self, control: &'a Control<'a>, loops: &'a Loops<'a>) -> Reconstruction<'a> {
+        Reconstruction { control, loops, ..*self }
     }
 
     fn resumable<'a>(&'a self, phase: &'a str, index: usize, net: Option<&'a TransformNet>) -> Resumable<'a> {
@@ -159,7 +165,7 @@ impl Reconstruction<'_> {
         let Some(originals) = originals.filter(|_| added.reaches(unit.unit.role)) else {
             return self.train_unit(model, index, rows, phase);
         };
-        let new = added.rows(model, index, (originals, &rows.x_q), self.recipe, (self.stream, control))?;
+        let new = added.rows(model, index, (originals, &rows.x_q), self.recipe, (self.stream, control, self.loops))?;
         let joined = rows.and(&new)?;
         // A pass over the sample keeps its number of steps.
         let batch = phase.batch * joined.x_fp.images()? / rows.x_fp.images()?;
@@ -196,7 +202,7 @@ impl Reconstruction<'_> {
                     loss_weight: weight.as_ref(),
                     prediction: logits.as_ref().map(|logits| (prediction, logits)),
                 };
-                train::train(&problem, phase, self.stream.named(&unit.unit.name), control)
+                train::train(&problem, phase, self.stream.named(&unit.unit.name), control, self.loops)
             }
             Granularity::Layer => {
                 let stream = self.stream.named(&unit.unit.name);
@@ -213,7 +219,7 @@ impl Reconstruction<'_> {
         x_fp: &Activations,
     ) -> Result<Option<(Activations, Activations)>> {
         let Some(correction) = Correction::of(self.recipe) else { return Ok(None) };
-        let x = correction.correct(&self.calib.trained.units[index], x_fp, self.control)?;
+        let x = correction.correct(&self.calib.trained.units[index], x_fp, self.control, self.loops)?;
         let y = full_precision(&unit.unit, &x, self.control)?;
         Ok(Some((x, y)))
     }
@@ -256,7 +262,7 @@ impl Reconstruction<'_> {
         for (part, stream) in parts {
             let Rows { x_fp, x_q, y_fp, .. } = &part.rows(unit, rows, prefix, control)?;
             let problem = Problem { unit: &part.unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
-            train::train(&problem, phase, stream, control)?;
+            train::train(&problem, phase, stream, control, self.loops)?;
         }
         Ok(())
     }
@@ -271,7 +277,7 @@ impl Reconstruction<'_> {
             let _span = info_span!("unit", name = unit.name).entered();
             let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(unit, &x_fp, control))?;
             let rows = Rows { x_q: x_fp.clone(), x_fp, y_fp: y_fp.clone(), logits: None };
-            self.resumable(phase.name, index, None).or_train(model, control, |model, control| {
+            self.resumable(phase.name, index, None).or_train(model, control, |model, control, loops| {
                 let unit = &model.units[index];
                 control.unit(index, model.units.len(), &unit.unit.name);
                 if !self.is_trained(unit) {
@@ -279,7 +285,7 @@ impl Reconstruction<'_> {
                 }
                 // A stream of its own: the phases of a unit must not draw the same mini-batches.
                 let stream = self.stream.named(&unit.unit.name).named(phase.name);
-                self.under(control).train_parts(unit, (&rows, Prefix::FullPrecision), &phase, stream)
+                self.under(control, loops).train_parts(unit, (&rows, Prefix::FullPrecision), &phase, stream)
             })?;
             x_fp = y_fp;
         }

@@ -8,7 +8,8 @@ use crate::meta::nets::TransformNet;
 use crate::quant::model::{QuantModel, QuantUnit};
 use crate::quant::range_search::Range;
 use crate::recon::event::{Control, Event};
-use candle_core::{DType, Device, Tensor};
+use crate::recon::midway::{Loops, Midways};
+use candle_core::{DType, Device, Tensor, Var};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -21,12 +22,12 @@ pub struct TrainedUnit {
     pub events: Vec<Event>,
 }
 
-/// Where trained units are kept. What is lost is only computed again.
-pub trait TrainedUnits {
+/// Where trained units are kept, and those that are being trained. What is lost is only computed again.
+pub trait TrainedUnits: Midways {
     /// That of unit `index` after `phase`, if there is one.
     fn find(&self, phase: &str, index: usize) -> Option<TrainedUnit>;
 
-    /// Keeps one.
+    /// Keeps one, in place of all that was kept while it was trained.
     fn keep(&self, phase: &str, index: usize, unit: TrainedUnit);
 }
 
@@ -48,9 +49,9 @@ impl Resumable<'_> {
         &self,
         model: &mut QuantModel,
         control: &Control,
-        train: impl FnOnce(&mut QuantModel, &Control) -> Result<()>,
+        train: impl FnOnce(&mut QuantModel, &Control, &Loops) -> Result<()>,
     ) -> Result<()> {
-        let Some(kept) = self.kept else { return train(model, control) };
+        let Some(kept) = self.kept else { return train(model, control, &Loops::unkept()) };
         if let Some(TrainedUnit { tensors, events }) = kept.find(self.phase, self.index)
             && self.restore(&mut model.units[self.index], &tensors).is_ok()
         {
@@ -64,7 +65,8 @@ impl Resumable<'_> {
             }
             (control.observe)(event);
         };
-        train(model, &Control { observe: &observe, cancelled: control.cancelled })?;
+        let loops = Loops::of(kept, self.phase, self.index);
+        train(model, &Control { observe: &observe, cancelled: control.cancelled }, &loops)?;
         let mut tensors = values(&model.units[self.index])?;
         if let Some(net) = self.net {
             tensors.extend(
@@ -78,12 +80,10 @@ impl Resumable<'_> {
 
     /// Errors: values of another unit or network; nothing is changed then.
     fn restore(&self, unit: &mut QuantUnit, tensors: &HashMap<String, Tensor>) -> Result<()> {
-        let known = values(unit)?;
-        let fits = |(name, value): (&String, &Tensor)| {
-            // A range is found only when a unit has its turn.
-            tensors.get(name).is_some_and(|kept| kept.shape() == value.shape() || name.starts_with(ACT))
-        };
-        if !known.iter().all(fits) {
+        let fits = |(name, var): (String, &Var)| tensors.get(&name).is_some_and(|kept| kept.shape() == var.shape());
+        // A range is found only when a unit has its turn.
+        let has_acts = (0..unit.acts.len()).all(|site| tensors.contains_key(&format!("{ACT}{site}")));
+        if !has_acts || !vars(unit).all(fits) {
             let problem = "values of another unit".to_string();
             return Err(Error::Shape { op: "trained unit", problem });
         }
@@ -101,14 +101,8 @@ const ACT: &str = "act.";
 
 /// `weight.NODE.scale`, `weight.NODE.learned.I` and `act.SITE`, the last `(2)`, scale and zero point, or empty before its range is found.
 fn values(unit: &QuantUnit) -> Result<HashMap<String, Tensor>> {
-    let mut values = HashMap::new();
-    for (node, weight) in unit.weights.iter().enumerate() {
-        let Some(weight) = weight else { continue };
-        values.insert(format!("weight.{node}.scale"), weight.scale.as_detached_tensor().copy()?);
-        for (index, learned) in weight.learned.iter().enumerate() {
-            values.insert(format!("weight.{node}.learned.{index}"), learned.as_detached_tensor().copy()?);
-        }
-    }
+    let copy = |(name, var): (String, &Var)| Ok((name, var.as_detached_tensor().copy()?));
+    let mut values = vars(unit).map(copy).collect::<Result<HashMap<_, _>>>()?;
     for (site, act) in unit.acts.iter().enumerate() {
         let range: Vec<f32> = act.range()?.into_iter().flat_map(|range| [range.scale, range.zero_point]).collect();
         let count = range.len();
@@ -117,17 +111,23 @@ fn values(unit: &QuantUnit) -> Result<HashMap<String, Tensor>> {
     Ok(values)
 }
 
+/// Those of the weights, by name.
+fn vars(unit: &QuantUnit) -> impl Iterator<Item = (String, &Var)> {
+    let weights = unit.weights.iter().enumerate().filter_map(|(node, weight)| Some((node, weight.as_ref()?)));
+    weights.flat_map(|(node, weight)| {
+        let learned = weight.learned.iter().enumerate();
+        let learned = learned.map(move |(index, learned)| (format!("weight.{node}.learned.{index}"), learned));
+        std::iter::once((format!("weight.{node}.scale"), &weight.scale)).chain(learned)
+    })
+}
+
 /// Sets what [`values`] gave.
 fn set(unit: &mut QuantUnit, values: &HashMap<String, Tensor>, device: &Device) -> Result<()> {
     let value = |name: String| {
         values.get(&name).ok_or_else(|| Error::Shape { op: "trained unit", problem: format!("it has no {name}") })
     };
-    for (node, weight) in unit.weights.iter().enumerate() {
-        let Some(weight) = weight else { continue };
-        weight.scale.set(&value(format!("weight.{node}.scale"))?.to_device(device)?)?;
-        for (index, learned) in weight.learned.iter().enumerate() {
-            learned.set(&value(format!("weight.{node}.learned.{index}"))?.to_device(device)?)?;
-        }
+    for (name, var) in vars(unit) {
+        var.set(&value(name)?.to_device(device)?)?;
     }
     for (site, act) in unit.acts.iter_mut().enumerate() {
         let range = value(format!("{ACT}{site}"))?.to_dtype(DType::F32)?.to_vec1::<f32>()?;

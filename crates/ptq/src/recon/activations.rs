@@ -107,17 +107,14 @@ impl Activations {
 
     /// Rows `start` to `start + len` `(len, ...)`.
     pub fn narrow(&self, start: usize, len: usize) -> Result<Tensor> {
-        match &*self.rows {
-            Stored::InMemory { tensor, .. } => Ok(tensor.narrow(0, start, len)?),
-            Stored::InFile { .. } => self.read(&[(start, len)]),
-        }
+        self.rows.narrow(start, len)
     }
 
     /// The given rows in this order `(rows.len(), ...)`.
     pub fn rows(&self, rows: &[u32]) -> Result<Tensor> {
         match &*self.rows {
             Stored::InMemory { tensor, .. } => Ok(mix_rows(tensor, tensor, rows, &Mask::All)?),
-            Stored::InFile { .. } => self.read(&rows.iter().map(|&row| (row as usize, 1)).collect::<Vec<_>>()),
+            Stored::InFile { .. } => self.rows.read(&rows.iter().map(|&row| (row as usize, 1)).collect::<Vec<_>>()),
         }
     }
 
@@ -168,10 +165,19 @@ impl Activations {
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
+}
+
+impl Stored {
+    fn narrow(&self, start: usize, len: usize) -> Result<Tensor> {
+        match self {
+            Stored::InMemory { tensor, .. } => Ok(tensor.narrow(0, start, len)?),
+            Stored::InFile { .. } => self.read(&[(start, len)]),
+        }
+    }
 
     /// Runs of rows, each its start and length, from the file.
     fn read(&self, runs: &[(usize, usize)]) -> Result<Tensor> {
-        let Stored::InFile { file, shape, device, folder } = &*self.rows else {
+        let Stored::InFile { file, shape, device, folder } = self else {
             return Err(Error::Shape { op: "activations", problem: "they are in no file".to_string() });
         };
         let images = runs.iter().map(|(_, len)| len).sum();
@@ -229,12 +235,27 @@ impl Collector {
                 let values = batch.flatten_all()?.to_vec1::<f32>()?;
                 let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_ne_bytes).collect();
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.write_all(&bytes).map_err(Error::io("cannot write activations into", folder))?;
+                // Whoever looked at earlier ones left it elsewhere.
+                file.seek(SeekFrom::End(0))
+                    .and_then(|_| file.write_all(&bytes))
+                    .map_err(Error::io("cannot write activations into", folder))?;
             }
         }
         self.collected += len;
         self.rows = Some(rows);
         Ok(())
+    }
+
+    /// Rows `start` to `start + len`, or to the last of all; they must be there.
+    pub(super) fn narrow(&self, start: usize, len: usize) -> Result<Tensor> {
+        let len = len.min(self.images.saturating_sub(start));
+        match &self.rows {
+            Some(rows) if start + len <= self.collected => rows.narrow(start, len),
+            _ => {
+                let problem = format!("row {} of {} so far", start + len, self.collected);
+                Err(Error::Shape { op: "activations", problem })
+            }
+        }
     }
 
     /// Errors: fewer rows than announced.

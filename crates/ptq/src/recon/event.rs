@@ -94,17 +94,18 @@ impl Control<'_> {
     }
 
     /// Does `training`, which is `phase` of `unit`, between the events of a phase's beginning and end; the end is told also where
-    /// it fails.
+    /// it fails. `before_s`: what earlier attempts took for it.
     pub fn phase<T>(
         &self,
         (unit, phase): (&str, &str),
         terms: Vec<Term>,
+        before_s: f64,
         training: impl FnOnce() -> Result<T>,
     ) -> Result<T> {
         let started = Instant::now();
         (self.observe)(Event::PhaseBegun { unit: unit.to_string(), phase: phase.to_string(), terms });
         let outcome = training();
-        (self.observe)(Event::PhaseEnded { wall_s: started.elapsed().as_secs_f64() });
+        (self.observe)(Event::PhaseEnded { wall_s: before_s + started.elapsed().as_secs_f64() });
         outcome
     }
 

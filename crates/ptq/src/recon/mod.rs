@@ -7,6 +7,7 @@ pub(crate) mod batches;
 pub mod correction;
 pub mod event;
 pub(crate) mod fisher;
+pub mod midway;
 pub(crate) mod part;
 pub mod prediction;
 pub mod propagate;

@@ -62,6 +62,16 @@ impl Plateau {
         Self { lr, factor, patience, lowest_lr, best: f64::INFINITY, bad: 0 }
     }
 
+    /// What it has come to.
+    pub fn state(&self) -> [f64; 3] {
+        [self.lr, self.best, self.bad as f64]
+    }
+
+    /// Goes on from there.
+    pub fn set_state(&mut self, [lr, best, bad]: [f64; 3]) {
+        (self.lr, self.best, self.bad) = (lr, best, bad as usize);
+    }
+
     /// Takes notice of the loss of a step.
     pub fn observe(&mut self, loss: f64) {
         if loss < self.best * (1.0 - PLATEAU_THRESHOLD) {

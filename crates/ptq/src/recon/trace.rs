@@ -171,7 +171,7 @@ mod tests {
         let control = Control { observe: &|event| traces.note(&event), cancelled: &AtomicBool::new(false) };
         let tell = |event| (control.observe)(event);
         let term = Term { name: "margin".into(), weight: 2.0 };
-        let failed: Result<(), Error> = control.phase(("stem", "meta"), vec![term], || {
+        let failed: Result<(), Error> = control.phase(("stem", "meta"), vec![term], 0.0, || {
             let at = TermPoint { loss: 1.0, gradient_norm: f64::NAN };
             tell(Event::Point(Point { terms: vec![at], ..Point::of_loss(1, 3.0) }));
             Err(Error::Interrupted)

@@ -3,6 +3,7 @@
 use super::activations::Activations;
 use super::batches;
 use super::event::{Control, Event, Point};
+use super::midway::{Loops, MOMENT, Steps, Tensors, Training, value};
 use super::prediction::Prediction;
 use super::schedule::{BetaSchedule, LearningRate};
 use super::trace::UnitTrace;
@@ -14,7 +15,7 @@ use crate::ops::rounding::{Regulariser, SoftWeight};
 use crate::quant::model::{Acts, Masks, Mode, QuantUnit, Weights};
 use crate::recipe::{ConvTarget, RangeSearch, Recipe, Sampling};
 use crate::rng::{Purpose, Stream, threshold};
-use candle_core::{DType, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use tracing::{info_span, trace_span};
 
 /// Steps on a GPU between two readings of the loss, at most.
@@ -257,21 +258,60 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// Runs `phase` on `problem`; does nothing, and tells nothing, where it leaves the unit nothing to train.
-pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control) -> Result<()> {
+impl Training for Trainer<'_> {
+    fn state(&self, is_over: bool) -> Result<Tensors> {
+        let mut state = Tensors::new();
+        for (index, (adam, _)) in self.parameters.iter().enumerate() {
+            state.insert(format!("value.{index}"), adam.var().as_detached_tensor().to_device(&Device::Cpu)?.copy()?);
+            add_moments(&mut state, index, adam, is_over)?;
+        }
+        Ok(state)
+    }
+
+    fn set_state(&mut self, state: &Tensors) -> Result<()> {
+        for (index, (adam, _)) in self.parameters.iter_mut().enumerate() {
+            let there = value(state, &format!("value.{index}"))?.to_device(adam.var().device())?;
+            adam.var().set(&there)?;
+            set_moments(state, index, adam)?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds what `adam` remembers of parameter `index` to `state`, unless nobody needs it any more.
+pub(crate) fn add_moments(state: &mut Tensors, index: usize, adam: &AdamState, is_over: bool) -> Result<()> {
+    if !is_over {
+        let names = [1, 2].map(|order| format!("{MOMENT}{index}.{order}"));
+        state.extend(names.into_iter().zip(adam.moments()?));
+    }
+    Ok(())
+}
+
+/// Sets what [`add_moments`] added, if it did.
+pub(crate) fn set_moments(state: &Tensors, index: usize, adam: &mut AdamState) -> Result<()> {
+    let moment = |order: usize| state.get(&format!("{MOMENT}{index}.{order}"));
+    if let (Some(m), Some(v)) = (moment(1), moment(2)) {
+        adam.set_moments([m, v])?;
+    }
+    Ok(())
+}
+
+/// Runs `phase` on `problem`, as one of `loops`; does nothing, and tells nothing, where it leaves the unit nothing to train.
+pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control, loops: &Loops) -> Result<()> {
     let trainer = Trainer::new(problem.unit, phase)?;
     if trainer.is_idle() || phase.iterations == 0 {
         return Ok(());
     }
     let _span = info_span!("train", phase = phase.name).entered();
-    control.phase((&problem.unit.unit.name, phase.name), Vec::new(), || run(&trainer, problem, stream, control))
+    let names = (&*problem.unit.unit.name, phase.name);
+    loops.phase(names, Vec::new(), control, |steps| run(trainer, problem, stream, control, steps))
 }
 
 /// The steps of a phase.
-fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control) -> Result<()> {
+fn run(mut trainer: Trainer, problem: &Problem, stream: Stream, control: &Control, steps: &mut Steps) -> Result<()> {
     let phase = trainer.phase;
     let (images, draws) = (problem.x_fp.images()?, stream.purpose(Purpose::Batch));
-    for t in 1..=phase.iterations {
+    for t in steps.resume(&mut trainer)? + 1..=phase.iterations {
         control.check()?;
         let drops = stream.purpose(Purpose::DropInput).at(t as u64);
         let rows = || batches::rows(phase.sampling, images, phase.batch, draws, t);
@@ -281,22 +321,32 @@ fn run(trainer: &Trainer, problem: &Problem, stream: Stream, control: &Control) 
         // Whoever reads a loss waits for a GPU, which then waits for the next step. What is not finite stays so.
         let is_read =
             batch.x.device().is_cpu() || t.is_multiple_of(READ_EVERY) || UnitTrace::is_due(t, phase.iterations);
-        if !is_read {
-            continue;
+        if is_read {
+            tell(&losses.read()?, t, (problem, phase), control, steps)?;
         }
-        let loss = losses.read()?;
-        let total = loss.total();
-        if UnitTrace::is_due(t, phase.iterations) || !total.is_finite() {
-            let regulariser = Some(loss.regulariser);
-            let point = Point { regulariser, prediction: loss.prediction, ..Point::of_loss(t, loss.error) };
-            (control.observe)(Event::Point(point));
-        }
-        if !total.is_finite() {
-            return Err(Error::Diverged { unit: problem.unit.unit.name.clone(), iteration: t, value: total });
-        }
-        let (name, iterations) = (phase.name.to_string(), phase.iterations);
-        (control.observe)(Event::Step { phase: name, iteration: t, iterations, loss: total });
+        steps.made(t, &trainer)?;
     }
+    steps.finish(phase.iterations, &trainer)
+}
+
+/// Tells of the losses of step `t`. Errors: they are not finite.
+fn tell(
+    loss: &StepLoss,
+    t: usize,
+    (problem, phase): (&Problem, &Phase),
+    control: &Control,
+    steps: &mut Steps,
+) -> Result<()> {
+    let total = loss.total();
+    if UnitTrace::is_due(t, phase.iterations) || !total.is_finite() {
+        let regulariser = Some(loss.regulariser);
+        steps.tell(Point { regulariser, prediction: loss.prediction, ..Point::of_loss(t, loss.error) });
+    }
+    if !total.is_finite() {
+        return Err(Error::Diverged { unit: problem.unit.unit.name.clone(), iteration: t, value: total });
+    }
+    let (name, iterations) = (phase.name.to_string(), phase.iterations);
+    (control.observe)(Event::Step { phase: name, iteration: t, iterations, loss: total });
     Ok(())
 }
 

@@ -66,7 +66,9 @@ impl Parameters {
     pub fn load(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         for (name, var) in self.trained.iter().chain(&self.buffers) {
             match tensors.get(name) {
-                Some(tensor) if tensor.shape() == var.shape() => var.set(&tensor.to_dtype(self.dtype)?)?,
+                Some(tensor) if tensor.shape() == var.shape() => {
+                    var.set(&tensor.to_device(&self.device)?.to_dtype(self.dtype)?)?;
+                }
                 other => {
                     let problem = format!("{name} is {:?}, not {:?}", other.map(Tensor::dims), var.dims());
                     return Err(Error::Shape { op: "transform network", problem });

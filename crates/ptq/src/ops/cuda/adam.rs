@@ -3,7 +3,7 @@
 use super::launch::{MOST, Module, Parameters, address, arguments, blocks_of_each, launch, module, u32_of};
 use super::values::with_values;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{CudaDevice, Result, Tensor, Var, bail};
+use candle_core::{CudaDevice, Device, Result, Tensor, Var, bail};
 
 const ADAM: Module = module!("adam");
 
@@ -17,6 +17,18 @@ impl Moments {
     /// Of nothing yet.
     pub fn new(len: usize, device: &CudaDevice) -> Result<Self> {
         Ok(Self { m: device.alloc_zeros(len)?, v: device.alloc_zeros(len)? })
+    }
+
+    /// Copied to the CPU.
+    pub fn read(&self, device: &CudaDevice) -> Result<[Tensor; 2]> {
+        let copy = |of: &CudaSlice<f32>| Tensor::from_vec(device.clone_dtoh(of)?, of.len(), &Device::Cpu);
+        Ok([copy(&self.m)?, copy(&self.v)?])
+    }
+
+    /// Copied from the CPU.
+    pub fn written([m, v]: [&Tensor; 2], device: &CudaDevice) -> Result<Self> {
+        let there = |values: &Tensor| device.clone_htod(&values.to_vec1::<f32>()?);
+        Ok(Self { m: there(m)?, v: there(v)? })
     }
 }
 

@@ -9,6 +9,7 @@ use ptq::ops::recon_error::recon_error;
 use ptq::recon::activations::{Activations, Memory};
 use ptq::recon::correction::Correction;
 use ptq::recon::event::Control;
+use ptq::recon::midway::Loops;
 use ptq::recon::prediction::Prediction;
 use ptq::recon::trace::Traces;
 use std::sync::atomic::AtomicBool;
@@ -66,7 +67,7 @@ fn block(golden: &Golden) -> Unit {
 fn apply(correction: &Correction, unit: &Unit, x: &Tensor, traces: &Traces) -> Tensor {
     let activations = Activations::new(x, &Memory::unlimited());
     let control = Control { observe: &|event| traces.note(&event), cancelled: &CANCELLED };
-    let corrected = correction.correct(unit, &activations, &control).unwrap();
+    let corrected = correction.correct(unit, &activations, &control, &Loops::unkept()).unwrap();
     corrected.narrow(0, x.dim(0).unwrap()).unwrap()
 }
 
