@@ -5,7 +5,7 @@ use super::{Cli, Exit};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, SlurmOptions};
-use crate::slurm::{self, Array, Phase, Script, Submission, quoted, text_of};
+use crate::slurm::{self, Array, Engine, Phase, Script, Submission, text_of};
 use crate::store::{State, Store};
 use candle_core::Device;
 use clap::Parser;
@@ -21,10 +21,13 @@ pub struct Args {
     /// To Slurm: a job array, whose tasks ask for what the grid's [slurm] table says.
     #[arg(long)]
     slurm: bool,
+    /// To HyperQueue, whose server and workers run already: a job whose tasks ask for the table's cpus and gpus.
+    #[arg(long, conflicts_with = "slurm")]
+    hq: bool,
     /// How many tasks at most [default: `workers` of the table, or one per cell].
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
-    /// Print the batch script and the commands that would submit it, and stop.
+    /// Print the script and the commands that would submit it, and stop.
     #[arg(long)]
     print: bool,
     /// Submit cells even if tasks that were submitted for them before wait or run.
@@ -38,7 +41,9 @@ pub struct Args {
 const HELP: &str = "\
 Each task is a worker: it takes cells until none is left, whichever task was to do what. Shortly before its time is over it stops, keeps what it has \
 trained, and is requeued alone. Logs, scripts and what was submitted lie in results/EXPERIMENT/slurm/; `harness watch GRID` follows. Weights and data are \
-looked at here, and downloaded if need be; the grid file is read again by each task. SBATCH_PARTITION, SBATCH_TIMELIMIT and so on go before the table.
+looked at here, and downloaded if need be; the grid file is read again by each task. SBATCH_PARTITION, SBATCH_TIMELIMIT and so on go before the table. \
+HyperQueue takes cpus, gpus, workers and setup of it, and begins tasks anew (requeues) whose workers are gone, as with their allocations: what a cell \
+loses then is what was not kept yet (--checkpoint-every).
 
 The table, all of it optional:
   [slurm]
@@ -56,10 +61,13 @@ The table, all of it optional:
 
 /// Submits workers for the cells of a grid that have no result yet.
 pub fn submit(args: &Args) -> Result<Exit> {
-    if !args.slurm {
-        return Err(Error::Usage("submit to what? --slurm is what there is".to_string()));
-    }
+    let engine = match (args.slurm, args.hq) {
+        (true, _) => Engine::Slurm,
+        (_, true) => Engine::Hq,
+        _ => return Err(Error::Usage("submit to what? --slurm or --hq".to_string())),
+    };
     let wanted = Wanted {
+        engine,
         grid: args.grid.clone(),
         workers: args.workers.map(NonZeroUsize::get),
         run_arguments: args.run_arguments.clone(),
@@ -70,6 +78,7 @@ pub fn submit(args: &Args) -> Result<Exit> {
 
 /// What is to be submitted.
 pub(super) struct Wanted {
+    pub engine: Engine,
     pub grid: GridArgs,
     /// Tasks at most.
     pub workers: Option<usize>,
@@ -80,9 +89,9 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// Submits it. Errors: nothing is pending, or tasks are there for it; Slurm is not here or refuses.
+    /// Submits it. Errors: nothing is pending, or tasks are there for it; the engine is not here or refuses.
     pub(super) fn submit(&self) -> Result<Exit> {
-        slurm::check_here()?;
+        self.engine.check_here()?;
         if self.grid.grid.exists() && !self.grid.grid.is_file() {
             let grid = self.grid.grid.display();
             return Err(Error::Usage(format!(
@@ -96,14 +105,18 @@ impl Wanted {
         if !self.again {
             refuse_twice(store, &cells, &experiment.path)?;
         }
-        let arrays = split(self.tasks(cells.len(), &experiment.slurm), slurm::max_array_size()?);
+        let arrays = split(self.tasks(cells.len(), &experiment.slurm), self.engine.most_tasks()?);
         let path = Submission::take_path(store)?;
         let mut submission = self.submission(cells);
-        let script = self.script(experiment, store, &path);
-        let sent = script.and_then(|script| send(&mut submission, &path, &script, arrays));
+        let command = self.worker(experiment, &path);
+        let sent = command.and_then(|command| {
+            let logs = Submission::folder(store);
+            let script = script(experiment, &logs, &command);
+            send(&mut submission, &path, &script, arrays)
+        });
         if submission.arrays.is_empty() {
-            for file in [&path, &path.with_extension("sh")] {
-                std::fs::remove_file(file).ok();
+            for extension in ["json", "sh", "toml"] {
+                std::fs::remove_file(path.with_extension(extension)).ok();
             }
         }
         say_submitted(&submission, store);
@@ -116,14 +129,20 @@ impl Wanted {
         session.refuse_namesake()?;
         let cells = pending(&session)?;
         let path = Submission::next_path(&session.store)?;
-        let script = path.with_extension("sh");
+        let file = path.with_extension("sh");
+        let (experiment, logs) = (&session.experiment, Submission::folder(&session.store));
+        let command = self.worker(experiment, &path)?;
+        let script = script(experiment, &logs, &command);
         // Where there is no cluster the commands are as for the size that Slurm has by default.
-        let size = slurm::max_array_size().unwrap_or(slurm::MAX_ARRAY_SIZE);
+        let size = self.engine.most_tasks().unwrap_or(slurm::MAX_ARRAY_SIZE);
         // Its first line comes first: what is printed is a script.
-        say!("{}", self.script(&session.experiment, &session.store, &path)?.trim_end());
-        for tasks in split(self.tasks(cells.len(), &session.experiment.slurm), size) {
-            let arguments = slurm::sbatch_arguments(text_of(&script)?, tasks);
-            say!("# sbatch {}", arguments.map(|argument| quoted(&argument)).join(" "));
+        say!("{}", self.engine.script(&script)?.trim_end());
+        for tasks in split(self.tasks(cells.len(), &experiment.slurm), size) {
+            if let Some((path, text)) = self.engine.job_file(&script, &file, tasks)? {
+                let lines: Vec<String> = text.lines().map(|line| format!("#   {line}")).collect();
+                say!("# {}:\n{}", path.display(), lines.join("\n"));
+            }
+            say!("# {}", self.engine.command(&file, tasks)?);
         }
         say!(
             "# {} cells. Nothing was submitted: --worker's file is written when it is; without it a worker takes all of the grid.",
@@ -138,12 +157,12 @@ impl Wanted {
 
     fn submission(&self, cells: BTreeSet<String>) -> Submission {
         let GridArgs { grid, set, tf32, smoke, many_cells, .. } = self.grid.clone();
-        let (workers, run_arguments) = (self.workers, self.run_arguments.clone());
-        Submission { set, tf32, smoke, many_cells, workers, run_arguments, ..Submission::new(grid, cells) }
+        let (engine, workers, run_arguments) = (self.engine, self.workers, self.run_arguments.clone());
+        Submission { engine, set, tf32, smoke, many_cells, workers, run_arguments, ..Submission::new(grid, cells) }
     }
 
-    /// The batch script whose tasks work on the cells that the file `submission` names. Errors: arguments that `harness run` does not take.
-    fn script(&self, experiment: &Experiment, store: &Store, submission: &Path) -> Result<String> {
+    /// The worker of each task, for the cells that the file `submission` names. Errors: arguments that `harness run` does not take.
+    fn worker(&self, experiment: &Experiment, submission: &Path) -> Result<Vec<String>> {
         let program = std::env::current_exe()
             .map_err(|error| Error::Usage(format!("this program's own file is not known: {error}")))?;
         let GridArgs { grid, set, tf32, smoke, many_cells, results, .. } = &self.grid;
@@ -160,20 +179,26 @@ impl Wanted {
             let said = said.lines().next().unwrap_or_default().trim_start_matches("error: ");
             return Err(Error::Usage(format!("`harness run` cannot be started so: {said}")));
         }
-        let logs = Submission::folder(store);
-        Script { experiment: &experiment.name, logs: &logs, options: &experiment.slurm, command: &command }.text()
+        Ok(command)
     }
+}
+
+fn script<'a>(experiment: &'a Experiment, logs: &'a Path, command: &'a [String]) -> Script<'a> {
+    Script { experiment: &experiment.name, logs, options: &experiment.slurm, command }
 }
 
 /// Writes `submission` to `path` and its script beside it, and submits the arrays, of so many tasks each. Errors: as of the first that cannot be
 /// submitted; those before it are.
-fn send(submission: &mut Submission, path: &Path, script: &str, arrays: Vec<usize>) -> Result<()> {
-    let file = path.with_extension("sh");
-    atomic::write(&file, script.as_bytes())?;
+fn send(submission: &mut Submission, path: &Path, script: &Script, arrays: Vec<usize>) -> Result<()> {
+    let (engine, file) = (submission.engine, path.with_extension("sh"));
+    atomic::write(&file, engine.script(script)?.as_bytes())?;
     // Before the first task begins.
     submission.write(path)?;
     for tasks in arrays {
-        submission.arrays.push(Array { job: slurm::submit(&file, tasks)?, tasks });
+        if let Some((path, text)) = engine.job_file(script, &file, tasks)? {
+            atomic::write(&path, text.as_bytes())?;
+        }
+        submission.arrays.push(Array { job: engine.submit(&file, tasks)?, tasks });
         submission.write(path)?;
     }
     Ok(())
@@ -214,13 +239,14 @@ fn pending(session: &Session) -> Result<BTreeSet<String>> {
 /// Errors: some of `cells` were submitted before, and tasks are there for them.
 fn refuse_twice(store: &Store, cells: &BTreeSet<String>, grid: &Path) -> Result<()> {
     let submissions = Submission::all(store)?;
-    let jobs: Vec<(&str, usize)> = submissions.iter().flat_map(Submission::jobs).collect();
-    let queued = slurm::queued(&jobs)?;
     for submission in &submissions {
         let twice = submission.cells.intersection(cells).count();
-        let is_own = |job: &str| submission.arrays.iter().any(|array| array.job == job);
-        let alive = queued.iter().filter(|task| task.phase() != Phase::Ended && is_own(&task.job)).count();
-        if twice > 0 && alive > 0 {
+        if twice == 0 {
+            continue;
+        }
+        let queued = submission.engine.queued(&submission.jobs())?;
+        let alive = queued.iter().filter(|task| task.phase() != Phase::Ended).count();
+        if alive > 0 {
             let (jobs, grid) = (submission.named_jobs(), grid.display());
             return Err(Error::Usage(format!(
                 "{twice} of {} pending cells were submitted before, as {jobs}, of which {alive} tasks wait or run: `harness watch {grid}` follows \
@@ -234,6 +260,7 @@ fn refuse_twice(store: &Store, cells: &BTreeSet<String>, grid: &Path) -> Result<
 
 /// So many tasks as job arrays of the size that the cluster takes.
 fn split(tasks: usize, size: usize) -> Vec<usize> {
+    let size = size.min(tasks.max(1));
     (0..tasks).step_by(size).map(|first| size.min(tasks - first)).collect()
 }
 

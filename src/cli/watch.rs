@@ -6,7 +6,7 @@ use super::signals::interruptible;
 use super::submit::Wanted;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, SMOKE_SUFFIX, is_kebab_case};
-use crate::slurm::{self, CellState, Phase, Submission, Task, last_words};
+use crate::slurm::{CellState, Engine, Phase, Submission, Task, last_words};
 use crate::store::{Store, utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Cells are counted from the folder of results, tasks as squeue has them, and sacct once they are over. It prints what has changed until no task is left, and \
+Cells are counted from the folder of results, tasks as squeue has them, and sacct once they are over, or hq. It prints what has changed until no task is left, and \
 ends with 100 if cells are left or failed. Ctrl-C stops watching; the tasks go on.")]
 pub struct Args {
     /// Grid file.
@@ -52,7 +52,7 @@ pub fn watch(args: &Args) -> Result<Exit> {
     let submissions = Submission::all(&store)?;
     if submissions.is_empty() {
         return Err(Error::NothingMatched(format!(
-            "nothing of {experiment} was submitted (there is none in {}); `harness submit {} --slurm` does",
+            "nothing of {experiment} was submitted (there is none in {}); `harness submit {} --slurm` (or --hq) does",
             Submission::folder(&store).display(),
             args.grid.display()
         )));
@@ -130,8 +130,12 @@ impl Shown {
     }
 
     fn look(&self) -> Result<Look> {
-        let jobs: Vec<(&str, usize)> = self.submissions.iter().flat_map(Submission::jobs).collect();
-        let (tasks, problem) = slurm::tasks(&jobs)?;
+        let (mut tasks, mut problem) = (Vec::new(), None);
+        for (engine, jobs) in self.jobs() {
+            let (own, own_problem) = engine.tasks(&jobs)?;
+            tasks.extend(own);
+            problem = problem.or(own_problem);
+        }
         let mut lines = Vec::new();
         let states = self.states();
         let mut cells: BTreeMap<&'static str, usize> = BTreeMap::new();
@@ -199,22 +203,32 @@ impl Shown {
         std::iter::once(head).chain(named(lines.collect(), "tasks")).collect()
     }
 
+    /// All jobs of each engine that was used.
+    fn jobs(&self) -> impl Iterator<Item = (Engine, Vec<(&str, usize)>)> {
+        let of = |engine: Engine| {
+            let own = self.submissions.iter().filter(move |submission| submission.engine == engine);
+            (engine, own.flat_map(Submission::jobs).collect::<Vec<_>>())
+        };
+        Engine::ALL.into_iter().map(of).filter(|(_, jobs)| !jobs.is_empty())
+    }
+
     fn cancel(&self) -> Result<Exit> {
-        let jobs: Vec<(&str, usize)> = self.submissions.iter().flat_map(Submission::jobs).collect();
-        let mut alive = slurm::queued(&jobs)?;
-        alive.retain(|task| task.phase() != Phase::Ended);
-        let jobs: BTreeSet<&str> = alive.iter().map(|task| task.job.as_str()).collect();
-        if jobs.is_empty() {
+        let (mut tasks, mut cancelled) = (0, Vec::new());
+        for (engine, jobs) in self.jobs() {
+            let mut alive = engine.queued(&jobs)?;
+            alive.retain(|task| task.phase() != Phase::Ended);
+            let jobs: BTreeSet<String> = alive.iter().map(|task| task.job.clone()).collect();
+            if !jobs.is_empty() {
+                engine.cancel(&jobs.iter().map(String::as_str).collect::<Vec<_>>())?;
+                tasks += alive.len();
+                cancelled.extend(jobs);
+            }
+        }
+        if cancelled.is_empty() {
             return Err(Error::NothingMatched(format!("no task of {} waits or runs", self.name)));
         }
-        let jobs: Vec<&str> = jobs.into_iter().collect();
-        slurm::cancel(&jobs)?;
-        say!(
-            "cancelled {} tasks of {}; `harness watch {} --resubmit` goes on",
-            alive.len(),
-            jobs.join(", "),
-            self.name
-        );
+        let jobs = cancelled.join(", ");
+        say!("cancelled {tasks} tasks of {jobs}; `harness watch {} --resubmit` goes on", self.name);
         Ok(Exit::Done)
     }
 
@@ -229,9 +243,9 @@ impl Shown {
                 continue;
             }
             is_any_left = true;
-            let Submission { set, tf32, smoke, many_cells, workers, run_arguments, .. } = submission.clone();
+            let Submission { engine, set, tf32, smoke, many_cells, workers, run_arguments, .. } = submission.clone();
             let grid = GridArgs { set, tf32, smoke, many_cells, only: Some(left), ..grid.clone() };
-            Wanted { grid, workers, run_arguments, again: false }.submit()?;
+            Wanted { engine, grid, workers, run_arguments, again: false }.submit()?;
         }
         match is_any_left {
             true => Ok(Exit::Done),

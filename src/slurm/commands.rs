@@ -11,27 +11,29 @@ pub const MAX_ARRAY_SIZE: usize = 1001;
 /// What `program` printed. Errors: it is not there; it failed, with what it said.
 pub(super) fn output(program: &str, args: &[&str]) -> Result<String> {
     let ended = Command::new(program).args(args).output().map_err(|error| match error.kind() {
-        ErrorKind::NotFound => {
-            Error::Cluster(format!("there is no {program} here: use a machine on which Slurm's programs are installed"))
-        }
+        ErrorKind::NotFound => Error::Cluster(format!(
+            "there is no {program} here: use a machine on which the cluster's programs are installed"
+        )),
         _ => Error::Cluster(format!("{program} cannot be started: {error}")),
     })?;
     if ended.status.success() {
         return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
     }
-    let said = String::from_utf8_lossy(&ended.stderr);
+    // Some say what is wrong on standard output.
+    let said = if ended.stderr.trim_ascii().is_empty() { &ended.stdout } else { &ended.stderr };
+    let said = String::from_utf8_lossy(said);
     let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let said = if said.is_empty() { "nothing".to_string() } else { said.join(" / ") };
     Err(Error::Cluster(format!("{program} failed ({}); it said: {said}", ended.status)))
 }
 
 /// Errors: Slurm's programs are not on this machine.
-pub fn check_here() -> Result<()> {
+pub(super) fn check_here() -> Result<()> {
     output("sbatch", &["--version"]).map(drop)
 }
 
 /// How many tasks a job array may have. Errors: the cluster does not answer, or has no job arrays.
-pub fn max_array_size() -> Result<usize> {
+pub(super) fn max_array_size() -> Result<usize> {
     match array_size_in(&output("scontrol", &["show", "config"])?) {
         0 => Err(Error::Cluster("this cluster has no job arrays (MaxArraySize = 0)".to_string())),
         size => Ok(size),
@@ -46,12 +48,12 @@ fn array_size_in(config: &str) -> usize {
 }
 
 /// The command that submits a job array of `tasks` tasks, and its arguments.
-pub fn sbatch_arguments(script: &str, tasks: usize) -> [String; 3] {
+pub(super) fn sbatch_arguments(script: &str, tasks: usize) -> [String; 3] {
     ["--parsable".to_string(), format!("--array=0-{}", tasks.saturating_sub(1)), script.to_string()]
 }
 
 /// Submits the script as a job array; the id of the job. Errors: what sbatch said.
-pub fn submit(script: &Path, tasks: usize) -> Result<String> {
+pub(super) fn submit(script: &Path, tasks: usize) -> Result<String> {
     let arguments = sbatch_arguments(&script.display().to_string(), tasks);
     job_in(&output("sbatch", &arguments.each_ref().map(String::as_str))?)
 }
@@ -67,7 +69,7 @@ fn job_in(printed: &str) -> Result<String> {
 }
 
 /// Cancels all tasks of the jobs. Errors: what scancel said.
-pub fn cancel(jobs: &[&str]) -> Result<()> {
+pub(super) fn cancel(jobs: &[&str]) -> Result<()> {
     output("scancel", jobs).map(drop)
 }
 

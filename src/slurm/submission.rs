@@ -3,6 +3,7 @@
 //! It is written before the first of its tasks can begin, and says to them which cells are theirs: whatever becomes of the grid file, and of what a
 //! filter selects, in the days that a job waits. A cell that failed since is not tried again by the next task.
 
+use super::Engine;
 use crate::disk::atomic;
 use crate::disk::foreign::{LARGEST_TEXT, read};
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub struct Submission {
     pub format: u32,
     /// Seconds since 1970 (UTC).
     pub submitted_unix_s: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub engine: Engine,
     pub grid: PathBuf,
     /// What the command line changed in it.
     pub set: Vec<String>,
@@ -38,6 +41,10 @@ pub struct Submission {
     pub cells: BTreeSet<String>,
     /// Its jobs, as they were submitted.
     pub arrays: Vec<Array>,
+}
+
+fn is_default(engine: &Engine) -> bool {
+    *engine == Engine::default()
 }
 
 /// A job array.
@@ -64,6 +71,7 @@ impl Submission {
         Self {
             format: FORMAT,
             submitted_unix_s: since_1970().as_secs(),
+            engine: Engine::default(),
             grid,
             set: Vec::new(),
             tf32: false,

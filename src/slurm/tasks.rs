@@ -32,7 +32,7 @@ const END_OF_LOG: u64 = 1 << 14;
 pub struct Task {
     pub job: String,
     pub index: usize,
-    /// As Slurm calls it, in lower case; `unknown` if it does not know it any more.
+    /// As Slurm calls it, in lower case; `unknown` if its engine does not know it any more.
     pub state: String,
     /// Why it does not run, if it does not.
     pub reason: String,
@@ -62,6 +62,11 @@ impl Task {
         format!("{}_{}", self.job, self.index)
     }
 
+    /// A task of which nobody knows more.
+    pub(super) fn unknown(job: &str, index: usize) -> Self {
+        Self::of_state(job, index, UNKNOWN)
+    }
+
     fn of_state(job: &str, index: usize, state: &str) -> Self {
         // `CANCELLED by 1000`
         let state = state.split_whitespace().next().unwrap_or(UNKNOWN).trim_end_matches('+').to_lowercase();
@@ -88,7 +93,7 @@ pub fn tasks(arrays: &[(&str, usize)]) -> Result<(Vec<Task>, Option<String>)> {
             Err(error) => problem = Some(error.to_string()),
         }
     }
-    let tasks = all().map(|id| known.remove(&id).unwrap_or_else(|| Task::of_state(&id.0, id.1, UNKNOWN)));
+    let tasks = all().map(|id| known.remove(&id).unwrap_or_else(|| Task::unknown(&id.0, id.1)));
     Ok((tasks.collect(), problem))
 }
 

@@ -231,3 +231,42 @@ fn a_failed_cell_is_not_tried_again_by_each_task_and_a_worker_leaves_to_others_w
     cluster.write("grid.toml", &GRID.replace("W4A4", "W2A2"));
     cluster.ends(&["run", "grid.toml", "--worker=results/tiny/slurm/submission-1.json"], 4, &["none of the 2 cells"]);
 }
+
+#[test]
+fn hyperqueue_is_an_engine_like_slurm() {
+    let cluster = Cluster::new(&GRID.replace("time = \"10:00\"", "requeues = 3"));
+    let hq = "case \"$1 $2\" in\n'server info') echo '{}' ;;\n'job submit-file') cp \"$3\" submitted.toml; echo '{\"id\": 7}' ;;\n\
+              'job info') cat info ;;\n'job cancel') echo \"$*\" >> cancelled ;;\n*) exit 2 ;;\nesac";
+    cluster.program("hq", hq);
+    let (grid, submit) = ("grid.toml", ["submit", "grid.toml", "--hq"]);
+    let printed = cluster.ends(&[&submit[..], &["--print"]].concat(), 0, &["#!/bin/bash", "#   ids = \"0-2\""]);
+    assert_contains(&printed.stdout, &["# hq job submit-file results/tiny/slurm/submission-1.toml"]);
+    assert!(!cluster.path("results").exists());
+    cluster.ends(&[&submit[..], &["--slurm"]].concat(), 2, &["cannot be used with"]);
+    cluster.ends(&[&submit[..], &["--workers", "2"]].concat(), 0, &["submitted 3 cells as job hq-7, 2 tasks"]);
+    let file = cluster.text("submitted.toml");
+    assert_contains(&file, &["name = \"tiny\"", "ids = \"0-1\"", "crash_limit = 3", "resources = { cpus = 2 }"]);
+    assert_contains(&file, &["command = [\"bash\", \"results/tiny/slurm/submission-1.sh\"]"]);
+
+    let info = |first: &str, second: &str| {
+        let tasks = format!(r#"{{"id": 0, "state": "{first}", "worker": 1}}, {{"id": 1, "state": "{second}"}}"#);
+        cluster.write("info", &format!(r#"[{{"info": {{"id": 7}}, "tasks": [{tasks}]}}]"#));
+    };
+    info("running", "waiting");
+    cluster.ends(&submit, 2, &["3 of 3 pending cells were submitted before, as job hq-7, of which 2 tasks"]);
+    cluster.ends(&["watch", grid, "--once"], 0, &["job hq-7, submitted 20", "2 tasks: 1 pending, 1 running"]);
+    cluster.ends(&["watch", grid, "--cancel"], 0, &["cancelled 2 tasks of hq-7"]);
+    assert_eq!(cluster.text("cancelled"), "job cancel 7 --output-mode=json\n");
+
+    let mut task = assert_cmd::Command::new("bash");
+    task.current_dir(cluster.bench.path()).arg("results/tiny/slurm/submission-1.sh");
+    task.envs([("HQ_JOB_ID", "7"), ("HQ_TASK_ID", "0"), ("HQ_INSTANCE_ID", "0"), ("HQ_CPUS", "0,1")]);
+    task.env("HARNESS_CACHE", Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"));
+    assert_eq!(ended(task).code, 0);
+    let log = cluster.text("results/tiny/slurm/hq-7_0.log");
+    assert_contains(&log, &["task 0 of job 7", "[3/3]", "all cells are over", "exit code 0"]);
+    info("finished", "canceled");
+    cluster.ends(&["watch", grid], 0, &["3 cells: 3 done", "2 tasks: 1 cancelled, 1 completed", "hq-7_1  cancelled"]);
+    cluster.program("hq", "echo '{\"error\": \"no server\"}'; exit 1");
+    cluster.ends(&["watch", grid, "--once"], 96, &["hq failed (exit status: 1); it said: {\"error\": \"no server\"}"]);
+}
