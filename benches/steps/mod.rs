@@ -80,7 +80,7 @@ pub fn quantized(network: &Network, recipe: &Recipe, images: &Tensor) -> QuantMo
 }
 
 pub fn position(model: &QuantModel, unit: &str) -> usize {
-    model.units.iter().position(|other| other.unit.name == unit).unwrap_or_else(|| panic!("no unit {unit}"))
+    model.units.iter().position(|other| other.fp.name == unit).unwrap_or_else(|| panic!("no unit {unit}"))
 }
 
 pub fn prefix(model: &QuantModel, index: usize, images: &Tensor) -> Tensor {
@@ -103,9 +103,9 @@ impl QdropSteps {
         let recipe = Recipe { round_warmup: 0.0, ..recipe(network, "qdrop") };
         let model = quantized(network, &recipe, &images);
         let index = position(&model, unit);
-        let x_fp = through(model.units[..index].iter().map(|unit| &unit.unit), &images).unwrap();
+        let x_fp = through(model.units[..index].iter().map(|unit| &unit.fp), &images).unwrap();
         let x_q = prefix(&model, index, &images);
-        let y_fp = through(std::iter::once(&model.units[index].unit), &x_fp).unwrap();
+        let y_fp = through(std::iter::once(&model.units[index].fp), &x_fp).unwrap();
         let [x_fp, x_q, y_fp] = [x_fp, x_q, y_fp].map(|tensor| Activations::new(&tensor, &Memory::unlimited()));
         Self { model, index, recipe, x_fp, x_q, y_fp }
     }

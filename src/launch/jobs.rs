@@ -100,13 +100,13 @@ impl Steps {
         let mut model = QuantModel::new(&network, cell.bits, cell.setting, &recipe)?;
         let images = inputs.calib.images.narrow(0, 0, recipe.batch.min(inputs.calib.images.dim(0)?))?;
         model.search_acts(&images, search, Mode::of_prefix(Prefix::FullPrecision))?;
-        let is_block = |index: &usize| model.units[*index].unit.role == Role::Block;
+        let is_block = |index: &usize| model.units[*index].fp.role == Role::Block;
         let blocks: Vec<usize> = (0..model.units.len()).filter(is_block).collect();
         let ends = blocks.first().into_iter().chain(blocks.last().filter(|_| blocks.len() > 1));
         let unlimited = Memory::unlimited();
         let units = ends.map(|&index| {
-            let x = through(model.units[..index].iter().map(|unit| &unit.unit), &images)?;
-            let y = through(std::iter::once(&model.units[index].unit), &x)?;
+            let x = through(model.units[..index].iter().map(|unit| &unit.fp), &images)?;
+            let y = through(std::iter::once(&model.units[index].fp), &x)?;
             let [x, y] = [x, y].map(|tensor| Activations::new(&tensor.detach(), &unlimited));
             Ok((model.units[index].copy(DType::F32)?, x, y))
         });

@@ -33,9 +33,9 @@ impl Translation {
 
     /// Appends the nodes of `unit`.
     pub fn unit(&mut self, unit: &QuantUnit) -> Result<()> {
-        let shapes = shapes(&unit.unit, &self.shape)?;
+        let shapes = shapes(&unit.fp, &self.shape)?;
         let (mut values, mut sites): (Vec<String>, Vec<Option<String>>) = (Vec::new(), vec![None; unit.acts.len()]);
-        for (index, node) in unit.unit.nodes.iter().enumerate() {
+        for (index, node) in unit.fp.nodes.iter().enumerate() {
             let mut inputs = Vec::with_capacity(node.inputs.len());
             for (source, site) in node.inputs.iter().zip(&unit.placement.on_input[index]) {
                 let read = match source {
@@ -70,7 +70,7 @@ impl Translation {
 
     /// Appends one node, whose output is called as itself.
     fn node(&mut self, unit: &QuantUnit, index: usize, inputs: &[&str], shape: &[usize]) -> Result<()> {
-        let node = &unit.unit.nodes[index];
+        let node = &unit.fp.nodes[index];
         let name = node.name.as_str();
         match &node.op {
             Op::Conv(conv) => {
@@ -108,7 +108,7 @@ impl Translation {
 
     /// The weight of a node as it multiplies; `own` where it has no quantizer.
     fn weight(&mut self, unit: &QuantUnit, index: usize, gain: Option<&Tensor>, own: &Tensor) -> Result<String> {
-        let node = unit.unit.nodes[index].name.as_str();
+        let node = unit.fp.nodes[index].name.as_str();
         let name = format!("{node}.weight");
         let channels = own.dim(0)?;
         match &unit.weights[index] {
@@ -153,7 +153,7 @@ impl Translation {
     /// `value` behind the quantizer of `site`.
     fn quantized(&mut self, unit: &QuantUnit, site: usize, value: &str) -> Result<String> {
         let (act, tensor) = (&unit.acts[site], &unit.placement.sites[site].tensor);
-        let tensor = if tensor == "input" { format!("{}.input", unit.unit.name) } else { tensor.clone() };
+        let tensor = if tensor == "input" { format!("{}.input", unit.fp.name) } else { tensor.clone() };
         let refuse =
             |problem: String| Error::Report(format!("the activation {tensor} cannot be written as ONNX: {problem}"));
         let range = act.range()?.ok_or_else(|| refuse("its range was not searched".to_string()))?;

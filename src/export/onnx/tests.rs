@@ -130,7 +130,7 @@ fn a_file_has_the_networks_nodes_in_order_each_reading_what_is_known() {
         }
         assert_eq!(known.last().unwrap(), "logits");
         let model = saved.network(&Device::Cpu).unwrap();
-        for node in model.units.iter().flat_map(|unit| &unit.unit.nodes) {
+        for node in model.units.iter().flat_map(|unit| &unit.fp.nodes) {
             assert!(nodes.iter().any(|(_, name, _, _)| *name == node.name), "{} is missing", node.name);
         }
     }

@@ -33,7 +33,7 @@ pub fn layers(model: &QuantModel, full_precision: Option<&Network>) -> Result<Ve
     let originals = full_precision.map(|network| network.units.iter().flat_map(|unit| &unit.nodes).collect::<Vec<_>>());
     let mut layers = Vec::new();
     for unit in &model.units {
-        for (node, quantizer) in unit.unit.nodes.iter().zip(&unit.weights) {
+        for (node, quantizer) in unit.fp.nodes.iter().zip(&unit.weights) {
             let Some(own) = node.op.weight() else { continue };
             let weight = quantizer.as_ref().map_or_else(|| Ok(own.clone()), |quantizer| quantizer.hard())?;
             let sqnr_db = originals.as_ref().map(|originals| {

@@ -93,7 +93,7 @@ impl Loading<'_> {
     }
 
     fn check_sizes(&mut self, description: &Description, model: &QuantModel) {
-        let ops = || model.units.iter().flat_map(|unit| unit.unit.nodes.iter().map(|node| &node.op));
+        let ops = || model.units.iter().flat_map(|unit| unit.fp.nodes.iter().map(|node| &node.op));
         let classes = ops().filter_map(Op::weight).next_back().and_then(|weight| weight.dims().first().copied());
         let channels = ops().find_map(|op| match op {
             Op::Conv(conv) => conv.weight.dims().get(1).map(|of_group| of_group * conv.geometry.groups),
@@ -168,7 +168,7 @@ impl Loading<'_> {
         }
         let (placement, acts) = self.acts(&unit, entry)?;
         let weight_bits = quantizers.iter().map(|quantizer| quantizer.as_ref().map(|own| own.bits)).collect();
-        Ok(QuantUnit { unit, placement: UnitPlacement { weight_bits, ..placement }, weights: quantizers, acts })
+        Ok(QuantUnit { fp: unit, placement: UnitPlacement { weight_bits, ..placement }, weights: quantizers, acts })
     }
 
     /// Gives `node` its parameters, and returns the quantizer of its weight.

@@ -22,9 +22,9 @@ pub fn save(
 ) -> Result<Saved> {
     let mut tensors = Tensors::default();
     let units = model.units.iter().map(|unit| {
-        let weights = unit.unit.nodes.iter().enumerate().map(|(index, node)| tensors.node(unit, index, node));
+        let weights = unit.fp.nodes.iter().enumerate().map(|(index, node)| tensors.node(unit, index, node));
         let weights = weights.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        Ok(UnitEntry { name: unit.unit.name.clone(), weights, activations: tensors.acts(unit)? })
+        Ok(UnitEntry { name: unit.fp.name.clone(), weights, activations: tensors.acts(unit)? })
     });
     let units: Vec<UnitEntry> = units.collect::<Result<_>>()?;
     let last = units.iter().flat_map(|unit| &unit.weights).next_back();
@@ -93,7 +93,7 @@ impl Tensors {
                 op: "checkpoint",
                 problem: format!(
                     "the range of the activation {} in unit {} was not searched",
-                    placed.tensor, unit.unit.name
+                    placed.tensor, unit.fp.name
                 ),
             })?;
             scales.push(range.scale);
@@ -102,8 +102,8 @@ impl Tensors {
         }
         if !entries.is_empty() {
             let n = entries.len();
-            self.put(&unit.unit.name, ACT_SCALE, &Tensor::from_vec(scales, n, &Device::Cpu)?)?;
-            self.put(&unit.unit.name, ACT_ZERO_POINT, &Tensor::from_vec(zero_points, n, &Device::Cpu)?)?;
+            self.put(&unit.fp.name, ACT_SCALE, &Tensor::from_vec(scales, n, &Device::Cpu)?)?;
+            self.put(&unit.fp.name, ACT_ZERO_POINT, &Tensor::from_vec(zero_points, n, &Device::Cpu)?)?;
         }
         Ok(entries)
     }
@@ -111,7 +111,7 @@ impl Tensors {
 
 /// Where `unit` uses the quantizer of `site`.
 fn places(unit: &QuantUnit, site: usize) -> Vec<At> {
-    let nodes = unit.unit.nodes.iter().enumerate();
+    let nodes = unit.fp.nodes.iter().enumerate();
     let places = nodes.flat_map(|(index, node)| {
         let inputs = unit.placement.on_input[index].iter().enumerate().map(|(slot, of)| (Some(slot), *of));
         let all = inputs.chain([(None, unit.placement.on_output[index])]);

@@ -227,8 +227,8 @@ impl<'a> Problem<'a> {
         let model = QuantModel { units };
         let x = self.images.to_dtype(dtype)?;
         let outer = self.outer_images.to_dtype(dtype)?;
-        let outer_logits = through(model.units.iter().map(|unit| &unit.unit), &outer)?;
-        let outer_input = through(model.units[..1].iter().map(|unit| &unit.unit), &outer)?;
+        let outer_logits = through(model.units.iter().map(|unit| &unit.fp), &outer)?;
+        let outer_input = through(model.units[..1].iter().map(|unit| &unit.fp), &outer)?;
         let keyed =
             |k: usize| KeyedMasks { stream: self.stream.named("masks").at(k as u64), drop: self.phase.drop_inside };
         let inner: Vec<KeyedMasks> = (1..=self.meta.unroll).map(keyed).collect();

@@ -39,7 +39,7 @@ pub struct DualPass<'a> {
 impl DualPass<'_> {
     /// Output of the unit for input `x`. Gradient: to `x`, and to what the unit learns if it `learns`.
     pub fn forward(&self, x: Dual) -> Result<Dual> {
-        let unit = &self.unit.unit;
+        let unit = &self.unit.fp;
         interpret(unit, x, Source::Node(unit.nodes.len() - 1), |index, node, inputs| {
             let placement = &self.unit.placement;
             let sites = placement.on_input[index].iter().enumerate();

@@ -108,7 +108,7 @@ impl<'a> MetaUnit<'a> {
             units.iter().map(|unit| unit.with_fixed_weights(weights)).collect::<Result<Vec<_>>>()
         };
         let before = fixed(&model.units[..index], Mode::of_prefix(prefix).weights)?;
-        let full_precision = fixed(&model.units, Weights::FullPrecision)?.into_iter().map(|unit| unit.unit).collect();
+        let full_precision = fixed(&model.units, Weights::FullPrecision)?.into_iter().map(|unit| unit.fp).collect();
         Ok(Self { model, index, phase, prefix, meta, terms, before, full_precision })
     }
 
@@ -378,7 +378,7 @@ impl<'a> MetaUnit<'a> {
             Some(target) => Ok(target.clone()),
             None => {
                 let x = through(self.full_precision[..self.index].iter(), &t_x.detach())?;
-                Ok(forward(&self.compared(&self.model.units[self.index]).unit, &x, &FullPrecision)?.detach())
+                Ok(forward(&self.compared(&self.model.units[self.index]).fp, &x, &FullPrecision)?.detach())
             }
         }
     }

@@ -51,7 +51,7 @@ pub struct Originals<'a> {
 
 impl<'a> Originals<'a> {
     pub fn new(model: &QuantModel, images: &'a Tensor, labels: &'a [u32], control: &Control) -> Result<Self> {
-        let logits = in_batches(images, control, |x| through(model.units.iter().map(|unit| &unit.unit), x))?;
+        let logits = in_batches(images, control, |x| through(model.units.iter().map(|unit| &unit.fp), x))?;
         Ok(Self { images, labels, logits, acts: None })
     }
 
@@ -89,7 +89,7 @@ pub fn train(
         model.units[index].acts.clone_from(&acts[index]);
     }
     let unit = MetaUnit::new((&model, index), &phase, recipe.unit_input, (meta, terms))?;
-    let name = &model.units[index].unit.name;
+    let name = &model.units[index].fp.name;
     let told = terms::active(terms).into_iter().map(|(term, weight)| Term { name: term.name.to_string(), weight });
     loops.phase((name, PHASE), told.collect(), control, |steps| {
         run(net, (&unit, name), (originals, x_q), stream, (control, steps))

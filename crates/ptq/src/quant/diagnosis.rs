@@ -76,9 +76,9 @@ impl Diagnosis {
         for unit in &model.units {
             let acts;
             (quantized, acts) = through(unit, &quantized)?;
-            exact = forward(&unit.unit, &exact, &FullPrecision)?;
+            exact = forward(&unit.fp, &exact, &FullPrecision)?;
             units.push(UnitDiagnosis {
-                unit: unit.unit.name.clone(),
+                unit: unit.fp.name.clone(),
                 output_sqnr_db: finite(sqnr_db(&exact, &quantized)?),
                 weights: weights(unit)?,
                 acts,
@@ -130,7 +130,7 @@ fn act_diagnosis(tensor: &str, bits: u32, range: Range, x: &Tensor) -> Result<Ac
 }
 
 fn weights(unit: &QuantUnit) -> Result<Vec<WeightDiagnosis>> {
-    let layers = unit.unit.nodes.iter().zip(&unit.weights);
+    let layers = unit.fp.nodes.iter().zip(&unit.weights);
     let layers = layers.filter_map(|(node, quantizer)| Some((node, node.op.weight()?, quantizer.as_ref())));
     let diagnosed = layers.map(|(node, exact, quantizer)| {
         let quantized = quantizer.map_or_else(|| Ok(exact.clone()), WeightQuantizer::hard)?;

@@ -17,10 +17,11 @@ use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
 use tracing::info_span;
 
-/// One unit with its quantizers; `unit` keeps the full-precision parameters.
+/// One unit with its quantizers.
 #[derive(Clone, Debug)]
 pub struct QuantUnit {
-    pub unit: Unit,
+    /// The unit itself, with its full-precision parameters.
+    pub fp: Unit,
     pub placement: UnitPlacement,
     /// Per node.
     pub weights: Vec<Option<WeightQuantizer>>,
@@ -93,19 +94,19 @@ impl QuantUnit {
     /// Gradient: to `x` and to activation scales, straight through roundings (not to the scales in [`Acts::Fixed`]); to soft weights in
     /// [`Weights::Soft`], to weight scales otherwise. Errors: activations whose ranges were not searched; an `x` that does not fit.
     pub fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        forward::forward(&self.unit, x, &Pass::new(self, mode))
+        forward::forward(&self.fp, x, &Pass::new(self, mode))
     }
 
     /// The same; `see` is told what each activation quantizer is given, by its site.
     pub fn forward_seen(&self, x: &Tensor, mode: Mode, see: &See) -> Result<Tensor> {
-        forward::forward(&self.unit, x, &Pass { see: Some(see), ..Pass::new(self, mode) })
+        forward::forward(&self.fp, x, &Pass { see: Some(see), ..Pass::new(self, mode) })
     }
 
     /// The same; NaN or infinite numbers in it are an error that names the node at which they arise.
     pub fn forward_checked(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let pass = Pass::new(self, mode);
-        let y = forward::forward(&self.unit, x, &pass)?;
-        check_finite(&self.unit, x, &y, &pass, "once quantized")?;
+        let y = forward::forward(&self.fp, x, &pass)?;
+        check_finite(&self.fp, x, &y, &pass, "once quantized")?;
         Ok(y)
     }
 
@@ -113,7 +114,7 @@ impl QuantUnit {
     pub fn copy(&self, dtype: DType) -> Result<Self> {
         let weights = self.weights.iter().map(|weight| weight.as_ref().map(|weight| weight.copy(dtype)).transpose());
         Ok(Self {
-            unit: self.unit.to_dtype(dtype)?,
+            fp: self.fp.to_dtype(dtype)?,
             placement: self.placement.clone(),
             weights: weights.collect::<Result<_>>()?,
             acts: self.acts.iter().map(|act| act.copy(dtype)).collect::<Result<_>>()?,
@@ -124,7 +125,7 @@ impl QuantUnit {
     /// [`Weights::FullPrecision`] that would compute them anew.
     pub fn with_fixed_weights(&self, weights: Weights) -> Result<Self> {
         let mut fixed = self.clone();
-        for (index, node) in fixed.unit.nodes.iter_mut().enumerate() {
+        for (index, node) in fixed.fp.nodes.iter_mut().enumerate() {
             if let Some(weight) = node.op.weight() {
                 let weight = weights.apply(self.weights[index].as_ref(), index, weight)?;
                 let weight = if let Op::Conv(conv) = &node.op { conv.scaled(&weight)? } else { weight };
@@ -145,7 +146,7 @@ impl QuantUnit {
 
     /// What a consumer of `source` inside the unit reads when the unit is given `x`; gradients as in [`Self::forward`].
     pub fn read(&self, x: &Tensor, mode: Mode, source: Source) -> Result<Tensor> {
-        forward::read(&self.unit, x, &Pass::new(self, mode), source)
+        forward::read(&self.fp, x, &Pass::new(self, mode), source)
     }
 }
 
@@ -347,7 +348,7 @@ impl QuantUnit {
             .iter()
             .map(|site| ActQuantizer::new(site.bits, recipe.act_clip, recipe.lsq_gradient_factor));
         let acts = acts.collect::<Result<_>>()?;
-        Ok(Self { unit: unit.clone(), placement, weights, acts })
+        Ok(Self { fp: unit.clone(), placement, weights, acts })
     }
 }
 
@@ -357,7 +358,7 @@ impl QuantUnit {
     pub fn search_acts(&mut self, x: &Tensor, search: RangeSearch, mode: Mode) -> Result<Tensor> {
         let acts = RefCell::new(std::mem::take(&mut self.acts));
         let output = forward::forward(
-            &self.unit,
+            &self.fp,
             x,
             &Pass { search: Some(Search { acts: &acts, search }), ..Pass::new(self, mode) },
         );

@@ -48,7 +48,7 @@ impl Added<'_> {
         recipe: &Recipe,
         (stream, control, loops): (Stream, &Control, &Loops),
     ) -> Result<Rows> {
-        let stream = stream.named(&model.units[index].unit.name);
+        let stream = stream.named(&model.units[index].fp.name);
         let mut images = originals.images.clone();
         if let Some(transform) = &self.transform {
             train::train(transform, model, index, (originals, x_q), recipe, (stream, control, loops))?;
@@ -60,7 +60,7 @@ impl Added<'_> {
         }
         let images = Activations::new(&images, x_q.memory());
         let full = |units: &[crate::quant::model::QuantUnit], x: &Activations| {
-            x.map(control, |x| through(units.iter().map(|unit| &unit.unit), x))
+            x.map(control, |x| through(units.iter().map(|unit| &unit.fp), x))
         };
         let x_fp = full(&model.units[..index], &images)?;
         let x_q = match recipe.unit_input {

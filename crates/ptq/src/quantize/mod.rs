@@ -112,7 +112,7 @@ impl Reconstruction<'_> {
         let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
         let mut x_q = x_fp.clone();
         for index in 0..model.units.len() {
-            let unit = &model.units[index].unit;
+            let unit = &model.units[index].fp;
             let _span = info_span!("unit", name = unit.name).entered();
             let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(unit, &x_fp, control))?;
             let logits = logits.clone().filter(|_| judges);
@@ -158,11 +158,11 @@ impl Reconstruction<'_> {
         let (added, control) = (&self.calib.added, self.control);
         self.search_unit(&mut model.units[index], &rows.x_q, phase)?;
         let unit = &model.units[index];
-        control.unit(index, model.units.len(), &unit.unit.name);
+        control.unit(index, model.units.len(), &unit.fp.name);
         if !self.is_trained(unit) {
             return Ok(());
         }
-        let Some(originals) = originals.filter(|_| added.reaches(unit.unit.role)) else {
+        let Some(originals) = originals.filter(|_| added.reaches(unit.fp.role)) else {
             return self.train_unit(model, index, rows, phase);
         };
         let new = added.rows(model, index, (originals, &rows.x_q), self.recipe, (self.stream, control, self.loops))?;
@@ -187,7 +187,7 @@ impl Reconstruction<'_> {
                     seen = of_part(&Rows { x_fp, x_q: rows.x_q.clone(), y_fp, logits: rows.logits.clone() })?;
                 }
                 let Rows { x_fp, x_q, y_fp, logits } = &seen;
-                let unit_rest = part.rest(&unit.unit)?;
+                let unit_rest = part.rest(&unit.fp)?;
                 let prediction = Prediction {
                     unit_rest: unit_rest.as_ref(),
                     rest: &model.units[index + 1..],
@@ -202,10 +202,10 @@ impl Reconstruction<'_> {
                     loss_weight: weight.as_ref(),
                     prediction: logits.as_ref().map(|logits| (prediction, logits)),
                 };
-                train::train(&problem, phase, self.stream.named(&unit.unit.name), control, self.loops)
+                train::train(&problem, phase, self.stream.named(&unit.fp.name), control, self.loops)
             }
             Granularity::Layer => {
-                let stream = self.stream.named(&unit.unit.name);
+                let stream = self.stream.named(&unit.fp.name);
                 self.train_parts(unit, (rows, recipe.unit_input), phase, stream)
             }
         }
@@ -220,7 +220,7 @@ impl Reconstruction<'_> {
     ) -> Result<Option<(Activations, Activations)>> {
         let Some(correction) = Correction::of(self.recipe) else { return Ok(None) };
         let x = correction.correct(&self.calib.trained.units[index], x_fp, self.control, self.loops)?;
-        let y = full_precision(&unit.unit, &x, self.control)?;
+        let y = full_precision(&unit.fp, &x, self.control)?;
         Ok(Some((x, y)))
     }
 
@@ -233,7 +233,7 @@ impl Reconstruction<'_> {
         let _span = info_span!("activation ranges").entered();
         let x = x_q.narrow(0, recipe.act_search_images.min(x_q.images()?))?;
         match self.is_trained(unit) && recipe.act_search_prefix == SearchPrefix::Reconstructed {
-            true => phase.search_acts(unit, &x, recipe.act_search, self.stream.named(&unit.unit.name)),
+            true => phase.search_acts(unit, &x, recipe.act_search, self.stream.named(&unit.fp.name)),
             false => unit.search_acts(&x, recipe.act_search, Mode::HARD).map(drop),
         }
     }
@@ -252,7 +252,7 @@ impl Reconstruction<'_> {
             Granularity::Layer => Part::layers(unit, recipe.conv_target)
                 .into_iter()
                 .map(|layer| {
-                    let own = stream.named(&layer.unit.unit.name);
+                    let own = stream.named(&layer.unit.fp.name);
                     (layer, own)
                 })
                 .collect(),
@@ -273,18 +273,18 @@ impl Reconstruction<'_> {
         let phase = Phase::acts(self.recipe);
         let mut x_fp = Activations::new(self.calib.images, self.calib.memory);
         for index in 0..model.units.len() {
-            let unit = &model.units[index].unit;
+            let unit = &model.units[index].fp;
             let _span = info_span!("unit", name = unit.name).entered();
             let y_fp = info_span!("full-precision outputs").in_scope(|| full_precision(unit, &x_fp, control))?;
             let rows = Rows { x_q: x_fp.clone(), x_fp, y_fp: y_fp.clone(), logits: None };
             self.resumable(phase.name, index, None).or_train(model, control, |model, control, loops| {
                 let unit = &model.units[index];
-                control.unit(index, model.units.len(), &unit.unit.name);
+                control.unit(index, model.units.len(), &unit.fp.name);
                 if !self.is_trained(unit) {
                     return Ok(());
                 }
                 // A stream of its own: the phases of a unit must not draw the same mini-batches.
-                let stream = self.stream.named(&unit.unit.name).named(phase.name);
+                let stream = self.stream.named(&unit.fp.name).named(phase.name);
                 self.under(control, loops).train_parts(unit, (&rows, Prefix::FullPrecision), &phase, stream)
             })?;
             x_fp = y_fp;
@@ -294,6 +294,6 @@ impl Reconstruction<'_> {
 
     /// Whether the recipe optimises this unit; a stem may be left rounded to nearest.
     fn is_trained(&self, unit: &QuantUnit) -> bool {
-        unit.unit.role != Role::Stem || self.recipe.reconstruct_stem
+        unit.fp.role != Role::Stem || self.recipe.reconstruct_stem
     }
 }

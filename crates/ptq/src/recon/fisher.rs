@@ -34,13 +34,13 @@ pub fn loss_weight(
     let Rows { x_fp, x_q, .. } = rows;
     let n = x_fp.images()?;
     let mut weights = Collector::new(n, x_fp.memory());
-    let unit_rest = part.rest(&model.units[index].unit)?;
-    let behind = || unit_rest.iter().chain(model.units[index + 1..].iter().map(|unit| &unit.unit));
+    let unit_rest = part.rest(&model.units[index].fp)?;
+    let behind = || unit_rest.iter().chain(model.units[index + 1..].iter().map(|unit| &unit.fp));
     for start in (0..n).step_by(BATCH) {
         control.check()?;
         let len = BATCH.min(n - start);
         let logits = |y: &Tensor| through(behind(), y);
-        let fp = logits(&forward(&part.unit.unit, &x_fp.narrow(start, len)?, &FullPrecision)?)?;
+        let fp = logits(&forward(&part.unit.fp, &x_fp.narrow(start, len)?, &FullPrecision)?)?;
         let y = part.unit.forward(&x_q.narrow(start, len)?, Mode::of_prefix(recipe.unit_input))?;
         let y = Var::from_tensor(&y.detach())?;
         let divergence = kl_divergence(&fp.detach(), &logits(y.as_tensor())?)?;

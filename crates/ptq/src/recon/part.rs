@@ -24,15 +24,15 @@ pub struct Part {
 impl Part {
     /// What of `unit` is trained if units are: all of it, or its only layer as the recipe says.
     pub fn of_unit(unit: &QuantUnit, recipe: &Recipe) -> Part {
-        let layer = match (unit.unit.role, recipe.classifier_mix) {
+        let layer = match (unit.fp.role, recipe.classifier_mix) {
             (Role::Classifier, ClassifierMix::Features) => Self::lone_linear(unit),
             (Role::Classifier, ClassifierMix::Maps) => None,
             (Role::Stem | Role::Block, _) => Self::lone_convolution(unit, recipe.conv_target),
         };
         match layer {
-            None => Part { input: Source::Input, last: unit.unit.nodes.len() - 1, unit: unit.clone() },
+            None => Part { input: Source::Input, last: unit.fp.nodes.len() - 1, unit: unit.clone() },
             Some(mut part) => {
-                part.unit.unit.name.clone_from(&unit.unit.name);
+                part.unit.fp.name.clone_from(&unit.fp.name);
                 part
             }
         }
@@ -40,23 +40,23 @@ impl Part {
 
     /// The convolution of a unit without other layers, as far as `target`; `None` for any other unit.
     pub fn lone_convolution(unit: &QuantUnit, target: ConvTarget) -> Option<Part> {
-        let first = lone_layer(&unit.unit).filter(|_| target != ConvTarget::Unit)?;
+        let first = lone_layer(&unit.fp).filter(|_| target != ConvTarget::Unit)?;
         // All of the input goes through it.
-        let is_first = first == 0 && unit.unit.consumers(Source::Input).count() == 1;
-        (is_first && matches!(unit.unit.nodes[first].op, Op::Conv(_))).then(|| layer(unit, first, target))
+        let is_first = first == 0 && unit.fp.consumers(Source::Input).count() == 1;
+        (is_first && matches!(unit.fp.nodes[first].op, Op::Conv(_))).then(|| layer(unit, first, target))
     }
 
     /// The linear layer at the end of a unit without other layers.
     fn lone_linear(unit: &QuantUnit) -> Option<Part> {
-        let first = lone_layer(&unit.unit)?;
-        let is_last = first + 1 == unit.unit.nodes.len();
-        (is_last && matches!(unit.unit.nodes[first].op, Op::Linear(_))).then(|| layer(unit, first, ConvTarget::Unit))
+        let first = lone_layer(&unit.fp)?;
+        let is_last = first + 1 == unit.fp.nodes.len();
+        (is_last && matches!(unit.fp.nodes[first].op, Op::Linear(_))).then(|| layer(unit, first, ConvTarget::Unit))
     }
 
     /// The convolutions and linear layers of `unit`, in order, each with the activation function that only it feeds; without
     /// it, and without BatchNorm, where `target` is the convolution.
     pub fn layers(unit: &QuantUnit, target: ConvTarget) -> Vec<Part> {
-        weighted(&unit.unit).map(|first| layer(unit, first, target)).collect()
+        weighted(&unit.fp).map(|first| layer(unit, first, target)).collect()
     }
 
     /// What the part reads and should compute, from what `whole` reads and should.
@@ -64,14 +64,14 @@ impl Part {
         let (x_fp, x_q) = match self.input {
             Source::Input => (rows.x_fp.clone(), rows.x_q.clone()),
             source => (
-                propagate::full_precision_until(&whole.unit, &rows.x_fp, source, control)?,
+                propagate::full_precision_until(&whole.fp, &rows.x_fp, source, control)?,
                 rows.x_q.map(control, |x| whole.read(x, Mode::of_prefix(prefix), source))?,
             ),
         };
-        let ends_unit = self.last + 1 == whole.unit.nodes.len() && self.norm_behind(&whole.unit).is_none();
+        let ends_unit = self.last + 1 == whole.fp.nodes.len() && self.norm_behind(&whole.fp).is_none();
         let y_fp = match ends_unit {
             true => rows.y_fp.clone(),
-            false => propagate::full_precision(&self.unit.unit, &x_fp, control)?,
+            false => propagate::full_precision(&self.unit.fp, &x_fp, control)?,
         };
         Ok(Rows { x_fp, x_q, y_fp, logits: rows.logits.clone() })
     }
@@ -108,7 +108,7 @@ impl Part {
 
     /// Gain and bias of the BatchNorm that follows the convolution in `whole` and that the part ends before.
     fn norm_behind<'a>(&self, whole: &'a Unit) -> Option<(&'a Tensor, Option<&'a Tensor>)> {
-        match (&whole.nodes[self.last].op, self.unit.unit.nodes.last().map(|node| &node.op)) {
+        match (&whole.nodes[self.last].op, self.unit.fp.nodes.last().map(|node| &node.op)) {
             (Op::Conv(Conv { gain: Some(gain), bias, .. }), Some(Op::Conv(Conv { gain: None, .. }))) => {
                 Some((gain, bias.as_ref()))
             }
@@ -130,15 +130,15 @@ fn lone_layer(unit: &Unit) -> Option<usize> {
 
 /// The layer at node `first`.
 fn layer(whole: &QuantUnit, first: usize, target: ConvTarget) -> Part {
-    let nodes = &whole.unit.nodes;
+    let nodes = &whole.fp.nodes;
     let ends_there = target == ConvTarget::Convolution && matches!(nodes[first].op, Op::Conv(_));
-    let mut consumers = whole.unit.consumers(Source::Node(first)).map(|(consumer, _)| consumer);
+    let mut consumers = whole.fp.consumers(Source::Node(first)).map(|(consumer, _)| consumer);
     let last = match (consumers.next(), consumers.next()) {
         (Some(next), None) if !ends_there && matches!(nodes[next].op, Op::Relu | Op::Relu6) => next,
         _ => first,
     };
     let mut unit = cut(whole, first, last);
-    if let (true, Op::Conv(conv)) = (ends_there, &mut unit.unit.nodes[0].op)
+    if let (true, Op::Conv(conv)) = (ends_there, &mut unit.fp.nodes[0].op)
         && conv.gain.is_some()
     {
         (conv.gain, conv.bias) = (None, None);
@@ -151,12 +151,12 @@ fn cut(whole: &QuantUnit, first: usize, last: usize) -> QuantUnit {
     let kept: Vec<usize> = if first == last { vec![first] } else { vec![first, last] };
     let sources = [Source::Input, Source::Node(0)];
     let nodes = kept.iter().zip(sources).map(|(&index, source)| {
-        let node = &whole.unit.nodes[index];
+        let node = &whole.fp.nodes[index];
         Node { name: node.name.clone(), op: node.op.clone(), inputs: vec![source] }
     });
     let placement = &whole.placement;
     QuantUnit {
-        unit: Unit { name: whole.unit.nodes[first].name.clone(), role: whole.unit.role, nodes: nodes.collect() },
+        fp: Unit { name: whole.fp.nodes[first].name.clone(), role: whole.fp.role, nodes: nodes.collect() },
         placement: UnitPlacement {
             weight_bits: kept.iter().map(|&index| placement.weight_bits[index]).collect(),
             sites: placement.sites.clone(),
@@ -203,7 +203,7 @@ mod tests {
         let genie = recipe("genie-m");
         let parts = |recipe: &Recipe| {
             let model = quantized(recipe);
-            let of = |index: usize| kinds(&Part::of_unit(&model.units[index], recipe).unit.unit);
+            let of = |index: usize| kinds(&Part::of_unit(&model.units[index], recipe).unit.fp);
             [of(0), of(1), of(model.units.len() - 1)]
         };
         let block = vec!["conv", "relu", "conv", "add", "relu"];
@@ -224,17 +224,17 @@ mod tests {
             let model = quantized(&recipe);
             let stem = &model.units[0];
             let part = Part::of_unit(stem, &recipe);
-            let behind = part.rest(&stem.unit).unwrap().unwrap();
+            let behind = part.rest(&stem.fp).unwrap().unwrap();
             assert_eq!(kinds(&behind), rest);
-            let y = forward(&part.unit.unit, &x, &FullPrecision).unwrap();
-            let whole = flat(&forward(&stem.unit, &x, &FullPrecision).unwrap());
+            let y = forward(&part.unit.fp, &x, &FullPrecision).unwrap();
+            let whole = flat(&forward(&stem.fp, &x, &FullPrecision).unwrap());
             for (ours, expected) in flat(&forward(&behind, &y, &FullPrecision).unwrap()).iter().zip(&whole) {
                 assert!((ours - expected).abs() < 1e-5, "{method}: {ours}, not {expected}");
             }
             // The same quantizers, not copies.
             let scale = |unit: &QuantUnit| unit.weights[0].as_ref().unwrap().scale.id();
             assert_eq!(scale(&part.unit), scale(stem));
-            assert!(Part::of_unit(&model.units[1], &recipe).rest(&model.units[1].unit).unwrap().is_none());
+            assert!(Part::of_unit(&model.units[1], &recipe).rest(&model.units[1].fp).unwrap().is_none());
         }
     }
 
@@ -244,10 +244,10 @@ mod tests {
         let block = &quantized(&recipe).units[1];
         let layers = Part::layers(block, recipe.conv_target);
         assert_eq!(
-            layers.iter().map(|layer| kinds(&layer.unit.unit)).collect::<Vec<_>>(),
+            layers.iter().map(|layer| kinds(&layer.unit.fp)).collect::<Vec<_>>(),
             [vec!["conv", "relu"], vec!["conv"]]
         );
-        let error = layers[1].rest(&block.unit).unwrap_err().to_string();
+        let error = layers[1].rest(&block.fp).unwrap_err().to_string();
         assert!(error.contains("reads past the layer"), "{error}");
     }
 }

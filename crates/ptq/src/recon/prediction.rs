@@ -25,7 +25,7 @@ impl Prediction<'_> {
     /// Shapes: `y_q` `(N, ...)`, the unit's output; `logits` `(N, K)`, those of the full-precision network; result: scalar.
     /// Gradient: to `y_q`.  Source: published `LossFunction` of `block_recon.py`, which has no factor `T^2`.
     pub fn difference(&self, y_q: &Tensor, logits: &Tensor) -> Result<Tensor> {
-        let q = through(self.unit_rest.into_iter().chain(self.rest.iter().map(|unit| &unit.unit)), y_q)?;
+        let q = through(self.unit_rest.into_iter().chain(self.rest.iter().map(|unit| &unit.fp)), y_q)?;
         let divergence = kl_divergence(&(logits / self.temperature)?, &(q / self.temperature)?)?;
         Ok((divergence * self.weight)?)
     }

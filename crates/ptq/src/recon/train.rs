@@ -303,7 +303,7 @@ pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control
         return Ok(());
     }
     let _span = info_span!("train", phase = phase.name).entered();
-    let names = (&*problem.unit.unit.name, phase.name);
+    let names = (&*problem.unit.fp.name, phase.name);
     loops.phase(names, Vec::new(), control, |steps| run(trainer, problem, stream, control, steps))
 }
 
@@ -343,7 +343,7 @@ fn tell(
         steps.tell(Point { regulariser, prediction: loss.prediction, ..Point::of_loss(t, loss.error) });
     }
     if !total.is_finite() {
-        return Err(Error::Diverged { unit: problem.unit.unit.name.clone(), iteration: t, value: total });
+        return Err(Error::Diverged { unit: problem.unit.fp.name.clone(), iteration: t, value: total });
     }
     let (name, iterations) = (phase.name.to_string(), phase.iterations);
     (control.observe)(Event::Step { phase: name, iteration: t, iterations, loss: total });

@@ -125,7 +125,7 @@ pub(super) fn assert_trained(what: &str, actual: &[f32], expected: &[f32], lr: f
 }
 
 pub(super) fn weight_named<'a>(unit: &'a QuantUnit, name: &str) -> &'a ptq::quant::weight::WeightQuantizer {
-    let index = unit.unit.nodes.iter().position(|node| node.name == name).unwrap();
+    let index = unit.fp.nodes.iter().position(|node| node.name == name).unwrap();
     unit.weights[index].as_ref().unwrap()
 }
 
@@ -157,7 +157,7 @@ fn genie_block(file: &str, bits: Bits) {
     model.search_acts(&x_q.narrow(0, 0, 8).unwrap(), recipe.act_search, Mode::HARD).unwrap();
     let unit = &model.units[0];
     let layers: Vec<&str> =
-        unit.unit.nodes.iter().filter(|node| node.op.weight().is_some()).map(|node| node.name.as_str()).collect();
+        unit.fp.nodes.iter().filter(|node| node.op.weight().is_some()).map(|node| node.name.as_str()).collect();
     let compare = |moment: &str, steps: usize| {
         for layer in &layers {
             let (quantizer, expected) = (weight_named(unit, layer), |name: &str| {

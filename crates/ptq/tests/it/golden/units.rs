@@ -139,7 +139,7 @@ fn logits(model: &QuantModel, images: &Tensor) -> Vec<f32> {
 
 /// Name, node and activation quantizer at the input of every layer of `unit`.
 fn layers(unit: &QuantUnit) -> impl Iterator<Item = (&str, usize)> {
-    let nodes = unit.unit.nodes.iter().enumerate();
+    let nodes = unit.fp.nodes.iter().enumerate();
     nodes.filter(|(_, node)| node.op.weight().is_some()).map(|(index, node)| (node.name.as_str(), index))
 }
 
@@ -254,9 +254,9 @@ fn brecq(family: &'static str, arch: &str, units: Vec<Unit>, published: impl Fn(
         }
         for (node, site) in unit.placement.on_output.iter().enumerate() {
             let Some(site) = *site else { continue };
-            let tensor = unit.unit.nodes[node].name.as_str();
+            let tensor = unit.fp.nodes[node].name.as_str();
             let name = match tensor {
-                "relu" | "add" => unit.unit.name.clone(),
+                "relu" | "add" => unit.fp.name.clone(),
                 layer => published(layer.strip_suffix(".relu").unwrap_or(layer)),
             };
             let act = &unit.acts[site];
