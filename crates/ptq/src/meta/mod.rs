@@ -18,6 +18,7 @@
 //! | [`terms`] | the terms of the meta-loss |
 //! | `virtual_update` | `theta'` and its adjoint |
 //! | `dual` | directional derivatives of the inner loss |
+//! | `draw` | what is random of a step |
 //! | [`sample`] | the mini-batches of one step |
 //! | `theta` | the trained parameters of a unit as one vector |
 //! | [`gradient`] | the gradient of the meta-loss, by parts |
@@ -26,6 +27,7 @@
 
 pub mod check_gradient;
 pub mod config;
+mod draw;
 pub(crate) mod dual;
 pub mod gradient;
 pub mod nets;

@@ -1,6 +1,7 @@
 //! Trains the transform network for one unit (MetaAug, algorithm 1; published `train_meta.py`).
 
 use super::config::{ActStart, Meta};
+use super::draw::Draw;
 use super::gradient::{Engine, MetaUnit, Part};
 use super::nets::{NormStatistics, TransformNet};
 use super::sample::{Mix, Sample};
@@ -14,9 +15,8 @@ use crate::ops::mix::mix_rows;
 use crate::ops::squares::sums_of_squares;
 use crate::quant::act::ActQuantizer;
 use crate::quant::model::{Masks, QuantModel};
-use crate::recipe::{Recipe, Sampling};
+use crate::recipe::Recipe;
 use crate::recon::activations::Activations;
-use crate::recon::batches;
 use crate::recon::event::{Control, Event, Point, Term, TermPoint};
 use crate::recon::midway::{Loops, Steps, Tensors, Training, value};
 use crate::recon::propagate::in_batches;
@@ -26,7 +26,6 @@ use crate::recon::trace::UnitTrace;
 use crate::recon::train::{KeyedMasks, Phase, add_moments, set_moments};
 use crate::rng::{Purpose, Stream};
 use candle_core::{Device, Tensor};
-use std::ops::Range;
 use tracing::{info_span, trace_span};
 
 /// What the trace and the events of this phase are called.
@@ -104,32 +103,13 @@ fn run(
     stream: Stream,
     (control, steps): (&Control, &mut Steps),
 ) -> Result<()> {
-    let (meta, phase) = (unit.meta, unit.phase);
+    let meta = unit.meta;
     let mut optimiser = Optimiser::new(net, meta)?;
     for t in steps.resume(&mut optimiser)? + 1..=meta.iterations {
         control.check()?;
-        let draw = Draw::new(originals.images.dim(0)?, meta, stream, t);
-        let take = |cached: &Tensor, rows: &[u32]| mix_rows(cached, cached, rows, &Mask::All);
-        let (x, outer_input) = (take(originals.images, &draw.rows)?, x_q.rows(&draw.outer_rows)?);
-        let outer_logits = take(&originals.logits, &draw.outer_rows)?;
-        let outer_labels: Vec<u32> = draw.outer_rows.iter().map(|&row| originals.labels[row as usize]).collect();
-        let masks = stream.purpose(Purpose::MetaDrop).at(t as u64);
-        let keyed = |use_of: usize| KeyedMasks { stream: masks.at(use_of as u64), drop: phase.drop_inside };
-        let inner: Vec<KeyedMasks> = (1..=meta.unroll).map(keyed).collect();
-        let inner: Vec<&dyn Masks> = inner.iter().map(|masks| masks as &dyn Masks).collect();
-        let sample = Sample {
-            t,
-            x: &x,
-            outer_input: &outer_input,
-            outer_logits: &outer_logits,
-            outer_labels: &outer_labels,
-            mixes: &draw.mixes,
-            inner_masks: &inner,
-            outer_masks: &keyed(0),
-            target: None,
-        };
-        let t_x = trace_span!("transform").in_scope(|| net.forward(&x, NormStatistics::Batch))?;
-        let parts = trace_span!("meta-loss and gradients").in_scope(|| unit.parts(&sample, &t_x, Engine::Fused))?;
+        let batch = MiniBatch::draw(unit, (originals, x_q), stream, t)?;
+        let t_x = trace_span!("transform").in_scope(|| net.forward(&batch.x, NormStatistics::Batch))?;
+        let parts = trace_span!("meta-loss and gradients").in_scope(|| batch.parts(unit, &t_x))?;
         let is_due = UnitTrace::is_due(t, meta.iterations);
         let update = trace_span!("update").in_scope(|| optimiser.prepare(&t_x, &parts, is_due))?;
         let total: f64 = parts.iter().zip(&update.losses).map(|(part, loss)| part.weight * loss).sum();
@@ -155,38 +135,53 @@ fn run(
     steps.finish(meta.iterations, &optimiser)
 }
 
-/// Everything random of one step but the masks.
-struct Draw {
-    rows: Vec<u32>,
-    outer_rows: Vec<u32>,
+/// What one step looks at.
+struct MiniBatch {
+    /// Step of the unit (from 1).
+    t: usize,
+    x: Tensor,
+    outer_input: Tensor,
+    outer_logits: Tensor,
+    outer_labels: Vec<u32>,
     mixes: [Mix; 2],
+    /// Of the outer pass, and of each virtual update.
+    masks: Vec<KeyedMasks>,
 }
 
-impl Draw {
-    fn new(images: usize, meta: &Meta, stream: Stream, t: usize) -> Self {
-        let (transformed, judging) = meta.validation.split(images);
-        let drawn = |from: &Range<usize>, sampling: Sampling, batch: usize, purpose: Purpose| -> Vec<u32> {
-            let rows = batches::rows(sampling, from.len(), batch, stream.purpose(purpose), t);
-            rows.into_iter().map(|row| row + from.start as u32).collect()
-        };
-        let rows = drawn(&transformed, Sampling::Epochs, meta.batch, Purpose::MetaBatch);
-        let outer_rows = drawn(&judging, Sampling::Permutation, meta.outer_batch, Purpose::MetaOuter);
-        let batch = rows.len();
-        let mix = |side: u64| {
-            let stream = stream.purpose(Purpose::MetaMixup).at(t as u64).at(side);
-            let share = beta_4_4(stream.at(0));
-            // The larger share stays with the image itself, as published.
-            Mix { share: share.max(1.0 - share), partners: stream.at(1).permutation(batch) }
-        };
-        Self { rows, outer_rows, mixes: [mix(0), mix(1)] }
+impl MiniBatch {
+    fn draw(unit: &MetaUnit, (originals, x_q): (&Originals, &Activations), stream: Stream, t: usize) -> Result<Self> {
+        let meta = unit.meta;
+        let Draw { rows, outer_rows, mixes } = Draw::new(originals.images.dim(0)?, meta, stream, t);
+        let take = |cached: &Tensor, rows: &[u32]| mix_rows(cached, cached, rows, &Mask::All);
+        let masks = stream.purpose(Purpose::MetaDrop).at(t as u64);
+        let keyed = |pass: usize| KeyedMasks { stream: masks.at(pass as u64), drop: unit.phase.drop_inside };
+        Ok(Self {
+            t,
+            x: take(originals.images, &rows)?,
+            outer_input: x_q.rows(&outer_rows)?,
+            outer_logits: take(&originals.logits, &outer_rows)?,
+            outer_labels: outer_rows.iter().map(|&row| originals.labels[row as usize]).collect(),
+            mixes,
+            masks: (0..=meta.unroll).map(keyed).collect(),
+        })
     }
-}
 
-/// A draw from Beta(4, 4): the median of seven uniform numbers.
-fn beta_4_4(stream: Stream) -> f64 {
-    let mut draws: Vec<f64> = (0..7).map(|i| stream.unit(i)).collect();
-    draws.sort_by(f64::total_cmp);
-    draws[3]
+    /// The parts of the meta-loss for these images, transformed to `t_x`.
+    fn parts(&self, unit: &MetaUnit, t_x: &Tensor) -> Result<Vec<Part>> {
+        let inner: Vec<&dyn Masks> = self.masks[1..].iter().map(|masks| masks as &dyn Masks).collect();
+        let sample = Sample {
+            t: self.t,
+            x: &self.x,
+            outer_input: &self.outer_input,
+            outer_logits: &self.outer_logits,
+            outer_labels: &self.outer_labels,
+            mixes: &self.mixes,
+            inner_masks: &inner,
+            outer_masks: &self.masks[0],
+            target: None,
+        };
+        unit.parts(&sample, t_x, Engine::Fused)
+    }
 }
 
 /// Adam on the network with clipped gradients and a learning rate that falls when the loss does not.
@@ -322,12 +317,10 @@ mod tests {
     use super::*;
     use crate::arch::layout::TORCHVISION;
     use crate::graph::fold_bn::fold_bn;
-    use crate::meta::config::Validation;
     use crate::ops::check::noise;
     use crate::recipe::{Bits, Setting};
     use crate::recon::start::prepare;
     use crate::{arch, methods};
-    use std::collections::BTreeSet;
     use std::sync::atomic::AtomicBool;
 
     static RUNNING: AtomicBool = AtomicBool::new(false);
@@ -363,33 +356,5 @@ mod tests {
         // Ranges that are searched before anything is trained are there already.
         let qdrop = (methods::find("qdrop").unwrap().recipe)(arch);
         assert!(started(&published, &qdrop).is_none());
-    }
-
-    #[test]
-    fn held_out_images_are_never_transformed() {
-        let arch = arch::find("resnet20").unwrap();
-        let of = |validation: Validation| Meta { batch: 3, outer_batch: 3, validation, ..Meta::published(arch) };
-        let seen = |meta: &Meta| {
-            let draws = (1..40).map(|t| Draw::new(7, meta, Stream::new(5), t));
-            let (mut inner, mut outer) = (BTreeSet::new(), BTreeSet::new());
-            for draw in draws {
-                assert_eq!((draw.rows.len(), draw.outer_rows.len()), (3, 3));
-                inner.extend(draw.rows);
-                outer.extend(draw.outer_rows);
-            }
-            (inner, outer)
-        };
-        assert_eq!(seen(&of(Validation::HeldOut)), ((0..4).collect(), (4..7).collect()));
-        assert_eq!(seen(&of(Validation::Calibration)), ((0..7).collect(), (0..7).collect()));
-    }
-
-    #[test]
-    fn mixing_shares_follow_beta_4_4() {
-        let n = 20_000;
-        let draws: Vec<f64> = (0..n).map(|i| beta_4_4(Stream::new(3).at(i))).collect();
-        let mean = draws.iter().sum::<f64>() / n as f64;
-        let variance = draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / n as f64;
-        // Mean 1/2, variance 1/36; within five standard deviations of the estimates.
-        assert!((mean - 0.5).abs() < 0.006 && (variance - 1.0 / 36.0).abs() < 0.0014, "{mean} {variance}");
     }
 }
