@@ -13,7 +13,7 @@ use metaaug::allocator;
 use metaaug::cli::device::device as open;
 use metaaug::experiment::Keep;
 use metaaug::hub::Hub;
-use metaaug::launch::{Caches, EVAL_BATCH, Loader, Stopwatch, eval_batch, run_cell, sensible_memory_bytes};
+use metaaug::launch::{EVAL_BATCH, Loader, Resources, Stopwatch, eval_batch, run_cell, sensible_memory_bytes};
 use ptq::graph::fold_bn::fold_bn;
 use ptq::graph::forward::through;
 use ptq::graph::{Network, Op, Source};
@@ -197,11 +197,11 @@ fn cell(request: &Request, device: &Device) -> Value {
     let cell = steps::cell(&request.arch, "qdrop", "W2A2", 1024, request.n);
     let folder = tempfile::tempdir().unwrap();
     let inputs = Loader::new(device, Hub::silent()).inputs(&cell).unwrap();
-    let caches = Caches::new(folder.path(), sensible_memory_bytes());
-    caches.full_precision.accuracy(&inputs, EVAL_BATCH, &CONTROL).unwrap();
+    let resources = Resources::new(folder.path(), sensible_memory_bytes());
+    resources.full_precision.accuracy(&inputs, EVAL_BATCH, &CONTROL).unwrap();
     let mut test_top1 = 0.0;
     let (ms, peak_bytes) = measured(device, || {
-        test_top1 = run_cell(&cell, &inputs, &caches, Keep::default(), None, &CONTROL).unwrap().metrics.test_top1;
+        test_top1 = run_cell(&cell, &inputs, &resources, Keep::default(), None, &CONTROL).unwrap().metrics.test_top1;
     });
     json!({ "ms": ms, "peak_bytes": peak_bytes, "test_top1": test_top1 })
 }

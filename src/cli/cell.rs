@@ -8,7 +8,7 @@ use super::device::device;
 use super::session::loader;
 use super::signals::interruptible;
 use crate::error::{Error, Result};
-use crate::launch::{Caches, EVAL_BATCH, Event, InProcess, Job, Others, Worker, run_grid, sensible_bytes_on};
+use crate::launch::{EVAL_BATCH, Event, InProcess, Job, Others, Resources, Worker, run_grid, sensible_bytes_on};
 use crate::store::Store;
 use std::io::{Read, Write};
 use std::num::NonZeroUsize;
@@ -62,15 +62,15 @@ pub fn cell(args: &Args) -> Result<Exit> {
     }
     let folder = CacheFolder::open()?;
     let sensible = || sensible_bytes_on(&device).min(args.limit.map_or(u64::MAX, |limit| limit / 2));
-    let mut caches = Caches::new(folder.path(), args.memory.unwrap_or_else(sensible));
-    caches.eval_batch = args.eval_batch.get();
+    let mut resources = Resources::new(folder.path(), args.memory.unwrap_or_else(sensible));
+    resources.eval_batch = args.eval_batch.get();
     let mut loader = loader(&device, true);
     if let Some(source) = &job.data_source {
         loader.pin_data(&job.cell, source)?;
     }
     let workers = vec![Worker::with_all_threads(&mut loader)];
     let checkpoints = args.partial.clone().map(|folder| args.checkpoints.in_folder(folder));
-    let mut launcher = InProcess { workers, caches: &caches, checkpoints };
+    let mut launcher = InProcess { workers, resources: &resources, checkpoints };
     // Whoever does not read on is gone.
     let print = |event: &Event| match serde_json::to_string(event) {
         Ok(line) if writeln!(std::io::stdout(), "{line}").is_ok() => (),

@@ -6,7 +6,7 @@ use super::cache_folder;
 use super::session::{GridArgs, ResultsArgs, Session};
 use super::stored::warn_of_broken;
 use crate::error::{Error, Result};
-use crate::launch::Caches;
+use crate::launch::Resources;
 use crate::store::removal::{Removable, over_limit};
 use crate::store::{Query, Store, Stored, experiments, scan_all, select_one};
 use comfy_table::{CellAlignment, Table, presets};
@@ -123,7 +123,7 @@ pub fn gc(args: &GcArgs) -> Result<Exit> {
     let results = &args.results.results;
     let made: BTreeMap<String, BTreeSet<String>> =
         args.grids.iter().map(|grid| made_by(grid, &args.results)).collect::<Result<_>>()?;
-    let parts: Vec<PathBuf> = cache_folder::kept().map(|folder| Caches::parts(&folder)).unwrap_or_default();
+    let parts: Vec<PathBuf> = cache_folder::kept().map(|folder| Resources::parts(&folder)).unwrap_or_default();
     carry_out(results, args.yes, |is_first| {
         let mut chosen = Chosen { of_cache: over_limit(&parts, args.cache_limit), ..Chosen::default() };
         let collection = scan_all(results)?;

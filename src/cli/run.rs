@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::experiment::Keep;
 use crate::export::mlflow::server::Server;
 use crate::launch::{
-    Caches, Checkpoints, Event, InProcess, Isolated, Job, Launcher, LiveWriter, Loader, Others, Outcome, Place, Worker,
-    device_name, run_grid, sensible_bytes_on, thread_counts, thread_pools,
+    Checkpoints, Event, InProcess, Isolated, Job, Launcher, LiveWriter, Loader, Others, Outcome, Place, Resources,
+    Worker, device_name, run_grid, sensible_bytes_on, thread_counts, thread_pools,
 };
 use crate::profile::Profile;
 use crate::slurm::Submission;
@@ -273,9 +273,9 @@ fn launch_observed(
             });
             let mut others: Vec<Loader> = others.collect::<Result<_>>()?;
             let folder = CacheFolder::open()?;
-            let caches = Caches::new(folder.path(), args.memory.unwrap_or_else(|| sensible_bytes(devices)));
+            let resources = Resources::new(folder.path(), args.memory.unwrap_or_else(|| sensible_bytes(devices)));
             let workers = workers(&mut session.loader, &mut others)?;
-            run(&mut InProcess { workers, caches: &caches, checkpoints: Some(checkpoints) })
+            run(&mut InProcess { workers, resources: &resources, checkpoints: Some(checkpoints) })
         }
     };
     progress.finish();

@@ -9,7 +9,7 @@ use super::signals::interruptible;
 use super::stored;
 use crate::error::{Error, Result};
 use crate::experiment::{Keep, RunId};
-use crate::launch::{Caches, Event, InProcess, Job, Loader, Others, Worker, run_grid, sensible_memory_bytes};
+use crate::launch::{Event, InProcess, Job, Loader, Others, Resources, Worker, run_grid, sensible_memory_bytes};
 use crate::store::record::{Provenance, Record, Status};
 use crate::store::{Predictions, Store, Stored};
 use std::path::Path;
@@ -170,9 +170,9 @@ fn again(
         keep: Keep::default(),
     };
     let progress = Progress::new(1, 0, quiet);
-    let caches = Caches::new(&folder.join(".cache"), sensible_memory_bytes());
+    let resources = Resources::new(&folder.join(".cache"), sensible_memory_bytes());
     let mut launcher =
-        InProcess { workers: vec![Worker::with_all_threads(loader)], caches: &caches, checkpoints: None };
+        InProcess { workers: vec![Worker::with_all_threads(loader)], resources: &resources, checkpoints: None };
     let observe = |event: &Event| progress.show(event);
     let outcome =
         run_grid(std::slice::from_ref(&job), &mut launcher, &store, &observe, (cancelled, None), Others::Await);

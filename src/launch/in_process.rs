@@ -6,7 +6,7 @@ use super::message::{Ended, Job, What};
 use super::notes::Notes;
 use super::partial::{Checkpoints, Partial};
 use super::ranges::computed_on;
-use super::run_cell::{Caches, CellResult, run_cell};
+use super::run_cell::{CellResult, Resources, run_cell};
 use super::usage::Stopwatch;
 use crate::disk::foreign::caught;
 use crate::error::{Error, Result};
@@ -21,7 +21,7 @@ use tracing::info_span;
 /// Workers that run cells at the same time. Results do not depend on their number or that of their threads.
 pub struct InProcess<'a> {
     pub workers: Vec<Worker<'a>>,
-    pub caches: &'a Caches,
+    pub resources: &'a Resources,
     /// `None`: runs that are interrupted leave nothing.
     pub checkpoints: Option<Checkpoints>,
 }
@@ -43,13 +43,14 @@ impl<'a> Worker<'a> {
 
 impl Launcher for InProcess<'_> {
     fn launch(&mut self, jobs: &[Job], watch: &Watch) -> Result<()> {
-        let (caches, is_beside_others, checkpoints) = (self.caches, self.workers.len() > 1, self.checkpoints.as_ref());
+        let (resources, is_beside_others, checkpoints) =
+            (self.resources, self.workers.len() > 1, self.checkpoints.as_ref());
         share(jobs, &mut self.workers, watch, |Worker { loader, threads }, job| {
             let mut run = || -> Result<bool> {
                 let device = loader.device_name();
                 let load = || loader.inputs(&job.cell);
-                let shared = (caches, checkpoints, is_beside_others);
-                let Some((mut run, left)) = run_job(job, &device, load, shared, watch) else {
+                let resources = (resources, checkpoints, is_beside_others);
+                let Some((mut run, left)) = run_job(job, &device, load, resources, watch) else {
                     return Ok(false);
                 };
                 run.record.weights_source = loader.weights_source(&job.cell);
@@ -70,12 +71,12 @@ fn run_job(
     job: &Job,
     device: &str,
     load: impl FnOnce() -> Result<Inputs>,
-    (caches, checkpoints, is_beside_others): (&Caches, Option<&Checkpoints>, bool),
+    (resources, checkpoints, is_beside_others): (&Resources, Option<&Checkpoints>, bool),
     watch: &Watch,
 ) -> Option<(Run, Left)> {
     let _span = info_span!("cell", name = %job.run_id).entered();
     (watch.event)(job.event(What::Started));
-    let provenance = Provenance::now(device, rayon::current_num_threads(), caches.eval_batch, &job.grid);
+    let provenance = Provenance::now(device, rayon::current_num_threads(), resources.eval_batch, &job.grid);
     let stopwatch = if is_beside_others { Stopwatch::beside_others() } else { Stopwatch::start() };
     let notes = Notes::start(&job.run_id);
     let observe = |event| {
@@ -92,7 +93,7 @@ fn run_job(
         let on = computed_on(&inputs.calib.images);
         let partial = checkpoints.map(|checkpoints| Partial::new(checkpoints, &job.run_id, &on, &stopwatch));
         let earlier = partial.as_ref().map(|partial| partial as &dyn TrainedUnits);
-        let result = run_cell(&job.cell, &inputs, caches, job.keep, earlier, &control);
+        let result = run_cell(&job.cell, &inputs, resources, job.keep, earlier, &control);
         cost = partial.map(|partial| partial.cost());
         result.and_then(|result| Ok((files(job, &inputs, &result)?, result)))
     });
@@ -151,14 +152,14 @@ mod tests {
     /// The run of `job` from what `load` gives, and its events.
     fn run(job: &Job, load: impl FnOnce() -> Result<Inputs>) -> (Run, Vec<Event>) {
         let (folder, events) = (tempfile::tempdir().unwrap(), Mutex::new(Vec::new()));
-        let caches = Caches::new(folder.path(), u64::MAX);
+        let resources = Resources::new(folder.path(), u64::MAX);
         let watch = Watch {
             claim: &|_| Ok(true),
             event: &|event| events.lock().unwrap().push(event),
             run: &|_| Ok(()),
             cancelled: &AtomicBool::new(false),
         };
-        let (run, left) = run_job(job, "cpu", load, (&caches, None, false), &watch).unwrap();
+        let (run, left) = run_job(job, "cpu", load, (&resources, None, false), &watch).unwrap();
         assert_eq!(left, Left::Usable);
         (run, events.into_inner().unwrap())
     }

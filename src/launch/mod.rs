@@ -32,6 +32,6 @@ pub use memory::Footprint;
 pub use message::{Event, Job, What};
 pub use partial::Checkpoints;
 pub use ranges::RangeCache;
-pub use run_cell::{Caches, CellResult, run_cell};
+pub use run_cell::{CellResult, Resources, run_cell};
 pub use transform::TransformCache;
 pub use usage::{Stopwatch, sensible_bytes_on, sensible_memory_bytes};

@@ -14,6 +14,7 @@ use crate::store::{Pictures, Predictions};
 use candle_core::Tensor;
 use ptq::augment::Normalisation;
 use ptq::checkpoint::{Saved, save};
+use ptq::graph::Network;
 use ptq::graph::fold_bn::fold_bn;
 use ptq::meta::config::Meta;
 use ptq::meta::nets::TransformNet;
@@ -21,7 +22,7 @@ use ptq::meta::terms::Terms;
 use ptq::meta::train::Trainable;
 use ptq::ops::device::set_precision;
 use ptq::quant::diagnosis::Diagnosis;
-use ptq::quant::model::Mode;
+use ptq::quant::model::{Mode, QuantModel};
 use ptq::quantize::added::{Added, transformed};
 use ptq::quantize::resume::TrainedUnits;
 use ptq::quantize::{Calibration, reconstruct};
@@ -38,8 +39,8 @@ const CACHE_LIMIT_BYTES: u64 = 2 << 30;
 /// Calibration images that a diagnosis looks at.
 const DIAGNOSED: usize = 64;
 
-/// What cells share: results remembered in a folder, and the memory for activations.
-pub struct Caches {
+/// What the cells of a process share: results remembered in a folder, and the memory for activations.
+pub struct Resources {
     pub full_precision: FullPrecisionCache,
     pub transforms: TransformCache,
     pub ranges: RangeCache,
@@ -50,7 +51,7 @@ pub struct Caches {
     growing: [PathBuf; 2],
 }
 
-impl Caches {
+impl Resources {
     /// `memory_bytes`: how much of the activations of calibration images is kept in memory; the rest goes to a file without
     /// a name in `folder`.
     pub fn new(folder: &Path, memory_bytes: u64) -> Self {
@@ -98,24 +99,18 @@ pub struct CellResult {
 pub fn run_cell(
     cell: &Cell,
     inputs: &Inputs,
-    caches: &Caches,
+    resources: &Resources,
     keep: Keep,
     earlier: Option<&dyn TrainedUnits>,
     control: &Control,
 ) -> Result<CellResult> {
     set_precision(inputs.calib.images.device(), cell.precision)?;
-    let skipped = inputs.sample.skipped.iter().cloned();
-    skipped.for_each(|problem| (control.observe)(Event::Skipped { problem }));
-    let measure = || caches.full_precision.accuracy(inputs, caches.eval_batch, control);
-    let fp_test_top1 = info_span!("full-precision accuracy").in_scope(measure)?;
-    let network = fold_bn(&inputs.network, cell.recipe.batch_norm)?;
-    let check = || check_folding(&inputs.network, &network, &inputs.calib.images, control);
-    info_span!("check of BatchNorm folding").in_scope(check)?;
-    let net = caches.transforms.network(cell, inputs, control)?;
+    let (network, fp_test_top1) = checked(cell, inputs, resources, control)?;
+    let net = resources.transforms.network(cell, inputs, control)?;
     let normalisation = Normalisation { mean: inputs.preprocess.mean.clone(), std: inputs.preprocess.std.clone() };
     let calib = Calibration {
         images: &inputs.calib.images,
-        memory: &caches.memory,
+        memory: &resources.memory,
         trained: &inputs.network,
         added: Added {
             augment: &cell.augment,
@@ -124,41 +119,14 @@ pub fn run_cell(
             labels: &inputs.calib.labels,
         },
     };
-    let model = info_span!("starting ranges").in_scope(|| caches.ranges.prepared(cell, &network, inputs))?;
-    caches.trim();
+    let model = info_span!("starting ranges").in_scope(|| resources.ranges.prepared(cell, &network, inputs))?;
+    resources.trim();
     let train = || reconstruct(model, &calib, &cell.recipe, cell.seed, earlier, control);
     let model = info_span!("reconstruction").in_scope(train)?;
-    let quantized = |x: &Tensor| model.logits(x, Mode::HARD);
-    let span = info_span!("evaluation").entered();
-    let calib_classes = predict(&inputs.calib, caches.eval_batch, control, quantized)?;
-    let test = evaluate(&inputs.test, caches.eval_batch, control, quantized)?;
-    drop(span);
-    let diagnosis = info_span!("diagnosis").in_scope(|| {
-        let n = inputs.calib.images.dim(0)?.min(DIAGNOSED);
-        Diagnosis::new(&model, &inputs.calib.images.narrow(0, 0, n)?)
-    })?;
-    let metrics = Metrics {
-        fp_test_top1,
-        test_top1: test.top1(),
-        calib_top1: top1(&calib_classes, &inputs.calib.labels),
-        test_images: test.classes.len(),
-        skipped_images: test.skipped,
-        skipped_calib_images: inputs.sample.skipped.len(),
-    };
-    let pictures = calib.added.transform.as_ref().map(|transform| -> Result<Pictures> {
-        // A whole batch goes through the network, whose BatchNorm layers see batches.
-        let n = calib.images.dim(0)?.min(transform.meta.batch);
-        let t_x = transformed(transform, &calib.images.narrow(0, 0, n)?, control)?;
-        let shown = n.min(PICTURES);
-        Ok(Pictures { x: calib.images.narrow(0, 0, shown)?, t_x: t_x.narrow(0, 0, shown)? })
-    });
-    let predictions = Predictions {
-        test: test.classes,
-        calib: calib_classes,
-        test_labels: test.labels,
-        calib_labels: inputs.calib.labels.clone(),
-        calib_indices: inputs.sample.indices.clone(),
-    };
+    let measure = || measured(&model, inputs, fp_test_top1, resources.eval_batch, control);
+    let (metrics, predictions) = info_span!("evaluation").in_scope(measure)?;
+    let diagnosis = info_span!("diagnosis").in_scope(|| diagnosed(&model, calib.images))?;
+    let pictures = calib.added.transform.as_ref().map(|transform| pictures(transform, calib.images, control));
     let (channels, height, width) = inputs.test.size();
     let placed = (cell.bits, cell.recipe.batch_norm);
     let save_model = || Ok::<_, Error>(save(&model, network.arch, [channels, height, width], placed)?);
@@ -172,6 +140,64 @@ pub fn run_cell(
         model: keep.model.then(save_model).transpose()?,
         transform: kept_net.map(|net| net.parameters.tensors()).transpose()?,
     })
+}
+
+/// The network folded as `cell` says, and its accuracy in full precision; tells which images were skipped.
+///
+/// Errors: accuracy or folding is not as it must be, see [`super::gate`].
+fn checked(cell: &Cell, inputs: &Inputs, resources: &Resources, control: &Control) -> Result<(Network, f64)> {
+    let skipped = inputs.sample.skipped.iter().cloned();
+    skipped.for_each(|problem| (control.observe)(Event::Skipped { problem }));
+    let measure = || resources.full_precision.accuracy(inputs, resources.eval_batch, control);
+    let fp_test_top1 = info_span!("full-precision accuracy").in_scope(measure)?;
+    let network = fold_bn(&inputs.network, cell.recipe.batch_norm)?;
+    let check = || check_folding(&inputs.network, &network, &inputs.calib.images, control);
+    info_span!("check of BatchNorm folding").in_scope(check)?;
+    Ok((network, fp_test_top1))
+}
+
+/// The classes that the quantized network gives test and calibration images, and how many are right.
+fn measured(
+    model: &QuantModel,
+    inputs: &Inputs,
+    fp_test_top1: f64,
+    eval_batch: usize,
+    control: &Control,
+) -> Result<(Metrics, Predictions)> {
+    let quantized = |x: &Tensor| model.logits(x, Mode::HARD);
+    let calib = predict(&inputs.calib, eval_batch, control, quantized)?;
+    let test = evaluate(&inputs.test, eval_batch, control, quantized)?;
+    let metrics = Metrics {
+        fp_test_top1,
+        test_top1: test.top1(),
+        calib_top1: top1(&calib, &inputs.calib.labels),
+        test_images: test.classes.len(),
+        skipped_images: test.skipped,
+        skipped_calib_images: inputs.sample.skipped.len(),
+    };
+    let predictions = Predictions {
+        test: test.classes,
+        calib,
+        test_labels: test.labels,
+        calib_labels: inputs.calib.labels.clone(),
+        calib_indices: inputs.sample.indices.clone(),
+    };
+    Ok((metrics, predictions))
+}
+
+/// What quantizing did to each layer, seen on the first calibration images.
+fn diagnosed(model: &QuantModel, images: &Tensor) -> Result<Diagnosis> {
+    let n = images.dim(0)?.min(DIAGNOSED);
+    Ok(Diagnosis::new(model, &images.narrow(0, 0, n)?)?)
+}
+
+/// The first calibration images beside their transforms.
+fn pictures(transform: &Trainable, images: &Tensor, control: &Control) -> Result<Pictures> {
+    // A whole batch goes through the network, whose BatchNorm layers see batches.
+    let n = images.dim(0)?.min(transform.meta.batch);
+    let t_x = transformed(transform, &images.narrow(0, 0, n)?, control)?;
+    let shown = n.min(PICTURES);
+    Ok(Pictures { x: images.narrow(0, 0, shown)?, t_x: t_x.narrow(0, 0, shown)? })
 }
 
 /// The transform network of `cell` with its training.
