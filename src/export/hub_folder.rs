@@ -3,10 +3,10 @@
 
 use super::onnx;
 use crate::data;
-use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::store::record::{Metrics, Record};
 use crate::store::{ModelFiles, Run, SavedModel};
+use std::fs;
 use std::path::Path;
 
 /// The network that was quantized, as far as it is known.
@@ -38,13 +38,32 @@ pub fn write(folder: &Path, saved: &SavedModel, base: &Base) -> Result<()> {
         return Err(Error::content(run, "the run has no accuracy that a model card could name"));
     };
     let card = card(&record, metrics, saved, base);
-    for (name, content) in [
-        ("config.json", config.as_bytes()),
-        ("model.safetensors", &weights),
-        ("model.onnx", &onnx),
-        ("README.md", card.as_bytes()),
-    ] {
-        atomic::write(&folder.join(name), content)?;
+    put(
+        folder,
+        &[
+            ("config.json", config.as_bytes()),
+            ("model.safetensors", &weights),
+            ("model.onnx", &onnx),
+            ("README.md", card.as_bytes()),
+        ],
+    )
+}
+
+/// Writes the files when there is room for all of them; others that are in `folder` stay.
+fn put(folder: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // On the file system that they are to be on.
+    let beside = if folder.is_dir() { folder } else { parent };
+    fs::create_dir_all(beside).map_err(Error::io("cannot make folder", beside))?;
+    let staging = tempfile::Builder::new().prefix(".writing-").tempdir_in(beside);
+    let staging = staging.map_err(Error::io("cannot write into", beside))?;
+    for (name, content) in files {
+        fs::write(staging.path().join(name), content).map_err(Error::io("cannot write", &folder.join(name)))?;
+    }
+    fs::create_dir_all(folder).map_err(Error::io("cannot make folder", folder))?;
+    for (name, _) in files {
+        let target = folder.join(name);
+        fs::rename(staging.path().join(name), &target).map_err(Error::io("cannot write", &target))?;
     }
     Ok(())
 }
