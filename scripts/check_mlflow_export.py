@@ -61,6 +61,11 @@ def check_run(client, run, folder, begun_live=False):
     assert artefacts >= {"record.json", "cell.toml", "trace.json"}, artefacts
     copy = client.download_artifacts(run.info.run_id, "record.json")
     assert json.loads(pathlib.Path(copy).read_text()) == record
+    model = folder / "model.safetensors"
+    if model.exists():
+        assert artefacts >= {"config.json", model.name}, artefacts
+        copy = client.download_artifacts(run.info.run_id, model.name)
+        assert pathlib.Path(copy).read_bytes() == model.read_bytes()
     return points
 
 

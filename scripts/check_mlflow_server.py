@@ -6,7 +6,7 @@
 
 The grid is killed in the middle, stopped with SIGINT, and resumed; a cell is run again while the server is down, and sent by `harness
 export --mlflow URL`. A server that asks for a password gets it from the environment. Then the runs are exported as a file store, which
-`mlflow migrate-filestore` (3.7 and newer) makes a database of. Takes some minutes.
+`mlflow migrate-filestore` (3.7 and newer) makes a database of, whose server knows the same runs when they are sent to it. Takes some minutes.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from mlflow.tracking import MlflowClient
 # Twelve cells of some seconds, of which one fails.
 GRID = """
 name = "tracked"
+save-model = true
 [track]
 [base]
 arch = "resnet20"
@@ -179,13 +180,19 @@ def check_password(harness, folder, results):
 
 
 def check_migration(harness, folder, results):
-    store, database = folder / "mlruns", f"sqlite:///{folder}/migrated.db"
+    # The server's own.
+    store, database = folder / "mlruns", f"sqlite:///{folder}/mlflow.db"
     Bench(harness, folder, "").run("export", "--results", str(results), "--mlflow", str(store))
     said = subprocess.run([MLFLOW, "migrate-filestore", "--source", store, "--target", database],
                           check=True, text=True, capture_output=True, cwd=folder)
     print("  migrated:", " ".join(said.stdout.split())[-200:])
     client = MlflowClient(tracking_uri=database)
     print("  %d runs with %d points are the same in the database" % compare(client, results, False))
+    with Server(folder) as server:
+        said = Bench(harness, folder, server.url).run("export", "--results", str(results), "--mlflow", server.url)
+        assert "0 runs written" in said, said
+        print("  sent to its server:", said.strip())
+        print("  %d runs with %d points are the same on the server" % compare(MlflowClient(tracking_uri=server.url), results, False))
 
 
 def main():

@@ -1,6 +1,5 @@
 //! Stored runs to an MLflow server, for `export`.
 
-use super::track::without_artefacts;
 use crate::error::Result;
 use crate::export::Run;
 use crate::export::mlflow::server::{Server, identity};
@@ -83,8 +82,8 @@ impl ToServer {
                 ledger.settle(&run_id, &self.address);
             }
         }
-        if let Some(place) = self.server.artefacts_elsewhere() {
-            tell!("note: {}", without_artefacts(&self.address, place));
+        if let Some(what) = self.server.not_sent() {
+            tell!("note: MLflow at {} {what}", self.address);
         }
         Ok((self.refused, self.address))
     }

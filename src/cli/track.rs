@@ -64,10 +64,10 @@ pub fn warner(progress: Arc<Progress>, server: &Server, grid: &Path) -> Box<dyn 
 
 /// Says what was sent.
 pub fn say_tracked(tracked: &Tracked, server: &str, grid: &Path, quiet: bool) {
-    let Tracked { sent, left, is_warned, artefacts_elsewhere } = tracked;
+    let Tracked { sent, left, is_warned, not_sent } = tracked;
     let command = command(server, grid);
-    if let (Some(place), false) = (artefacts_elsewhere, quiet) {
-        tell!("note: {}", without_artefacts(server, place));
+    if let (Some(what), false) = (not_sent, quiet) {
+        tell!("note: MLflow at {server} {what}");
     }
     match left {
         0 if quiet || *sent == 0 => {}
@@ -77,14 +77,6 @@ pub fn say_tracked(tracked: &Tracked, server: &str, grid: &Path, quiet: bool) {
         _ if *is_warned => say!("MLflow: {sent} runs sent to {server}, {left} left: `{command}` sends them"),
         _ => tell!("warning: MLflow at {server} is slow: {sent} runs sent, {left} left; `{command}` sends them"),
     }
-}
-
-/// That a server takes no artefacts itself.
-pub fn without_artefacts(server: &str, place: &str) -> String {
-    format!(
-        "MLflow at {server} was sent no artefacts, since it has clients put them to {place} themselves; they stay in the folder of results \
-         (`mlflow server --serve-artifacts` takes them)"
-    )
 }
 
 fn command(server: &str, grid: &Path) -> String {

@@ -19,6 +19,11 @@ use crate::error::Result;
 use crate::store::{Pixels, Stored, read_log, read_traces};
 use ptq::recon::trace::UnitTrace;
 
+/// The run's id, and what people say of it, which changes when they will.
+const RUN_ID: &str = "harness.run_id";
+const TAGS: &str = "harness.tags";
+const NOTES: &str = "harness.notes";
+
 /// A run with everything of it that is exported.
 pub struct Run<'a> {
     pub stored: &'a Stored,
@@ -34,6 +39,34 @@ impl<'a> Run<'a> {
         let traces = read_traces(&stored.folder)?;
         Ok(Self { stored, traces, pictures: Pixels::read(stored)?, log: read_log(&stored.folder) })
     }
+}
+
+/// What is known of a run beside its cell and its numbers, by the names that it has in other tools; the last two, of what people said of it,
+/// are empty where nobody did.
+fn said(run: &Run) -> Vec<(&'static str, String)> {
+    let (record, annotations) = (&run.stored.record, &run.stored.annotations);
+    let provenance = &record.provenance;
+    let mut said = vec![
+        (RUN_ID, record.run_id.clone()),
+        ("harness.status", record.status.to_string()),
+        ("harness.version", provenance.crate_version.clone()),
+        ("harness.method_revision", record.method_revision.to_string()),
+        ("harness.device", provenance.device.clone()),
+        ("harness.threads", provenance.threads.to_string()),
+        ("harness.sha256.weights", record.hashes.weights.clone()),
+        ("harness.sha256.calib", record.hashes.calib.clone()),
+        ("harness.sha256.test", record.hashes.test.clone()),
+    ];
+    said.extend(record.error.iter().map(|error| ("harness.error", error.clone())));
+    let tags: Vec<&str> = annotations.tags.iter().map(String::as_str).collect();
+    let notes: Vec<&str> = annotations.notes.iter().map(|note| note.text.as_str()).collect();
+    said.extend([(TAGS, tags.join(", ")), (NOTES, notes.join("\n"))]);
+    said
+}
+
+/// What a run of an experiment is called where names have 32 hexadecimal digits: the same in every export.
+fn sha_of_name(experiment: &str, run_id: &str) -> String {
+    sha256(&[format!("{experiment}\n{run_id}").as_bytes()])[..32].to_string()
 }
 
 /// Characters of the longest name that is kept as it is: three of them make a key that MLflow takes (250), and each a file's name (255).

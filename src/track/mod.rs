@@ -49,8 +49,8 @@ pub struct Tracked {
     pub left: usize,
     /// Whether it was said why.
     pub is_warned: bool,
-    /// Where the server keeps artefacts that it does not take itself, so that none were sent.
-    pub artefacts_elsewhere: Option<String>,
+    /// What of the artefacts the server does not take, and why.
+    pub not_sent: Option<String>,
 }
 
 /// Between the grid's threads and the one that sends.

@@ -86,7 +86,7 @@ impl Sender {
             }
         }
         let mut queue = shared.lock();
-        queue.tracked.artefacts_elsewhere = self.server.artefacts_elsewhere().map(str::to_string);
+        queue.tracked.not_sent = self.server.not_sent().map(str::to_string);
         queue.is_sent = true;
         shared.changed.notify_all();
     }

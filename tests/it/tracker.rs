@@ -5,7 +5,7 @@ mod server;
 use crate::cli::{Bench, Ended, assert_contains, ended};
 use crate::stored::{Results, first};
 use metaaug::store::record::{Record, Status};
-use metaaug::store::{Artefacts, Store, read_traces};
+use metaaug::store::{Artefacts, ModelFiles, Store, read_traces};
 use ptq::recon::trace::UnitTrace;
 use server::{TestRun, TestServer};
 use std::collections::BTreeMap;
@@ -292,6 +292,83 @@ fn what_is_too_large_is_divided_and_an_artefact_that_cannot_be_is_named() {
     assert_eq!(send().code, 0);
     let whole = server.active();
     assert!(whole.len() == 1 && whole[0].id == half.id && whole[0].metrics == half.metrics);
+}
+
+#[test]
+fn a_kept_network_goes_along_unless_the_server_takes_none_of_its_size() {
+    let results = Results::new();
+    let record = results.record("made", &results.cell("qdrop", "W2A2", 3), &first(80, 100));
+    let store = Store::new(&results.path(), "made");
+    let lock = store.lock().unwrap();
+    let model = ModelFiles { config: "{}".into(), weights: vec![7; 100_000] };
+    store.write_run(&record, "a cell", &Artefacts { model: Some(model), ..Artefacts::default() }).unwrap();
+    drop(lock);
+    let [taken, refused] = [None, Some(50_000)].map(|largest| {
+        let server = TestServer::start();
+        server.state().largest_body = largest;
+        let end = results.harness(&["export", "--mlflow", &server.url()]);
+        assert_eq!(end.code, 0, "{}", end.stderr);
+        assert_contains(&end.stdout, &["1 runs written"]);
+        (server.active().remove(0), end.stderr)
+    });
+    assert_eq!((taken.0.artefacts["model.safetensors"].len(), taken.1.as_str()), (100_000, ""));
+    assert_eq!(taken.0.artefacts["config.json"], b"{}");
+    assert!(
+        !refused.0.artefacts.contains_key("model.safetensors") && refused.0.tags.contains_key("harness.export_sha256")
+    );
+    assert_contains(
+        &refused.1,
+        &["note: MLflow at ", "does not take the 100000 bytes of model.safetensors of resnet20-w2a2"],
+    );
+    assert_eq!(refused.1.lines().count(), 1, "{}", refused.1);
+    assert_eq!(results.harness(&["export", "--mlflow", "out"]).code, 0);
+    let mut copies = std::process::Command::new("find");
+    copies.args(["out", "-size", "100000c"]).current_dir(results.path().parent().unwrap());
+    assert_contains(&String::from_utf8(copies.output().unwrap().stdout).unwrap(), &["/artifacts/model.safetensors"]);
+}
+
+#[test]
+fn runs_that_came_by_a_file_store_are_known_on_the_server() {
+    let (results, server) = (results(), TestServer::start());
+    let url = server.url();
+    let send = || results.harness(&["export", "method(qdrop)", "--mlflow", &url]).stdout;
+    assert_eq!(results.harness(&["export", "method(qdrop)", "--mlflow", "a store"]).code, 0);
+    // As `mlflow migrate-filestore` puts it into the server's database.
+    let store = results.path().parent().unwrap().join("a store").canonicalize().unwrap();
+    let tags =
+        std::process::Command::new("find").args([".", "-name", "harness.run_id"]).current_dir(&store).output().unwrap();
+    let tags = store.join(String::from_utf8(tags.stdout).unwrap().trim()).parent().unwrap().to_path_buf();
+    let read = |file: std::fs::DirEntry| {
+        (file.file_name().into_string().unwrap(), std::fs::read_to_string(file.path()).unwrap())
+    };
+    let mut migrated = TestRun {
+        id: "of-the-store".into(),
+        experiment: "1".into(),
+        status: "FINISHED".into(),
+        tags: std::fs::read_dir(&tags).unwrap().map(|file| read(file.unwrap())).collect(),
+        artifact_uri: Some(format!("file://{}/1/2/artifacts", store.display().to_string().replace(' ', "%20"))),
+        ..TestRun::default()
+    };
+    server.state().experiments.push("made".into());
+    // Another folder's run of this cell began at another time.
+    let others = TestRun { id: "others".into(), start_time: 5, ..migrated.clone() };
+    server.state().runs.extend([migrated.clone(), others]);
+    assert_contains(&send(), &["0 runs written", "1 unchanged"]);
+    assert_contains(&send(), &["0 runs written", "1 unchanged"]);
+    let runs = server.active();
+    assert_eq!(
+        (runs.len(), runs[0].tags.contains_key("harness.id"), runs[1].tags.contains_key("harness.id")),
+        (2, true, false)
+    );
+    // One that was made from something else is replaced.
+    migrated.tags.insert("harness.export_sha256".into(), "another".into());
+    server.state().runs[0] = migrated;
+    assert_contains(&send(), &["1 runs written"]);
+    let ids: Vec<String> = server.active().into_iter().map(|run| run.id).collect();
+    assert!(
+        ids.len() == 2 && ids.contains(&"others".to_string()) && !ids.contains(&"of-the-store".to_string()),
+        "{ids:?}"
+    );
 }
 
 #[test]

@@ -4,9 +4,9 @@
 //! Ids are hashes of names, so that a run is the same run in every export. A run whose content did not change is left as
 //! it is, with what people wrote to it in MLflow.
 
+use super::super::sha_of_name;
 use super::{Content, DIGEST, Run, Written, annotations, artefacts, digest};
 use crate::disk::atomic;
-use crate::disk::sha256;
 use crate::error::{Error, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
@@ -47,7 +47,7 @@ impl FileStore {
     /// Writes `run`, whole or not at all.
     pub fn write(&mut self, run: &Run) -> Result<Written> {
         let experiment = self.experiment(run)?;
-        let id = run_id(run);
+        let id = sha_of_name(&run.stored.experiment, &run.stored.record.run_id);
         let target = self.folder.join(&experiment).join(&id);
         let digest = digest(run, &self.folder.display().to_string())?;
         let exists = target.exists();
@@ -144,12 +144,6 @@ impl FileStore {
         fs::create_dir_all(folder.join("artifacts")).map_err(Error::io("cannot make folder", folder))?;
         artefacts(run, |name, content| put(&folder.join("artifacts").join(name), &content))
     }
-}
-
-/// 32 hexadecimal digits, as MLflow's own.
-fn run_id(run: &Run) -> String {
-    let name = format!("{}\n{}", run.stored.experiment, run.stored.record.run_id);
-    sha256(&[name.as_bytes()])[..32].to_string()
 }
 
 /// Notes and tags of a run change when they will: they are no part of its digest.

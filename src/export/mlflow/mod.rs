@@ -8,13 +8,13 @@ pub mod server;
 pub use on_server::OnServer;
 pub use rest::{Credentials, Failure, Scope};
 
-use super::Run;
 use super::series::{end_s, phases, singles};
+use super::{NOTES, RUN_ID, Run, TAGS, said};
 use crate::error::Result;
 use crate::experiment::Cell;
 use crate::report::picture;
-use crate::store::read_if_there;
 use crate::store::record::Status;
+use crate::store::{has_model, read_if_there};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -22,9 +22,6 @@ use std::collections::BTreeMap;
 const EXPORT_REVISION: u32 = 1;
 /// The tag that tells what a run was exported from: only a run that is there as a whole has it.
 const DIGEST: &str = "harness.export_sha256";
-/// Tags of what people say of a run, which changes when they will.
-const TAGS: &str = "harness.tags";
-const NOTES: &str = "harness.notes";
 /// Characters of the longest values that MLflow takes (`mlflow/utils/validation.py`); the end of longer ones is left out.
 const LONGEST_PARAM: usize = 6000;
 const LONGEST_TAG: usize = 8000;
@@ -38,6 +35,10 @@ const ARTEFACTS: [&str; 7] = [
     "predictions.safetensors",
     "pictures.safetensors",
 ];
+/// A network that a run kept, as far as it is not larger than [`LARGEST_MODEL`].
+const MODEL: [&str; 2] = ["config.json", "model.safetensors"];
+/// Bytes of the largest network that is sent or copied: all of the architectures here are smaller, at 8 bits.
+const LARGEST_MODEL: u64 = 1 << 26;
 /// The pictures as an image.
 const PICTURES: &str = "pictures.png";
 
@@ -113,41 +114,24 @@ fn params(cell: &Cell) -> Vec<(String, String)> {
 
 /// What is known of a run before it has begun.
 fn first_tags(run_id: &str, grid: &str) -> Vec<(String, String)> {
-    let tags = [
-        ("mlflow.runName", run_id),
-        ("mlflow.source.name", grid),
-        ("mlflow.source.type", "LOCAL"),
-        ("harness.run_id", run_id),
-    ];
+    let tags =
+        [("mlflow.runName", run_id), ("mlflow.source.name", grid), ("mlflow.source.type", "LOCAL"), (RUN_ID, run_id)];
     tags.map(|(key, value)| (key.to_string(), cut(value, LONGEST_TAG))).into()
 }
 
 fn tags(run: &Run) -> Vec<(String, String)> {
     let record = &run.stored.record;
-    let provenance = &record.provenance;
-    let mut tags = first_tags(&record.run_id, &provenance.grid);
-    let more = [
-        ("mlflow.source.git.commit", provenance.git_revision.clone()),
-        ("harness.status", record.status.to_string()),
-        ("harness.version", provenance.crate_version.clone()),
-        ("harness.method_revision", record.method_revision.to_string()),
-        ("harness.device", provenance.device.clone()),
-        ("harness.threads", provenance.threads.to_string()),
-        ("harness.sha256.weights", record.hashes.weights.clone()),
-        ("harness.sha256.calib", record.hashes.calib.clone()),
-        ("harness.sha256.test", record.hashes.test.clone()),
-    ];
-    let error = record.error.iter().map(|error| ("harness.error", error.clone()));
-    tags.extend(more.into_iter().chain(error).map(|(key, value)| (key.to_string(), cut(&value, LONGEST_TAG))));
+    let mut tags = first_tags(&record.run_id, &record.provenance.grid);
+    let of_run = said(run).into_iter().filter(|(key, _)| ![RUN_ID, TAGS, NOTES].contains(key));
+    let all = [("mlflow.source.git.commit", record.provenance.git_revision.clone())].into_iter().chain(of_run);
+    tags.extend(all.map(|(key, value)| (key.to_string(), cut(&value, LONGEST_TAG))));
     tags
 }
 
 /// What people said of a run, by the tag that holds it; nothing: the tag is not to be there.
-fn annotations(run: &Run) -> [(&'static str, String); 2] {
-    let annotations = &run.stored.annotations;
-    let tags: Vec<&str> = annotations.tags.iter().map(String::as_str).collect();
-    let notes: Vec<&str> = annotations.notes.iter().map(|note| note.text.as_str()).collect();
-    [(TAGS, cut(&tags.join(", "), LONGEST_TAG)), (NOTES, cut(&notes.join("\n"), LONGEST_TAG))]
+fn annotations(run: &Run) -> Vec<(&'static str, String)> {
+    let of_people = said(run).into_iter().filter(|(key, _)| [TAGS, NOTES].contains(key));
+    of_people.map(|(key, value)| (key, cut(&value, LONGEST_TAG))).collect()
 }
 
 /// `text`, or its beginning where it has more than `most` characters.
@@ -163,7 +147,7 @@ fn artefacts<E: From<crate::error::Error>>(
     run: &Run,
     mut keep: impl FnMut(&str, Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
-    for name in ARTEFACTS {
+    for name in ARTEFACTS.iter().chain(model(run)) {
         if let Some(content) = read_if_there(&run.stored.folder.join(name))? {
             keep(name, content)?;
         }
@@ -174,11 +158,18 @@ fn artefacts<E: From<crate::error::Error>>(
     }
 }
 
+/// The files of the network that the run kept; none where it kept none, or one that is too large.
+fn model(run: &Run) -> &'static [&'static str] {
+    let folder = &run.stored.folder;
+    let is_small = |name: &&str| std::fs::metadata(folder.join(name)).is_ok_and(|file| file.len() <= LARGEST_MODEL);
+    if has_model(folder) && MODEL.iter().all(is_small) { &MODEL } else { &[] }
+}
+
 /// Of everything that determines what MLflow is told of `run`, when it is kept at `place`.
 fn digest(run: &Run, place: &str) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(format!("{EXPORT_REVISION} {place} {}\n", run.stored.experiment));
-    for name in ARTEFACTS {
+    for name in ARTEFACTS.iter().chain(model(run)) {
         let content = read_if_there(&run.stored.folder.join(name))?;
         hash.update(format!("{name} {}\n", content.as_ref().map_or(-1, |content| content.len() as i64)));
         hash.update(content.unwrap_or_default());
@@ -186,9 +177,24 @@ fn digest(run: &Run, place: &str) -> Result<String> {
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
+/// The folder of the file store in which a run's artefacts lie at `artifact_uri`, if it is one: what [`digest`] was given there.
+fn place_of(artifact_uri: &str) -> Option<String> {
+    let path = reqwest::Url::parse(artifact_uri).ok().filter(|uri| uri.scheme() == "file")?.to_file_path().ok()?;
+    // STORE/EXPERIMENT/RUN/artifacts
+    Some(path.ancestors().nth(3)?.display().to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_store_is_known_by_the_place_of_artefacts() {
+        let places =
+            ["file:///a%20b/m%C3%BC/1/2/artifacts", "mlflow-artifacts:/1/2/artifacts", "file:///artifacts", ""]
+                .map(place_of);
+        assert_eq!(places, [Some("/a b/mü".to_string()), None, None, None]);
+    }
 
     #[test]
     fn what_is_too_long_says_that_it_was_cut() {

@@ -14,6 +14,8 @@ pub struct OnServer {
     pub(super) id: String,
     pub(super) artifact_uri: String,
     pub(super) is_running: bool,
+    /// Milliseconds since 1970.
+    pub(super) start_ms: u64,
     pub(super) params: BTreeMap<String, String>,
     pub(super) tags: BTreeMap<String, String>,
     /// Numbers that are there, by key and step.
@@ -36,6 +38,7 @@ impl OnServer {
         Ok(Self {
             id,
             artifact_uri: text(run, "/info/artifact_uri"),
+            start_ms: run.pointer("/info/start_time").map_or(0.0, number) as u64,
             is_running: text(run, "/info/status") == "RUNNING",
             params: pairs("/data/params"),
             tags: pairs("/data/tags"),

@@ -5,16 +5,20 @@
 //! has not is gone on with: of each number what is not there yet is sent. One that was made anew since replaces the one from before, which
 //! is then in MLflow's bin, and takes over what people noted there.
 
-use super::on_server::{OnServer, is_same, metric, number, pair, text};
+mod calls;
+mod points;
+
+use super::on_server::{OnServer, pair};
 use super::rest::{Credentials, Failure, Rest};
-use super::{Content, DIGEST, Run, Value, Written, annotations, artefacts, digest, first_tags, params};
+use super::{
+    Content, DIGEST, MODEL, Run, Value, Written, annotations, artefacts, digest, first_tags, params, place_of,
+};
 use crate::disk::sha256;
 use crate::error::{Error, Result};
 use crate::experiment::Cell;
 use crate::http::Address;
-use reqwest::Url;
 use serde_json::{Value as Json, json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -35,7 +39,7 @@ pub struct Server {
     address: Address,
     /// Ids of experiments by name.
     experiments: BTreeMap<String, String>,
-    artefacts_elsewhere: Option<String>,
+    not_sent: Option<String>,
 }
 
 /// A run that has not begun, or only just.
@@ -58,7 +62,7 @@ impl Server {
     /// Asks nothing yet. Errors: credentials that cannot be sent.
     pub fn new(address: Address, credentials: Credentials) -> Result<Self> {
         let rest = Rest::new(&address, credentials)?;
-        Ok(Self { rest, address, experiments: BTreeMap::new(), artefacts_elsewhere: None })
+        Ok(Self { rest, address, experiments: BTreeMap::new(), not_sent: None })
     }
 
     pub fn address(&self) -> &Address {
@@ -70,9 +74,9 @@ impl Server {
         self.rest.answers()
     }
 
-    /// Where the server has clients put artefacts themselves, in a storage that they were not sent to, if it does.
-    pub fn artefacts_elsewhere(&self) -> Option<&str> {
-        self.artefacts_elsewhere.as_deref()
+    /// Of artefacts that stay in the folder of results, the first: what was not sent to this server, and why.
+    pub fn not_sent(&self) -> Option<&str> {
+        self.not_sent.as_deref()
     }
 
     /// The error that the user reads.
@@ -107,35 +111,6 @@ impl Server {
         Ok(run)
     }
 
-    /// Sends what of `points` is not there.
-    pub fn log(&self, run: &mut OnServer, points: &[(String, Value)]) -> Result<(), Failure> {
-        for (key, _) in points {
-            self.read_held(run, key)?;
-        }
-        let is_new =
-            |(key, value): &&(String, Value)| !run.held.get(key).is_some_and(|held| held.contains_key(&value.step));
-        // What was told twice while the server was away.
-        let mut once = HashSet::new();
-        let new = points.iter().filter(is_new).filter(|&(key, value)| once.insert((key, value.step)));
-        let new: Vec<&(String, Value)> = new.collect();
-        for some in new.chunks(METRICS_AT_ONCE) {
-            let sent = self.log_batch(
-                &run.id,
-                "metrics",
-                &some.iter().map(|(key, value)| metric(key, value)).collect::<Vec<_>>(),
-            );
-            for (key, value) in some {
-                match &sent {
-                    Ok(()) => drop(run.held.entry(key.clone()).or_default().insert(value.step, value.value)),
-                    // Nobody knows what arrived.
-                    Err(_) => drop(run.unread.insert(key.clone())),
-                }
-            }
-            sent?;
-        }
-        Ok(())
-    }
-
     /// Says that the run was ended before its time.
     pub fn kill(&self, run: &OnServer, at_ms: u64) -> Result<(), Failure> {
         self.update(run, "KILLED", Some(at_ms))
@@ -154,8 +129,14 @@ impl Server {
         let (content, digest) = (Content::of(run), digest(run, "")?);
         let experiment = self.experiment(&content.experiment)?;
         let mut there = self.runs(&experiment, identity)?;
-        if let Some(at) = there.iter().position(|there| there.tags.get(DIGEST) == Some(&digest)) {
+        if there.is_empty() {
+            there = self.migrated(&experiment, &content.name, content.start_ms)?;
+        }
+        if let Some(at) = self.whole(&there, run, &digest)? {
             let whole = there.swap_remove(at);
+            if whole.tags.get(ID).is_none_or(|there| there != identity) {
+                self.tag(&whole, ID, identity)?;
+            }
             self.annotate(&whole, run)?;
             self.delete(&there)?;
             return Ok(Written::Unchanged);
@@ -182,6 +163,21 @@ impl Server {
         Ok(if is_replaced { Written::Replaced } else { Written::New })
     }
 
+    /// Which of `there` is all of `run`, whose `digest` this is on a server; what comes from a file store has the one that it had there.
+    fn whole(&self, there: &[OnServer], run: &Run, on_server: &str) -> Result<Option<usize>, Failure> {
+        for (at, there) in there.iter().enumerate() {
+            let Some(known) = there.tags.get(DIGEST) else { continue };
+            let is_whole = match place_of(&there.artifact_uri) {
+                Some(place) if known != on_server => *known == digest(run, &place)?,
+                _ => known == on_server,
+            };
+            if is_whole {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
     /// Sends all of a run that `target` lacks; `before`: those that it replaces. The digest comes last, when all the rest is there.
     fn fill(
         &mut self,
@@ -201,95 +197,33 @@ impl Server {
             content.metrics.iter().flat_map(|(key, values)| values.iter().map(|value| (key.clone(), *value))).collect();
         self.log(target, &points)?;
         self.update(target, if content.is_done { "FINISHED" } else { "FAILED" }, Some(content.end_ms))?;
-        match self.artefact_path(target) {
-            Some(path) => artefacts(run, |name, content| {
-                let bytes = content.len();
-                self.rest
-                    .put_artefact(&format!("{path}/{name}"), content)
-                    .map_err(|failure| of_artefact(failure, name, bytes))
-            })?,
-            None => self.artefacts_elsewhere = Some(target.artifact_uri.clone()),
-        }
+        self.put_artefacts(target, run)?;
         self.tag(target, DIGEST, digest)
     }
 
-    /// The id of the experiment called `name`, which is made if it is missing.
-    fn experiment(&mut self, name: &str) -> Result<String, Failure> {
-        if let Some(id) = self.known_experiment(name)? {
-            return Ok(id);
-        }
-        let made = match self.rest.post("experiments/create", &json!({ "name": name })) {
-            // Another process was faster.
-            Err(Failure::Refused { code, .. }) if code == "RESOURCE_ALREADY_EXISTS" => self.known_experiment(name)?,
-            made => Some(text(&made?, "/experiment_id")),
+    fn put_artefacts(&mut self, target: &OnServer, run: &Run) -> Result<(), Failure> {
+        let Some(path) = self.artefact_path(target) else {
+            self.not_sent = Some(format!(
+                "was sent no artefacts, since it has clients put them to {} themselves; they stay in the folder of results \
+                 (`mlflow server --serve-artifacts` takes them)",
+                target.artifact_uri
+            ));
+            return Ok(());
         };
-        let id = made.filter(|id| !id.is_empty());
-        let id = id.ok_or_else(|| Failure::Malformed("it makes an experiment and gives no id of it".to_string()))?;
-        self.experiments.insert(name.to_string(), id.clone());
-        Ok(id)
-    }
-
-    /// The same if there is one. Errors: it was deleted.
-    fn known_experiment(&mut self, name: &str) -> Result<Option<String>, Failure> {
-        if let Some(id) = self.experiments.get(name) {
-            return Ok(Some(id.clone()));
-        }
-        let answer = match self.rest.get("experiments/get-by-name", &[("experiment_name", name)]) {
-            Err(failure) if failure.is_missing() => return Ok(None),
-            answer => answer?,
-        };
-        let id = text(&answer, "/experiment/experiment_id");
-        if id.is_empty() {
-            return Err(Failure::Malformed("it gives no id of an experiment".to_string()));
-        }
-        if text(&answer, "/experiment/lifecycle_stage") == "deleted" {
-            return Err(Failure::InBin { name: name.to_string(), id });
-        }
-        self.experiments.insert(name.to_string(), id.clone());
-        Ok(Some(id))
-    }
-
-    /// The runs of this identity that are not in the bin, in an order that does not change.
-    fn runs(&self, experiment: &str, identity: &str) -> Result<Vec<OnServer>, Failure> {
-        let filter = format!("tags.`{ID}` = '{identity}'");
-        let question = json!({ "experiment_ids": [experiment], "filter": filter, "run_view_type": "ACTIVE_ONLY", "max_results": 100 });
-        let answer = self.rest.post("runs/search", &question)?;
-        let runs = answer.pointer("/runs").and_then(Json::as_array);
-        let mut runs = runs.into_iter().flatten().map(OnServer::of).collect::<Result<Vec<_>, _>>()?;
-        runs.sort_by(|one, other| one.id.cmp(&other.id));
-        Ok(runs)
-    }
-
-    fn create(
-        &self,
-        experiment: &str,
-        (name, start_ms): (&str, u64),
-        mut tags: Vec<(String, String)>,
-        identity: &str,
-    ) -> Result<OnServer, Failure> {
-        tags.push((ID.to_string(), identity.to_string()));
-        // What else there is of tags comes later.
-        tags.retain(|(key, _)| key == ID || key.starts_with("mlflow.") || key == "harness.run_id");
-        let tags: Vec<Json> = tags.iter().map(|(key, value)| pair((key, value))).collect();
-        let run = json!({ "experiment_id": experiment, "run_name": name, "start_time": start_ms, "tags": tags });
-        let answer = self.rest.post("runs/create", &run)?;
-        OnServer::of(answer.pointer("/run").unwrap_or(&Json::Null))
-    }
-
-    fn update(&self, run: &OnServer, status: &str, end_ms: Option<u64>) -> Result<(), Failure> {
-        let mut update = json!({ "run_id": run.id, "status": status });
-        if let (Some(end_ms), Some(fields)) = (end_ms, update.as_object_mut()) {
-            fields.insert("end_time".to_string(), end_ms.into());
-        }
-        self.rest.post("runs/update", &update).map(drop)
-    }
-
-    fn delete(&self, runs: &[OnServer]) -> Result<(), Failure> {
-        runs.iter().try_for_each(|run| self.rest.post("runs/delete", &json!({ "run_id": run.id })).map(drop))
-    }
-
-    fn tag(&self, run: &OnServer, key: &str, value: &str) -> Result<(), Failure> {
-        self.rest.post("runs/set-tag", &json!({ "run_id": run.id, "key": key, "value": value })).map(drop)
+        artefacts(run, |name, content| {
+            let bytes = content.len();
+            match self.rest.put_artefact(&format!("{path}/{name}"), content) {
+                // The run is worth more than its network.
+                Err(failure) if failure.is_too_large() && MODEL.contains(&name) => {
+                    self.not_sent.get_or_insert_with(|| {
+                        let run_id = &run.stored.record.run_id;
+                        format!("does not take the {bytes} bytes of {name} of {run_id} (status 413); it stays in the folder of results")
+                    });
+                    Ok(())
+                }
+                put => put.map_err(|failure| of_artefact(failure, name, bytes)),
+            }
+        })
     }
 
     /// Has the tags of what people said here be those there.
@@ -305,78 +239,6 @@ impl Server {
             }
         }
         Ok(())
-    }
-
-    fn log_params(&self, run: &OnServer, params: &[(String, String)]) -> Result<(), Failure> {
-        let new = params.iter().filter(|(key, _)| !run.params.contains_key(key));
-        let new: Vec<Json> = new.map(|(key, value)| pair((key, value))).collect();
-        new.chunks(OTHERS_AT_ONCE).try_for_each(|some| self.log_batch(&run.id, "params", some))
-    }
-
-    /// In as many parts as the server takes.
-    fn log_batch(&self, run_id: &str, kind: &str, items: &[Json]) -> Result<(), Failure> {
-        match self.rest.post("runs/log-batch", &json!({ "run_id": run_id, kind: items })) {
-            Err(failure) if failure.is_too_large() && items.len() > 1 => {
-                let (one, other) = items.split_at(items.len() / 2);
-                self.log_batch(run_id, kind, one)?;
-                self.log_batch(run_id, kind, other)
-            }
-            answer => answer.map(drop),
-        }
-    }
-
-    /// Learns what is there of `key`, if that is not known.
-    fn read_held(&self, run: &mut OnServer, key: &str) -> Result<(), Failure> {
-        if !run.unread.contains(key) {
-            return Ok(());
-        }
-        let (mut held, mut token) = (BTreeMap::new(), String::new());
-        loop {
-            let mut question = vec![("run_id", run.id.as_str()), ("metric_key", key), ("max_results", PAGE)];
-            question.extend(Some(("page_token", token.as_str())).filter(|(_, token)| !token.is_empty()));
-            let answer = self.rest.get("metrics/get-history", &question)?;
-            let points = answer.pointer("/metrics").and_then(Json::as_array).cloned().unwrap_or_default();
-            for point in &points {
-                let step = number(&point["step"]) as usize;
-                let value = number(&point["value"]);
-                // Of several at a step one that differs is what matters.
-                held.entry(step)
-                    .and_modify(|held| *held = if is_same(*held, value) { value } else { f64::INFINITY })
-                    .or_insert(value);
-            }
-            token = text(&answer, "/next_page_token");
-            if token.is_empty() || points.is_empty() {
-                break;
-            }
-        }
-        run.held.insert(key.to_string(), held);
-        run.unread.remove(key);
-        Ok(())
-    }
-
-    /// Whether `there` holds nothing but what `content` has.
-    fn agrees(&self, there: &mut OnServer, content: &Content) -> Result<bool, Failure> {
-        if !there.agrees_in(&content.params) {
-            return Ok(false);
-        }
-        for (key, values) in &content.metrics {
-            self.read_held(there, key)?;
-            let Some(held) = there.held.get(key) else { continue };
-            let values: BTreeMap<usize, f64> = values.iter().map(|value| (value.step, value.value)).collect();
-            let is_ours = |(step, value): (&usize, &f64)| values.get(step).is_some_and(|ours| is_same(*ours, *value));
-            if !held.iter().all(is_ours) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Where the server's proxy keeps the artefacts of `run`; `None` where it keeps none itself.
-    fn artefact_path(&self, run: &OnServer) -> Option<String> {
-        let uri = Url::parse(&run.artifact_uri).ok()?;
-        let is_here = uri.host_str().is_none_or(|host| host.is_empty() || Some(host) == self.address.url().host_str());
-        let path = percent_encoding::percent_decode_str(uri.path()).decode_utf8_lossy().into_owned();
-        (uri.scheme() == "mlflow-artifacts" && is_here).then_some(path)
     }
 }
 

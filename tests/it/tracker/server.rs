@@ -40,6 +40,8 @@ pub struct TestRun {
     /// Key, step, value as text and time: the same of all four is there once.
     pub metrics: BTreeSet<(String, u64, String, u64)>,
     pub artefacts: BTreeMap<String, Vec<u8>>,
+    /// Where they lie, if not with the server.
+    pub artifact_uri: Option<String>,
 }
 
 impl TestRun {
@@ -55,10 +57,11 @@ impl TestRun {
         };
         let keys: BTreeSet<&String> = self.metrics.iter().map(|(key, ..)| key).collect();
         let metrics: Vec<Value> = keys.iter().map(|key| json!({ "key": key, "value": 0 })).collect();
+        let with_server = || format!("mlflow-artifacts:/{}/{}/artifacts", self.experiment, self.id);
+        let artifact_uri = self.artifact_uri.clone().unwrap_or_else(with_server);
         json!({
             "info": {
-                "run_id": self.id, "status": self.status,
-                "artifact_uri": format!("mlflow-artifacts:/{}/{}/artifacts", self.experiment, self.id),
+                "run_id": self.id, "status": self.status, "start_time": self.start_time, "artifact_uri": artifact_uri,
             },
             "data": { "metrics": metrics, "params": pairs(&self.params), "tags": pairs(&self.tags) },
         })
@@ -177,12 +180,11 @@ fn answer(state: &mut State, target: &str, body: &[u8]) -> (u16, Value) {
         }
         "mlflow/runs/search" => {
             let filter = text("filter");
-            let id = filter.strip_prefix("tags.`harness.id` = '").and_then(|rest| rest.strip_suffix('\'')).unwrap();
+            let filter = filter.strip_prefix("tags.`").and_then(|rest| rest.strip_suffix('\'')).unwrap();
+            let (tag, value) = filter.split_once("` = '").unwrap();
             let experiment = body["experiment_ids"][0].as_str().unwrap();
             let is_found = |run: &&TestRun| {
-                !run.is_deleted
-                    && run.experiment == experiment
-                    && run.tags.get("harness.id").is_some_and(|there| there == id)
+                !run.is_deleted && run.experiment == experiment && run.tags.get(tag).is_some_and(|there| there == value)
             };
             (200, json!({ "runs": state.runs.iter().filter(is_found).map(TestRun::json).collect::<Vec<_>>() }))
         }
