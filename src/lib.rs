@@ -17,7 +17,7 @@
 //! | [`slurm`] | job arrays of a cluster whose tasks work on a grid |
 //! | [`serve`] | the pages of all experiments, live, on loopback |
 //! | [`track`] | a grid as it runs, told to an MLflow server |
-//! | [`export`] | runs for MLflow and TensorBoard, kept networks in that of ONNX |
+//! | [`export`] | runs for MLflow, Trackio and TensorBoard, kept networks in that of ONNX |
 //! | [`report`] | tables, figures, pages and comparisons from records |
 //! | [`store`] | records and kept networks on disk, and what of a grid is not among them |
 //! | [`experiment`] | grid files, the cells they expand to, run ids |

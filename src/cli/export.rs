@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::export::hub_folder::{self, Base, license_of};
 use crate::export::mlflow::Written;
 use crate::export::mlflow::file_store::FileStore;
-use crate::export::{Run, onnx, tensorboard};
+use crate::export::{Run, onnx, tensorboard, trackio};
 use crate::http::Address;
 use crate::hub::RepoKind;
 use crate::report::frame::{frame, to_csv};
@@ -45,6 +45,9 @@ struct Targets {
     /// Write TensorBoard event files below this folder: scalars, images, the configuration as text.
     #[arg(long, value_name = "DIR")]
     tensorboard: Option<PathBuf>,
+    /// Write to a project of Trackio, NAME.db: configuration, numbers with steps, an alert of a failure. Other runs that are there stay.
+    #[arg(long, value_name = "FILE")]
+    trackio: Option<PathBuf>,
     /// Write a line per run, accuracies as fractions; `-` is standard output.
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
@@ -64,6 +67,7 @@ Examples:
   harness export --mlflow mlruns
   harness export experiments/quickstart.toml --mlflow http://127.0.0.1:5000
   harness export experiments/quickstart.toml --tensorboard logs --csv quickstart.csv
+  harness export --trackio ~/.cache/huggingface/trackio/quantization.db   # trackio show --project quantization
   harness export 'method(qdrop | genie-*) & bits(w2a2)' --json runs.json
   harness export --onnx model.onnx resnet20-w2a4-genie-m-s0       # or the folder of a kept network
   harness export --hub upload resnet20-w2a4-genie-m-s0            # hf upload OWNER/NAME upload
@@ -71,9 +75,12 @@ Examples:
 The ONNX model takes images as they are preprocessed (`metadata_props` says how) and gives logits. Weights of up to 4 bits are UINT4, \
 others UINT8, activations of fewer than 8 bits are clipped to their levels before a quantizer of 8 bits: the arithmetic is the harness's.
 
-Exporting again changes nothing unless a run changed. A server is sent what it lacks of each run, and the end of runs that `harness run \
---track` did not live to tell it; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, go with it and nowhere \
-else. MLflow 3.7 and newer read file stores with MLFLOW_ALLOW_FILE_STORE=true set, as in: MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri mlruns";
+A project of Trackio has the configurations, numbers and failures of runs, not their pictures and files; an experiment is a group of it.
+
+Exporting again changes nothing unless a run changed. A server is sent what it lacks of each run, a kept network of up to 64 MiB too, and \
+the end of runs that `harness run --track` did not live to tell it; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or \
+MLFLOW_TRACKING_TOKEN, go with it and nowhere else. MLflow 3.7 and newer read file stores with MLFLOW_ALLOW_FILE_STORE=true set, as in: \
+MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri mlruns";
 
 /// How many runs became what.
 #[derive(Default)]
@@ -114,6 +121,9 @@ pub fn export(args: &Args) -> Result<Exit> {
         say!("MLflow: {} runs written to {to}, {} unchanged", count.written, count.unchanged);
         skipped += count.skipped;
     }
+    if let Some(path) = &args.to.trackio {
+        skipped += write_trackio(path, &stored)?;
+    }
     if let Some(folder) = &args.to.tensorboard {
         let count = each(&stored, |run| tensorboard::write(folder, run).map(|_| true))?;
         say!("TensorBoard: {} runs written to {}", count.written, folder.display());
@@ -131,6 +141,20 @@ fn send(address: &str, stored: &[Stored], results: &Path) -> Result<(Count, Stri
     Ok((count, shown))
 }
 
+/// Writes the runs to Trackio's project in the file `path`; how many of them cannot be read.
+fn write_trackio(path: &Path, stored: &[Stored]) -> Result<usize> {
+    let mut project = trackio::Project::open(path)?;
+    let count = each(stored, |run| project.write(run))?;
+    project.finish()?;
+    say!("Trackio: {} runs written to {}, {} unchanged", count.written, path.display(), count.unchanged);
+    if trackio::project_name(path).is_none() {
+        tell!(
+            "note: Trackio finds projects as NAME.db with letters, digits, - and _ in NAME: call the file so before it looks for it"
+        );
+    }
+    Ok(count.skipped)
+}
+
 /// Writes `runs` runs to `path`; `-` is standard output.
 fn write(path: &Path, content: &[u8], runs: usize) -> Result<()> {
     if path == Path::new("-") {
@@ -145,7 +169,11 @@ fn write(path: &Path, content: &[u8], runs: usize) -> Result<()> {
 impl Targets {
     /// Whether something is to be written of each run.
     fn is_of_records(&self) -> bool {
-        self.mlflow.is_some() || self.tensorboard.is_some() || self.csv.is_some() || self.json.is_some()
+        self.mlflow.is_some()
+            || self.trackio.is_some()
+            || self.tensorboard.is_some()
+            || self.csv.is_some()
+            || self.json.is_some()
     }
 }
 

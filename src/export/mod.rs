@@ -1,5 +1,5 @@
-//! Stored runs for other tools: MLflow's file store and servers, TensorBoard's event files; networks that they kept as ONNX models and as
-//! folders for the Hugging Face Hub.
+//! Stored runs for other tools: MLflow's file store and servers, Trackio's databases, TensorBoard's event files; networks that they kept as
+//! ONNX models and as folders for the Hugging Face Hub.
 //!
 //! An export is a function of the stored runs: the same run gets the same name and content each time, files and folders
 //! are either whole or absent, and nothing is written outside the folder or server that was given.
@@ -11,6 +11,7 @@ mod proto;
 mod series;
 pub mod tensorboard;
 mod tfrecord;
+pub mod trackio;
 
 pub use series::Keys;
 

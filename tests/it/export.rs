@@ -218,3 +218,73 @@ fn tables_are_written_and_mistakes_said() {
         2
     );
 }
+
+/// The texts of the first two columns that a query of a database gives.
+fn rows(database: &Path, query: &str) -> Vec<(String, String)> {
+    let database = rusqlite::Connection::open(database).unwrap();
+    let mut statement = database.prepare(query).unwrap();
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
+#[test]
+fn trackio_gets_configurations_numbers_and_failures_once() {
+    let results = results();
+    let path = results.path().parent().unwrap().join("new/runs.db");
+    let export = |what: &str| {
+        let end = results.harness(&["export", what, "--trackio", "new/runs.db"]);
+        assert_eq!((end.code, end.stderr.as_str()), (0, ""));
+        end.stdout
+    };
+    assert_contains(&export("status(done)"), &["1 runs written to new/runs.db, 0 unchanged"]);
+    assert_contains(&export("run(*)"), &["1 runs written to new/runs.db, 1 unchanged"]);
+    let metrics =
+        rows(&path, "SELECT CAST(step AS TEXT), metrics FROM metrics WHERE run_name LIKE '%qdrop%' ORDER BY id");
+    assert_eq!(metrics.iter().map(|(step, _)| step.as_str()).collect::<Vec<_>>(), ["1", "4", "0"]);
+    assert_contains(&metrics[1].1, &["\"loss/.._.._up/meta\":\"NaN\"", "\"gradient_norm/.._.._up/margin\":4.0"]);
+    assert_contains(&metrics[2].1, &["\"accuracy/test_top1\":0.8"]);
+    let configs = rows(&path, "SELECT run_name, config FROM configs ORDER BY id");
+    assert_eq!(configs.len(), 2);
+    assert_contains(
+        &configs[0].1,
+        &["\"recipe.drop-inside\":0.5", "\"_Group\":\"made\"", "\"harness.status\":\"done\""],
+    );
+    assert_eq!(rows(&path, "SELECT level, text FROM alerts"), [("error".into(), "why:\n\"this\"".into())]);
+
+    // A run of somebody else stays, and one that changed takes its own place.
+    let own = "INSERT INTO metrics (run_id, timestamp, run_name, step, metrics) VALUES ('x', 'then', 'mine', 0, '{}')";
+    rusqlite::Connection::open(&path).unwrap().execute(own, []).unwrap();
+    let record = results.record("made", &results.cell("qdrop", "W2A2", 3), &first(90, 100));
+    results.store(&record, &first(90, 100));
+    assert_contains(&export("run(*)"), &["1 runs written to new/runs.db, 1 unchanged"]);
+    let left = rows(
+        &path,
+        "SELECT run_name, metrics FROM metrics WHERE run_name LIKE '%qdrop%' OR run_name = 'mine' ORDER BY id",
+    );
+    assert!(left.len() == 2 && left[0].0 == "mine", "{left:?}");
+    assert_contains(&left[1].1, &["\"accuracy/test_top1\":0.9"]);
+    let beside: Vec<_> = files(path.parent().unwrap()).into_keys().collect();
+    assert_eq!(beside, [PathBuf::from("runs.db")]);
+}
+
+#[test]
+fn what_is_no_project_of_trackio_is_left_alone() {
+    let results = results();
+    let path = results.path().parent().unwrap().join("there.db");
+    let refused = |parts: &[&str]| {
+        let before = std::fs::read(&path).unwrap();
+        let end = results.harness(&["export", "--trackio", "there.db"]);
+        assert_eq!((end.code, end.stdout.as_str(), end.stderr.lines().count()), (96, "", 1), "{}", end.stderr);
+        assert_contains(&end.stderr, parts);
+        assert!(std::fs::read(&path).unwrap() == before);
+    };
+    std::fs::write(&path, "not a database at all".repeat(99)).unwrap();
+    refused(&["there.db", "no whole database", "name another file"]);
+    std::fs::write(&path, "").unwrap();
+    refused(&["there.db", "no project of Trackio"]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(results.harness(&["export", "--trackio", "there.db"]).code, 0);
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database.execute_batch("PRAGMA user_version = 3").unwrap();
+    refused(&["version 3 of Trackio's schema", "knows 2"]);
+}
