@@ -7,14 +7,15 @@ use super::device::device;
 use super::download::hub;
 use super::session::ResultsArgs;
 use super::signals::interruptible;
+use super::transformed;
 use super::verify::differing;
 use crate::assets::checkpoint::load_weights;
-use crate::data::{self, Request};
+use crate::data::{self, Request, Split};
 use crate::disk::cache::Cache;
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::launch::{self, Loader};
-use crate::store::{Predictions, SavedModel, select_one};
+use crate::store::{Predictions, SavedModel, SavedTransform, select_one};
 use candle_core::{Device, Tensor};
 use comfy_table::{Table, presets};
 use ptq::arch;
@@ -33,10 +34,14 @@ Examples:
   harness evaluate resnet20-w2a4-genie-m-s0
   harness evaluate results/quickstart/runs/resnet20-w2a2-qdrop-s0-0123456789 --split calib
   harness evaluate resnet20-w4a4-qdrop-s0 --dataset mnist --data idx:mnist
+  harness evaluate resnet20-w2a2-metaaug-s0 --transformed      # run with --save-model --save-transform
 
 On the images of its own run, the predictions are compared with those that the run stored, which they must equal one by one. The ratio of \
 signal to quantization noise compares each layer's weight with the full-precision one, BatchNorm folded as in the run: it needs the \
 weights that the run was made from (`weights` of its cell).
+--transformed takes the transform network T that the run kept, compares its SHA-256, and applies it to the calibration images: how far it \
+moves them, and what the quantized and the full-precision network make of them before and after. T is as its training for the last unit \
+left it, and takes images in batches of `meta.batch`, as it did then.
 Exit codes: 0 done, and the run's predictions where these are known, 96 the network or the images cannot be read, 100 other predictions.")]
 pub struct Args {
     /// Run id, or the beginning of one; or a folder with config.json and model.safetensors.
@@ -48,9 +53,12 @@ pub struct Args {
     /// Where the images lie, as `data` in a grid [default: as in the run].
     #[arg(long, value_name = "LOCATION")]
     data: Option<String>,
-    /// The test images, or the sample of training images that the run's seed draws.
-    #[arg(long, value_enum, default_value_t = Which::Test)]
-    split: Which,
+    /// The test images, or the sample of training images that the run's seed draws [default: test].
+    #[arg(long, value_enum)]
+    split: Option<Which>,
+    /// Also what networks make of the calibration images that the run's transform network makes.
+    #[arg(long)]
+    transformed: bool,
     /// Where to compute: auto, cpu or cuda:N.
     #[arg(long, default_value = "auto", env = "HARNESS_DEVICE")]
     device: String,
@@ -64,6 +72,19 @@ enum Which {
     Calib,
 }
 
+impl Args {
+    /// Errors: transforms are of the calibration images.
+    fn which(&self) -> Result<Which> {
+        match (self.split, self.transformed) {
+            (Some(Which::Test), true) => {
+                Err(Error::Usage("--transformed is of the calibration images: leave out --split test".to_string()))
+            }
+            (_, true) => Ok(Which::Calib),
+            (split, false) => Ok(split.unwrap_or(Which::Test)),
+        }
+    }
+}
+
 impl Which {
     fn name(self) -> &'static str {
         match self {
@@ -75,21 +96,32 @@ impl Which {
 
 /// Loads a quantized network that a run kept, measures it, and says what it takes.
 pub fn evaluate(args: &Args) -> Result<Exit> {
-    let device = device(&args.device)?;
+    let (device, which) = (device(&args.device)?, args.which()?);
     let saved = SavedModel::open(&model_folder(&args.results.results, &args.what)?)?;
     let model = saved.network(&device)?;
     let (run, network) = (&saved.config.run, &saved.config.network);
     say!("{}: {}, {}, by {}", run.run_id, network.architecture, network.bits, run.cell.method);
     say!("SHA-256            {}, as described", saved.config.weights.sha256);
+    let transform = args.transformed.then(|| SavedTransform::open(&saved, &device)).transpose()?;
     let hub = hub(false);
-    let measured = measured(args, &saved, &model, (&device, &hub))?;
-    let (which, images) = (args.split.name(), measured.classes.len());
+    let (cancelled, observe) = (interruptible()?, |event: Event| {
+        if let Event::Skipped { problem } = event {
+            tell!("warning: left out: {problem}");
+        }
+    });
+    let control = Control { observe: &observe, cancelled: &cancelled };
+    let measured = measured((args, which), &saved, &model, (&device, &hub), &control)?;
+    let images = measured.classes.len();
     let top1 = 100.0 * launch::top1(&measured.classes, &measured.labels);
-    say!("{:19}{top1:6.2} %  ({images} images of {})", format!("{which} top-1"), measured.origin);
-    let is_same = compare(&saved, args.split, &measured);
+    say!("{:19}{top1:6.2} %  ({images} images of {})", format!("{} top-1", which.name()), measured.origin);
+    let is_same = compare(&saved, which, &measured);
     let full_precision = full_precision(&saved, &device, &hub);
     if let Err(problem) = &full_precision {
         say!("no ratio of signal to quantization noise, which needs the full-precision weights: {problem}");
+    }
+    if let (Some(transform), Some(images)) = (&transform, &measured.images) {
+        let networks = (&model, full_precision.as_ref().ok());
+        transformed::print(&saved.config.run.cell, transform, (images, &measured.classes), networks, &control)?;
     }
     print_sizes(&saved, &layers(&model, full_precision.ok().as_ref())?);
     Ok(if is_same { Exit::Done } else { Exit::SomeFailed })
@@ -109,11 +141,19 @@ struct Measured {
     labels: Vec<u32>,
     /// Of the images, as in a record.
     sha256: String,
+    /// The calibration images themselves.
+    images: Option<Split>,
     /// Where they come from.
     origin: String,
 }
 
-fn measured(args: &Args, saved: &SavedModel, model: &QuantModel, (device, hub): (&Device, &Hub)) -> Result<Measured> {
+fn measured(
+    (args, which): (&Args, Which),
+    saved: &SavedModel,
+    model: &QuantModel,
+    (device, hub): (&Device, &Hub),
+    control: &Control,
+) -> Result<Measured> {
     let (config, cell) = (&saved.config, &saved.config.run.cell);
     let name = args.dataset.as_deref().unwrap_or(&cell.dataset);
     let Some(dataset) = data::find(name) else {
@@ -136,24 +176,19 @@ fn measured(args: &Args, saved: &SavedModel, model: &QuantModel, (device, hub): 
     if !device.is_cpu() {
         set_precision(device, cell.precision)?;
     }
-    let (cancelled, observe) = (interruptible()?, |event: Event| {
-        if let Event::Skipped { problem } = event {
-            tell!("warning: left out: {problem}");
-        }
-    });
-    let control = Control { observe: &observe, cancelled: &cancelled };
     let hard = |x: &Tensor| model.logits(x, Mode::HARD);
     let origin = format!("{}, {}", dataset.title, data.location);
-    Ok(match args.split {
+    Ok(match which {
         Which::Test => {
-            let evaluation = launch::evaluate(&data.test, launch::EVAL_BATCH, &control, hard)?;
+            let evaluation = launch::evaluate(&data.test, launch::EVAL_BATCH, control, hard)?;
             let sha256 = data.test.sha256.clone();
-            Measured { classes: evaluation.classes, labels: evaluation.labels, sha256, origin }
+            Measured { classes: evaluation.classes, labels: evaluation.labels, sha256, images: None, origin }
         }
         Which::Calib => {
             let split = data.calibration(cell.calib_images, cell.seed)?;
-            let classes = launch::predict(&split, launch::EVAL_BATCH, &control, hard)?;
-            Measured { classes, labels: split.labels, sha256: split.sha256, origin }
+            let classes = launch::predict(&split, launch::EVAL_BATCH, control, hard)?;
+            let (labels, sha256) = (split.labels.clone(), split.sha256.clone());
+            Measured { classes, labels, sha256, images: Some(split), origin }
         }
     })
 }

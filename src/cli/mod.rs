@@ -40,6 +40,7 @@ mod stored;
 mod submit;
 mod to_server;
 mod track;
+mod transformed;
 mod verify;
 mod watch;
 mod why;

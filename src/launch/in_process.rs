@@ -11,7 +11,7 @@ use super::usage::Stopwatch;
 use crate::disk::foreign::caught;
 use crate::error::{Error, Result};
 use crate::store::record::Provenance;
-use crate::store::{Artefacts, ModelFiles, Run, RunOfModel};
+use crate::store::{Artefacts, ModelFiles, Run, RunOfModel, transform_file};
 use ptq::device_error::Left;
 use ptq::quantize::resume::TrainedUnits;
 use ptq::recon::event::Control;
@@ -127,10 +127,7 @@ fn files(job: &Job, inputs: &Inputs, result: &CellResult) -> Result<Artefacts> {
         };
         ModelFiles::new(saved, &result.preprocess, run)
     });
-    let transform = result.transform.as_ref().map(|tensors| {
-        safetensors::serialize(tensors, None)
-            .map_err(|error| Error::Usage(format!("the transform network cannot be written: {error}")))
-    });
+    let transform = result.transform.as_ref().map(|tensors| transform_file(tensors, &job.run_id));
     Ok(Artefacts { model: model.transpose()?, transform: transform.transpose()?, ..Artefacts::default() })
 }
 

@@ -17,6 +17,7 @@ mod partial;
 mod ranges;
 mod run_cell;
 mod transform;
+mod transformed;
 mod usage;
 
 pub use evaluate::{EVAL_BATCH, Evaluation, eval_batch, evaluate, predict, top1};
@@ -34,4 +35,5 @@ pub use partial::Checkpoints;
 pub use ranges::RangeCache;
 pub use run_cell::{CellResult, Resources, run_cell};
 pub use transform::TransformCache;
+pub use transformed::Transformed;
 pub use usage::{Stopwatch, sensible_bytes_on, sensible_memory_bytes};

@@ -201,7 +201,7 @@ fn pictures(transform: &Trainable, images: &Tensor, control: &Control) -> Result
 }
 
 /// The transform network of `cell` with its training.
-fn trainable<'a>(cell: &'a Cell, net: Option<&'a TransformNet>) -> Option<Trainable<'a>> {
+pub(super) fn trainable<'a>(cell: &'a Cell, net: Option<&'a TransformNet>) -> Option<Trainable<'a>> {
     let (meta, terms): (&Meta, &Terms) = (cell.meta.as_ref()?, cell.terms.as_ref()?);
     Some(Trainable { net: net?, meta, terms })
 }

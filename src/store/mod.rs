@@ -20,6 +20,7 @@ mod replace;
 mod run;
 mod strip;
 mod time;
+mod transform;
 
 pub use annotations::Annotations;
 pub use collection::{Collection, Stored, check_name, scan_all};
@@ -32,6 +33,7 @@ pub use query::{Query, select_one};
 pub use run::{Artefacts, Run};
 pub use strip::{Colour, Strip};
 pub use time::{since_1970, utc};
+pub use transform::{SavedTransform, transform_file};
 
 use crate::disk::atomic;
 use crate::disk::foreign::{self, LARGEST_OF_RUN, LARGEST_TEXT, guarded};

@@ -1,9 +1,11 @@
 //! Quantized networks that runs keep: `--save-model`, `harness evaluate`, `harness export --onnx`.
 
 use crate::cli::{Bench, assert_contains};
+use candle_core::{Device, Tensor};
 use metaaug::disk::sha256;
-use metaaug::store::{SavedModel, Store};
+use metaaug::store::{Pictures, SavedModel, SavedTransform, Store, transform_file};
 use serde_json::Value;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 const GRID: &str = r#"
@@ -136,6 +138,70 @@ fn a_transform_network_is_kept_where_there_is_one() {
     }
 }
 
+#[test]
+fn a_kept_transform_network_makes_its_runs_pictures_and_is_measured() {
+    let bench = Bench::new(
+        "name = \"kept\"\nsave-model = true\nsave-transform = true\n[base]\narch = \"resnet20\"\nbits = \"W4A4\"\ncalib-images = 16\n\
+         method = \"metaaug\"\nrecipe = { iterations = 2, batch = 8 }\nmeta = { iterations = 1, batch = 8, outer-batch = 8 }\n\
+         transform = { base = 2, depth = 1, warmup-iterations = 3, warmup-batch = 8 }\n",
+    );
+    let end = bench.harness(&["run", "grid.toml"]);
+    assert_eq!(end.code, 0, "{}", end.stderr);
+    let [folder] = &folders(&bench, "results")[..] else { panic!("one run") };
+    let saved = SavedModel::open(folder).unwrap();
+    let transform = SavedTransform::open(&saved, &Device::Cpu).unwrap();
+    let pictures = Pictures::read(folder).unwrap().unwrap();
+    let t_x = transform.net.forward(&pictures.x, transform.net.config.statistics).unwrap();
+    let bits = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(bits(&t_x), bits(&pictures.t_x));
+
+    let end = bench.harness(&["evaluate", "resnet20", "--transformed"]);
+    assert_eq!(end.code, 0, "{}{}", end.stdout, end.stderr);
+    assert_contains(
+        &end.stdout,
+        &["the same as the run's 16 predictions", "transform          unet, SHA-256 ", "change of pixels   "],
+    );
+    assert_contains(&end.stdout, &["same class", "quantized top-1", "full precision", "both agree"]);
+    let end = bench.harness(&["evaluate", "resnet20", "--transformed", "--split", "test"]);
+    assert_eq!(end.code, 2, "{}", end.stderr);
+
+    let path = folder.join("transform.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    let altered = |edit: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = whole.clone();
+        edit(&mut bytes);
+        std::fs::write(&path, bytes).unwrap();
+    };
+    let other: HashMap<String, Tensor> = [("x".to_string(), Tensor::new(1f32, &Device::Cpu).unwrap())].into();
+    let id = folder.file_name().unwrap().to_str().unwrap();
+    let cases: [(&str, &dyn Fn()); 6] = [
+        ("not a complete safetensors file", &|| altered(&|bytes| bytes.truncate(bytes.len() - 4))),
+        ("not a complete safetensors file", &|| altered(&|bytes| bytes.truncate(5))),
+        ("it was altered; copy it again", &|| altered(&|bytes| *bytes.last_mut().unwrap() ^= 1)),
+        ("is not the network unet of config.json", &|| {
+            std::fs::write(&path, transform_file(&other, id).unwrap()).unwrap();
+        }),
+        ("it is of run another, not of resnet20", &|| {
+            std::fs::write(&path, transform_file(&transform.net.parameters.tensors().unwrap(), "another").unwrap())
+                .unwrap();
+        }),
+        ("holds no transform network", &|| std::fs::remove_file(&path).unwrap()),
+    ];
+    for (expected, damage) in cases {
+        damage();
+        let end = bench.harness(&["evaluate", "resnet20", "--transformed"]);
+        assert_eq!(end.code, 96, "{expected}: {}{}", end.stdout, end.stderr);
+        assert_contains(&words(&end.stderr), &[expected]);
+        assert!(!end.stderr.contains("panicked"), "{}", end.stderr);
+    }
+}
+
+/// A report without its frame and the ends of its lines, which are somewhere.
+fn words(report: &str) -> String {
+    let words = report.split(['\n', ' ', '│', '×', '╰', '─', '▶']).filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Changes `config.json` in `folder`.
 fn describe(folder: &Path, edit: &dyn Fn(&mut Value)) {
     let mut config: Value = serde_json::from_slice(&read(folder, "config.json")).unwrap();
@@ -217,13 +283,7 @@ fn what_is_no_kept_network_is_one_error_and_nothing_is_written() {
         for arguments in [&["evaluate", "copy"][..], &["export", "--onnx", "out.onnx", "copy"]] {
             let end = bench.harness(arguments);
             assert_eq!(end.code, 96, "{expected}: {}{}", end.stdout, end.stderr);
-            // Lines of a report are broken somewhere.
-            let said: String = end
-                .stderr
-                .split(['\n', ' ', '│', '×', '╰', '─', '▶'])
-                .filter(|word| !word.is_empty())
-                .fold(String::new(), |said, word| if said.is_empty() { word.to_string() } else { said + " " + word });
-            assert_contains(&said, &[expected]);
+            assert_contains(&words(&end.stderr), &[expected]);
             assert!(!end.stderr.contains("panicked"), "{}", end.stderr);
         }
         assert!(!bench.path().join("out.onnx").exists());
