@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::export::hub_folder::{self, Base, license_of};
 use crate::export::mlflow::Written;
 use crate::export::mlflow::file_store::FileStore;
-use crate::export::{Run, onnx, tensorboard, trackio};
+use crate::export::{Exported, onnx, tensorboard, trackio};
 use crate::http::Address;
 use crate::hub::RepoKind;
 use crate::report::frame::{frame, to_csv};
@@ -246,10 +246,10 @@ fn selected(args: &Args) -> Result<Vec<Stored>> {
 }
 
 /// Calls `write` (which tells whether it wrote anything) for each run; runs that cannot be read are named and skipped.
-fn each(stored: &[Stored], mut write: impl FnMut(&Run) -> Result<bool>) -> Result<Count> {
+fn each(stored: &[Stored], mut write: impl FnMut(&Exported) -> Result<bool>) -> Result<Count> {
     let mut count = Count::default();
     for stored in stored {
-        match Run::read(stored) {
+        match Exported::read(stored) {
             Ok(run) if write(&run)? => count.written += 1,
             Ok(_) => count.unchanged += 1,
             Err(error) => {

@@ -5,7 +5,7 @@ use super::{Cli, Exit};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, SlurmOptions};
-use crate::slurm::{self, Array, Engine, Phase, Script, Submission, text_of};
+use crate::slurm::{self, Array, Engine, Script, Stage, Submission, text_of};
 use crate::store::{State, Store};
 use candle_core::Device;
 use clap::Parser;
@@ -245,7 +245,7 @@ fn refuse_twice(store: &Store, cells: &BTreeSet<String>, grid: &Path) -> Result<
             continue;
         }
         let queued = submission.engine.queued(&submission.jobs())?;
-        let alive = queued.iter().filter(|task| task.phase() != Phase::Ended).count();
+        let alive = queued.iter().filter(|task| task.stage() != Stage::Ended).count();
         if alive > 0 {
             let (jobs, grid) = (submission.named_jobs(), grid.display());
             return Err(Error::Usage(format!(

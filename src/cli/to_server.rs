@@ -1,7 +1,7 @@
 //! Stored runs to an MLflow server, for `export`.
 
 use crate::error::Result;
-use crate::export::Run;
+use crate::export::Exported;
 use crate::export::mlflow::server::{Server, identity};
 use crate::export::mlflow::{Credentials, Failure, Scope, Written};
 use crate::http::Address;
@@ -50,7 +50,7 @@ impl ToServer {
     /// What became of `run`; `None`: the server refuses it, which is said, and may take others.
     ///
     /// Errors: a server that takes nothing.
-    pub fn send(&mut self, run: &Run) -> Result<Option<Written>> {
+    pub fn send(&mut self, run: &Exported) -> Result<Option<Written>> {
         let (run_id, server) = (&run.stored.record.run_id, &mut self.server);
         let Some(Folder { ledger, id, .. }) = self.folders.get(&run.stored.experiment) else { return Ok(None) };
         match patiently(|| server.send(run, &identity(id, run_id), None)) {

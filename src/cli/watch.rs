@@ -6,7 +6,7 @@ use super::signals::interruptible;
 use super::submit::Wanted;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, SMOKE_SUFFIX, is_kebab_case};
-use crate::slurm::{CellState, Engine, Phase, Submission, Task, last_words};
+use crate::slurm::{CellState, Engine, Stage, Submission, Task, last_words};
 use crate::store::{Store, utc};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -154,7 +154,7 @@ impl Shown {
         for (at, submission) in self.submissions.iter().enumerate() {
             let own: Vec<&Task> =
                 tasks.iter().filter(|task| submission.arrays.iter().any(|array| array.job == task.job)).collect();
-            let is_alive = own.iter().any(|task| task.phase() != Phase::Ended);
+            let is_alive = own.iter().any(|task| task.stage() != Stage::Ended);
             let is_needed = states.values().any(|(state, of)| *of == at && *state != CellState::Done);
             // What is over and has been submitted again is history.
             if is_alive || is_needed || at + 1 == self.submissions.len() {
@@ -164,7 +164,7 @@ impl Shown {
         if let (Some(problem), true) = (&problem, tasks.iter().any(|task| task.state == "unknown")) {
             lines.push(format!("  how tasks ended of which squeue knows no more is not known here: {problem}"));
         }
-        let alive = tasks.iter().filter(|task| task.phase() != Phase::Ended).count();
+        let alive = tasks.iter().filter(|task| task.stage() != Stage::Ended).count();
         Ok(Look { text: lines.join("\n"), cells, alive })
     }
 
@@ -181,15 +181,15 @@ impl Shown {
     fn lines_of(&self, submission: &Submission, tasks: &[&Task]) -> Vec<String> {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for task in tasks {
-            let why = match task.phase() {
-                Phase::Pending if !task.reason.is_empty() => format!(" ({})", task.reason),
+            let why = match task.stage() {
+                Stage::Pending if !task.reason.is_empty() => format!(" ({})", task.reason),
                 _ => String::new(),
             };
             *counts.entry(format!("{}{why}", task.state)).or_default() += 1;
         }
         let (jobs, submitted) = (submission.named_jobs(), utc(submission.submitted_unix_s));
         let head = format!("{jobs}, submitted {submitted}, {} tasks: {}", tasks.len(), counted(&counts));
-        let bad = |task: &&&Task| task.phase() == Phase::Ended && task.state != "completed";
+        let bad = |task: &&&Task| task.stage() == Stage::Ended && task.state != "completed";
         let lines = tasks.iter().filter(bad).map(|task| {
             let log = Submission::folder(&self.store).join(format!("{}.log", task.id()));
             let (code, said) = last_words(&log);
@@ -216,7 +216,7 @@ impl Shown {
         let (mut tasks, mut cancelled) = (0, Vec::new());
         for (engine, jobs) in self.jobs() {
             let mut alive = engine.queued(&jobs)?;
-            alive.retain(|task| task.phase() != Phase::Ended);
+            alive.retain(|task| task.stage() != Stage::Ended);
             let jobs: BTreeSet<String> = alive.iter().map(|task| task.job.clone()).collect();
             if !jobs.is_empty() {
                 engine.cancel(&jobs.iter().map(String::as_str).collect::<Vec<_>>())?;

@@ -17,7 +17,7 @@ pub use series::Keys;
 
 use crate::disk::sha256;
 use crate::error::Result;
-use crate::store::{Pixels, Stored, read_log, read_traces};
+use crate::store::{PixelPairs, Stored, read_log, read_traces};
 use ptq::recon::trace::UnitTrace;
 
 /// The run's id, and what people say of it, which changes when they will.
@@ -26,25 +26,25 @@ const TAGS: &str = "harness.tags";
 const NOTES: &str = "harness.notes";
 
 /// A run with everything of it that is exported.
-pub struct Run<'a> {
+pub struct Exported<'a> {
     pub stored: &'a Stored,
     pub traces: Vec<UnitTrace>,
     /// `None` without a transform network.
-    pub pictures: Option<Pixels>,
+    pub pictures: Option<PixelPairs>,
     pub log: Option<String>,
 }
 
-impl<'a> Run<'a> {
+impl<'a> Exported<'a> {
     /// Errors: a file of the run's folder that cannot be read.
     pub fn read(stored: &'a Stored) -> Result<Self> {
         let traces = read_traces(&stored.folder)?;
-        Ok(Self { stored, traces, pictures: Pixels::read(stored)?, log: read_log(&stored.folder) })
+        Ok(Self { stored, traces, pictures: PixelPairs::read(stored)?, log: read_log(&stored.folder) })
     }
 }
 
 /// What is known of a run beside its cell and its numbers, by the names that it has in other tools; the last two, of what people said of it,
 /// are empty where nobody did.
-fn said(run: &Run) -> Vec<(&'static str, String)> {
+fn said(run: &Exported) -> Vec<(&'static str, String)> {
     let (record, annotations) = (&run.stored.record, &run.stored.annotations);
     let provenance = &record.provenance;
     let mut said = vec![

@@ -1,6 +1,6 @@
 //! The numbers of a run: single ones, and those of each iteration.
 
-use super::{Run, part};
+use super::{Exported, part};
 use crate::experiment::facts::{FACTS, Unit};
 use crate::store::record::Record;
 use ptq::recon::event::Point;
@@ -14,7 +14,7 @@ pub struct Single {
 }
 
 /// Numbers of one phase of a unit, all at the same iterations.
-pub struct Phase {
+pub struct PhaseSeries {
     pub steps: Vec<usize>,
     /// Seconds since 1970 of each step, spread evenly over the phase.
     pub times_s: Vec<f64>,
@@ -75,7 +75,7 @@ impl Keys {
 }
 
 /// The numbers of each phase by their [`Keys`]. Phases follow each other from the start of the run.
-pub fn phases(run: &Run) -> Vec<Phase> {
+pub fn phases(run: &Exported) -> Vec<PhaseSeries> {
     let mut start_s = run.stored.record.provenance.started_unix_s as f64;
     let phases = run.traces.iter().map(|trace| {
         let phase = phase(trace, start_s);
@@ -85,14 +85,14 @@ pub fn phases(run: &Run) -> Vec<Phase> {
     phases.collect()
 }
 
-fn phase(trace: &UnitTrace, start_s: f64) -> Phase {
+fn phase(trace: &UnitTrace, start_s: f64) -> PhaseSeries {
     let keys = Keys::new(&trace.unit, &trace.phase, trace.terms.iter().map(|term| term.name.as_str()));
     let last = trace.iterations.last().copied().unwrap_or(1).max(1) as f64;
     let mut values = vec![(keys.loss, &trace.loss), (keys.regulariser, &trace.regulariser)];
     for ((loss, gradient_norm), term) in keys.terms.into_iter().zip(&trace.terms) {
         values.extend([(loss, &term.loss), (gradient_norm, &term.gradient_norm)]);
     }
-    Phase {
+    PhaseSeries {
         times_s: trace.iterations.iter().map(|t| start_s + trace.wall_s * *t as f64 / last).collect(),
         steps: trace.iterations.clone(),
         // A meta-loss has no regulariser; what was cut by hand is left out.

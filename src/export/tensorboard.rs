@@ -5,11 +5,11 @@
 
 use super::proto::Message;
 use super::series::{end_s, phases, singles};
-use super::{Run, part, tfrecord};
+use super::{Exported, part, tfrecord};
 use crate::disk::atomic;
 use crate::error::Result;
 use crate::report::picture;
-use crate::store::Pixels;
+use crate::store::PixelPairs;
 use std::path::{Path, PathBuf};
 
 /// The same for every export of a run, so that a later one replaces it. TensorBoard looks for `tfevents` in the name.
@@ -53,14 +53,14 @@ mod field {
 const DT_STRING: u64 = 7;
 
 /// Writes the event file of `run` under `folder`, replacing one from before; returns its path.
-pub fn write(folder: &Path, run: &Run) -> Result<PathBuf> {
+pub fn write(folder: &Path, run: &Exported) -> Result<PathBuf> {
     let path = folder.join(part(&run.stored.experiment)).join(part(&run.stored.record.run_id)).join(FILE);
     atomic::write(&path, &events(run)?)?;
     Ok(path)
 }
 
 /// The content of an event file.
-fn events(run: &Run) -> Result<Vec<u8>> {
+fn events(run: &Exported) -> Result<Vec<u8>> {
     let record = &run.stored.record;
     let start_s = record.provenance.started_unix_s as f64;
     let mut file = Vec::new();
@@ -120,7 +120,7 @@ fn text(tag: &str, text: &str) -> Message {
 }
 
 /// `x/0`, `T(x)/0`, `difference/0`, ...
-fn images(pixels: &Pixels) -> Result<Vec<Message>> {
+fn images(pixels: &PixelPairs) -> Result<Vec<Message>> {
     let difference = pixels.difference();
     let named = [("x", &pixels.x), ("T(x)", &pixels.t_x), ("difference", &difference)];
     let all = named.into_iter().flat_map(|(name, images)| images.iter().enumerate().map(move |image| (name, image)));

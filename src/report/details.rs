@@ -5,7 +5,7 @@ use super::layers::Layers;
 use super::picture;
 use crate::error::Result;
 use crate::store::record::Record;
-use crate::store::{Pixels, Stored, read_layers, read_log, read_traces};
+use crate::store::{PixelPairs, Stored, read_layers, read_log, read_traces};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ptq::recon::trace::UnitTrace;
@@ -56,7 +56,7 @@ pub fn details(run: &Stored) -> Result<Details> {
         problems.push(error.to_string());
         None
     });
-    let pictures = Pixels::read(run).and_then(|pixels| pixels.as_ref().map(picture::sheet).transpose());
+    let pictures = PixelPairs::read(run).and_then(|pixels| pixels.as_ref().map(picture::sheet).transpose());
     let pictures = pictures.unwrap_or_else(|error| {
         problems.push(error.to_string());
         None

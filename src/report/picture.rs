@@ -1,7 +1,7 @@
 //! Stored pictures as PNG.
 
 use crate::error::{Error, Result};
-use crate::store::Pixels;
+use crate::store::PixelPairs;
 
 /// Larger images are made smaller on a sheet, by a whole factor.
 const LARGEST: usize = 64;
@@ -23,7 +23,7 @@ pub fn png(width: usize, height: usize, channels: usize, pixels: &[u8]) -> Resul
 }
 
 /// PNG with the images in a row, their transforms below, and the differences (grey where nothing changed) below these.
-pub fn sheet(pixels: &Pixels) -> Result<Vec<u8>> {
+pub fn sheet(pixels: &PixelPairs) -> Result<Vec<u8>> {
     let factor = pixels.height.max(pixels.width).div_ceil(LARGEST).max(1);
     let (height, width) = (pixels.height / factor, pixels.width / factor);
     let difference = pixels.difference();
@@ -43,7 +43,7 @@ pub fn sheet(pixels: &Pixels) -> Result<Vec<u8>> {
 }
 
 /// Means over squares of `factor` pixels; what is left over at the right and bottom is cut off.
-fn smaller(image: &[u8], pixels: &Pixels, factor: usize) -> Vec<u8> {
+fn smaller(image: &[u8], pixels: &PixelPairs, factor: usize) -> Vec<u8> {
     let (height, width, channels) = (pixels.height / factor, pixels.width / factor, pixels.channels);
     let mean = |index: usize| {
         let (pixel, channel) = (index / channels, index % channels);
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_sheet_has_images_transforms_and_differences_below_each_other() {
-        let pixels = Pixels { height: 1, width: 2, channels: 1, x: vec![vec![0, 100]], t_x: vec![vec![200, 100]] };
+        let pixels = PixelPairs { height: 1, width: 2, channels: 1, x: vec![vec![0, 100]], t_x: vec![vec![200, 100]] };
         let (width, height, levels) = decoded(&sheet(&pixels).unwrap());
         assert_eq!((width, height), (3, 6));
         assert_eq!(levels, [0, 100, 255, 255, 255, 255, 200, 100, 255, 255, 255, 255, 228, 128, 255, 255, 255, 255]);
@@ -79,7 +79,7 @@ mod tests {
     fn large_images_become_means_of_squares() {
         let image: Vec<u8> =
             (0..128 * 128 * 3).map(|index| if index % 3 == 0 { 10 } else { (index / 3 % 2) as u8 * 8 }).collect();
-        let pixels = Pixels { height: 128, width: 128, channels: 3, x: vec![image.clone()], t_x: vec![image] };
+        let pixels = PixelPairs { height: 128, width: 128, channels: 3, x: vec![image.clone()], t_x: vec![image] };
         let (width, height, levels) = decoded(&sheet(&pixels).unwrap());
         assert_eq!((width, height), (65, 195));
         assert_eq!(levels[..6], [10, 4, 4, 10, 4, 4]);

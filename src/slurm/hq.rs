@@ -155,7 +155,7 @@ pub(super) fn job_file(script: &Script, path: &Path, tasks: usize) -> Result<Str
 #[cfg(test)]
 #[cfg(unix)]
 mod tests {
-    use super::super::Phase;
+    use super::super::Stage;
     use super::*;
     use std::process::Command;
 
@@ -170,13 +170,13 @@ mod tests {
             {"id": 2, "state": "waiting"}, {"id": 3, "state": "failed", "worker": 1, "error": "exit code 3"}, {"id": 4, "state": "canceled"}
         ]}]"#;
         let tasks = in_job_info(printed).unwrap();
-        let shown: Vec<_> = tasks.iter().map(|task| (task.id(), task.phase(), &*task.state, &*task.nodes)).collect();
+        let shown: Vec<_> = tasks.iter().map(|task| (task.id(), task.stage(), &*task.state, &*task.nodes)).collect();
         let expected = [
-            ("hq-3_0".to_string(), Phase::Ended, "completed", "worker 1"),
-            ("hq-3_1".to_string(), Phase::Running, "running", "worker 2"),
-            ("hq-3_2".to_string(), Phase::Pending, "pending", ""),
-            ("hq-3_3".to_string(), Phase::Ended, "failed", "worker 1"),
-            ("hq-3_4".to_string(), Phase::Ended, "cancelled", ""),
+            ("hq-3_0".to_string(), Stage::Ended, "completed", "worker 1"),
+            ("hq-3_1".to_string(), Stage::Running, "running", "worker 2"),
+            ("hq-3_2".to_string(), Stage::Pending, "pending", ""),
+            ("hq-3_3".to_string(), Stage::Ended, "failed", "worker 1"),
+            ("hq-3_4".to_string(), Stage::Ended, "cancelled", ""),
         ];
         assert_eq!(shown, expected);
         assert!(in_job_info("no server").unwrap_err().to_string().contains("hq printed something else"));

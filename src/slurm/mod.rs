@@ -14,4 +14,4 @@ pub use commands::MAX_ARRAY_SIZE;
 pub use engine::Engine;
 pub use script::{Script, quoted, text_of};
 pub use submission::{Array, CellState, Submission};
-pub use tasks::{Phase, Task, last_words};
+pub use tasks::{Stage, Task, last_words};

@@ -42,18 +42,18 @@ pub struct Task {
 
 /// Whether a task is still to come, at work, or over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum Stage {
     Pending,
     Running,
     Ended,
 }
 
 impl Task {
-    pub fn phase(&self) -> Phase {
+    pub fn stage(&self) -> Stage {
         match self.state.as_str() {
-            state if PENDING.contains(&state) => Phase::Pending,
-            state if ENDED.contains(&state) || state == UNKNOWN => Phase::Ended,
-            _ => Phase::Running,
+            state if PENDING.contains(&state) => Stage::Pending,
+            state if ENDED.contains(&state) || state == UNKNOWN => Stage::Ended,
+            _ => Stage::Running,
         }
     }
 
@@ -185,11 +185,11 @@ mod tests {
         let printed = "1|4|CANCELLED|0:08|vm|None\n1|3|PENDING|0:00||BeginTime\n 7|0|COMPLETING|1-02:00:00|node[1-2]|None\n\
                        9|N/A|RUNNING|0:01|vm|None\nno task\n";
         let tasks = in_squeue(printed);
-        let shown: Vec<_> = tasks.iter().map(|task| (task.id(), task.phase(), task.reason.as_str())).collect();
+        let shown: Vec<_> = tasks.iter().map(|task| (task.id(), task.stage(), task.reason.as_str())).collect();
         let expected = [
-            ("1_4".to_string(), Phase::Ended, ""),
-            ("1_3".to_string(), Phase::Pending, "BeginTime"),
-            ("7_0".to_string(), Phase::Running, ""),
+            ("1_4".to_string(), Stage::Ended, ""),
+            ("1_3".to_string(), Stage::Pending, "BeginTime"),
+            ("7_0".to_string(), Stage::Running, ""),
         ];
         assert_eq!(shown, expected);
         assert_eq!((tasks[2].elapsed.as_str(), tasks[2].nodes.as_str()), ("1-02:00:00", "node[1-2]"));

@@ -27,7 +27,7 @@ pub use collection::{Collection, Stored, check_name, scan_all};
 pub use configuration::SAID_OF_RUNS;
 pub use ledger::Ledger;
 pub use model::{ModelConfig, ModelFiles, RunOfModel, SavedModel, has_model};
-pub use pixels::Pixels;
+pub use pixels::PixelPairs;
 pub use plan::{Planned, State, plan};
 pub use query::{Query, select_one};
 pub use run::{Artefacts, Run};

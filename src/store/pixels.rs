@@ -7,7 +7,7 @@ use ptq::augment::Normalisation;
 
 /// Images beside their transforms: 8 bits per channel, pixels row by row, the channels of a pixel together.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pixels {
+pub struct PixelPairs {
     pub height: usize,
     pub width: usize,
     /// 1 (grey) or 3 (red, green, blue).
@@ -19,7 +19,7 @@ pub struct Pixels {
 impl Pictures {
     /// `255 * (mean + std * pixel)` per channel, rounded and cut to 0 to 255. Errors: other than 1 or 3 channels; fewer
     /// means than channels.
-    pub fn pixels(&self, normalisation: &Normalisation) -> Result<Pixels> {
+    pub fn pixels(&self, normalisation: &Normalisation) -> Result<PixelPairs> {
         let (_, channels, height, width) = self.x.dims4()?;
         let known = normalisation.mean.len().min(normalisation.std.len());
         if !matches!(channels, 1 | 3) || known < channels {
@@ -38,11 +38,11 @@ impl Pictures {
             };
             Ok(images.iter().map(|image| (0..channels * area).map(|index| byte(image, index)).collect()).collect())
         };
-        Ok(Pixels { height, width, channels, x: bytes(&self.x)?, t_x: bytes(&self.t_x)? })
+        Ok(PixelPairs { height, width, channels, x: bytes(&self.x)?, t_x: bytes(&self.t_x)? })
     }
 }
 
-impl Pixels {
+impl PixelPairs {
     /// The pictures that `run` left, if any.
     pub fn read(run: &Stored) -> Result<Option<Self>> {
         let Some(pictures) = Pictures::read(&run.folder)? else { return Ok(None) };

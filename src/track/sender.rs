@@ -2,7 +2,7 @@
 
 use super::{News, PERIOD, Shared, now_ms};
 use crate::error::Result;
-use crate::export::Run;
+use crate::export::Exported;
 use crate::export::mlflow::server::{Beginning, Server, identity};
 use crate::export::mlflow::{Failure, OnServer, Scope, Value};
 use crate::launch::Job;
@@ -154,7 +154,7 @@ impl Sender {
     fn end(&mut self, Ended { record, there }: Ended, shared: &Shared) -> Result<(), Failure> {
         let run_id = record.run_id.clone();
         let stored = Stored::read(&experiment_of(&self.store), self.store.run_folder(&run_id), record);
-        let sent = Run::read(&stored)
+        let sent = Exported::read(&stored)
             .map_err(Failure::from)
             .and_then(|run| self.server.send(&run, &identity(&self.folder_id, &run_id), there));
         match sent {

@@ -5,7 +5,7 @@
 //! it is, with what people wrote to it in MLflow.
 
 use super::super::sha_of_name;
-use super::{Content, DIGEST, Run, Written, annotations, artefacts, digest};
+use super::{Content, DIGEST, Exported, Written, annotations, artefacts, digest};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -45,7 +45,7 @@ impl FileStore {
     }
 
     /// Writes `run`, whole or not at all.
-    pub fn write(&mut self, run: &Run) -> Result<Written> {
+    pub fn write(&mut self, run: &Exported) -> Result<Written> {
         let experiment = self.experiment(run)?;
         let id = sha_of_name(&run.stored.experiment, &run.stored.record.run_id);
         let target = self.folder.join(&experiment).join(&id);
@@ -67,7 +67,7 @@ impl FileStore {
     }
 
     /// The id of the experiment of `run`, which is made if it is missing.
-    fn experiment(&mut self, run: &Run) -> Result<String> {
+    fn experiment(&mut self, run: &Exported) -> Result<String> {
         let name = &run.stored.experiment;
         if let Some(id) = self.experiments.get(name) {
             return Ok(id.clone());
@@ -106,7 +106,7 @@ impl FileStore {
         format!("file://{}", utf8_percent_encode(&path.to_string_lossy(), IN_PATH))
     }
 
-    fn fill(&self, folder: &Path, run: &Run, (experiment, id): (&str, &str), digest: &str) -> Result<()> {
+    fn fill(&self, folder: &Path, run: &Exported, (experiment, id): (&str, &str), digest: &str) -> Result<()> {
         let content = Content::of(run);
         let write = |kind: &str, key: &str, content: &str| put(&folder.join(kind).join(key), content.as_bytes());
         let artifacts = self.folder.join(experiment).join(id).join("artifacts");
@@ -147,7 +147,7 @@ impl FileStore {
 }
 
 /// Notes and tags of a run change when they will: they are no part of its digest.
-fn annotate(folder: &Path, run: &Run) -> Result<()> {
+fn annotate(folder: &Path, run: &Exported) -> Result<()> {
     for (key, value) in annotations(run) {
         let path = folder.join("tags").join(key);
         match value.is_empty() {

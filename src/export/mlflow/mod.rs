@@ -9,7 +9,7 @@ pub use on_server::OnServer;
 pub use rest::{Credentials, Failure, Scope};
 
 use super::series::{end_s, phases, singles};
-use super::{NOTES, RUN_ID, Run, TAGS, said};
+use super::{Exported, NOTES, RUN_ID, TAGS, said};
 use crate::error::Result;
 use crate::experiment::Cell;
 use crate::report::picture;
@@ -75,7 +75,7 @@ pub struct Value {
 }
 
 impl Content {
-    fn of(run: &Run) -> Self {
+    fn of(run: &Exported) -> Self {
         let record = &run.stored.record;
         let ms = |seconds: f64| (seconds * 1000.0).round() as u64;
         let end_ms = ms(end_s(record));
@@ -119,7 +119,7 @@ fn first_tags(run_id: &str, grid: &str) -> Vec<(String, String)> {
     tags.map(|(key, value)| (key.to_string(), cut(value, LONGEST_TAG))).into()
 }
 
-fn tags(run: &Run) -> Vec<(String, String)> {
+fn tags(run: &Exported) -> Vec<(String, String)> {
     let record = &run.stored.record;
     let mut tags = first_tags(&record.run_id, &record.provenance.grid);
     let of_run = said(run).into_iter().filter(|(key, _)| ![RUN_ID, TAGS, NOTES].contains(key));
@@ -129,7 +129,7 @@ fn tags(run: &Run) -> Vec<(String, String)> {
 }
 
 /// What people said of a run, by the tag that holds it; nothing: the tag is not to be there.
-fn annotations(run: &Run) -> Vec<(&'static str, String)> {
+fn annotations(run: &Exported) -> Vec<(&'static str, String)> {
     let of_people = said(run).into_iter().filter(|(key, _)| [TAGS, NOTES].contains(key));
     of_people.map(|(key, value)| (key, cut(&value, LONGEST_TAG))).collect()
 }
@@ -144,7 +144,7 @@ fn cut(text: &str, most: usize) -> String {
 
 /// Calls `keep` with the name and content of each file that a run leaves.
 fn artefacts<E: From<crate::error::Error>>(
-    run: &Run,
+    run: &Exported,
     mut keep: impl FnMut(&str, Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {
     for name in ARTEFACTS.iter().chain(model(run)) {
@@ -159,14 +159,14 @@ fn artefacts<E: From<crate::error::Error>>(
 }
 
 /// The files of the network that the run kept; none where it kept none, or one that is too large.
-fn model(run: &Run) -> &'static [&'static str] {
+fn model(run: &Exported) -> &'static [&'static str] {
     let folder = &run.stored.folder;
     let is_small = |name: &&str| std::fs::metadata(folder.join(name)).is_ok_and(|file| file.len() <= LARGEST_MODEL);
     if has_model(folder) && MODEL.iter().all(is_small) { &MODEL } else { &[] }
 }
 
 /// Of everything that determines what MLflow is told of `run`, when it is kept at `place`.
-fn digest(run: &Run, place: &str) -> Result<String> {
+fn digest(run: &Exported, place: &str) -> Result<String> {
     let mut hash = Sha256::new();
     hash.update(format!("{EXPORT_REVISION} {place} {}\n", run.stored.experiment));
     for name in ARTEFACTS.iter().chain(model(run)) {

@@ -11,7 +11,7 @@ mod points;
 use super::on_server::{OnServer, pair};
 use super::rest::{Credentials, Failure, Rest};
 use super::{
-    Content, DIGEST, MODEL, Run, Value, Written, annotations, artefacts, digest, first_tags, params, place_of,
+    Content, DIGEST, Exported, MODEL, Value, Written, annotations, artefacts, digest, first_tags, params, place_of,
 };
 use crate::disk::sha256;
 use crate::error::{Error, Result};
@@ -124,7 +124,7 @@ impl Server {
     }
 
     /// Has all of a stored run be there; `open` is what [`begin`](Self::begin) gave for it, if that is known.
-    pub fn send(&mut self, run: &Run, identity: &str, open: Option<OnServer>) -> Result<Written, Failure> {
+    pub fn send(&mut self, run: &Exported, identity: &str, open: Option<OnServer>) -> Result<Written, Failure> {
         // Where artefacts go does not matter: the server knows.
         let (content, digest) = (Content::of(run), digest(run, "")?);
         let experiment = self.experiment(&content.experiment)?;
@@ -164,7 +164,7 @@ impl Server {
     }
 
     /// Which of `there` is all of `run`, whose `digest` this is on a server; what comes from a file store has the one that it had there.
-    fn whole(&self, there: &[OnServer], run: &Run, on_server: &str) -> Result<Option<usize>, Failure> {
+    fn whole(&self, there: &[OnServer], run: &Exported, on_server: &str) -> Result<Option<usize>, Failure> {
         for (at, there) in there.iter().enumerate() {
             let Some(known) = there.tags.get(DIGEST) else { continue };
             let is_whole = match place_of(&there.artifact_uri) {
@@ -182,7 +182,7 @@ impl Server {
     fn fill(
         &mut self,
         target: &mut OnServer,
-        (run, content, digest): (&Run, &Content, &str),
+        (run, content, digest): (&Exported, &Content, &str),
         before: &[OnServer],
     ) -> Result<(), Failure> {
         self.log_params(target, &content.params)?;
@@ -201,7 +201,7 @@ impl Server {
         self.tag(target, DIGEST, digest)
     }
 
-    fn put_artefacts(&mut self, target: &OnServer, run: &Run) -> Result<(), Failure> {
+    fn put_artefacts(&mut self, target: &OnServer, run: &Exported) -> Result<(), Failure> {
         let Some(path) = self.artefact_path(target) else {
             self.not_sent = Some(format!(
                 "was sent no artefacts, since it has clients put them to {} themselves; they stay in the folder of results \
@@ -227,7 +227,7 @@ impl Server {
     }
 
     /// Has the tags of what people said here be those there.
-    fn annotate(&self, on_server: &OnServer, run: &Run) -> Result<(), Failure> {
+    fn annotate(&self, on_server: &OnServer, run: &Exported) -> Result<(), Failure> {
         for (key, value) in annotations(run) {
             match (value.is_empty(), on_server.tags.get(key)) {
                 (true, None) => {}

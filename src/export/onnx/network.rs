@@ -1,7 +1,7 @@
 //! Units as ONNX nodes, with the quantizers where the harness has them.
 
 use super::graph::{Attribute, Graph};
-use super::quantizers::{Activation, Stored};
+use super::quantizers::{Activation, OnnxWeight};
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 use ptq::graph::shapes::shapes;
@@ -114,7 +114,7 @@ impl Translation {
         match &unit.weights[index] {
             None => self.graph.floats(&name, own.dims(), &values(own)?),
             Some(quantizer) => {
-                let stored = Stored::of(&quantizer.integers()?);
+                let stored = OnnxWeight::of(&quantizer.integers()?);
                 stored.append(&mut self.graph, &name);
                 self.tensors.insert(name.clone(), json!({ "bits": quantizer.bits, "storage": stored.type_name() }));
             }

@@ -6,7 +6,7 @@ use ptq::quant::range_search::{Range, highest};
 use ptq::quant::weight::Integers;
 
 /// A weight in a type of ONNX.
-pub struct Stored {
+pub struct OnnxWeight {
     element: Type,
     shape: Vec<usize>,
     bytes: Vec<u8>,
@@ -15,7 +15,7 @@ pub struct Stored {
     zero_point: Option<Vec<u8>>,
 }
 
-impl Stored {
+impl OnnxWeight {
     /// In the smallest type that holds it.
     pub fn of(integers: &Integers) -> Self {
         let types = [(Type::Uint4, 4), (Type::Uint8, 8)];
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn weights_take_the_smallest_type_that_holds_levels_and_zero_points() {
         let stored = |bits, levels: &[u8], zero_point: &[f32]| {
-            let stored = Stored::of(&integers(bits, levels, zero_point));
+            let stored = OnnxWeight::of(&integers(bits, levels, zero_point));
             (stored.type_name(), stored.bytes, stored.zero_point)
         };
         assert_eq!(stored(4, &[1, 15, 0, 3], &[8.0, 2.0]), ("UINT4", vec![0xf1, 0x30], Some(vec![0x28])));

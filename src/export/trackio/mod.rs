@@ -6,7 +6,7 @@
 
 mod rows;
 
-use super::Run;
+use super::Exported;
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use rows::{DIGEST, Rows};
@@ -50,7 +50,7 @@ impl Project {
     }
 
     /// Has `run` be there once, as it is; whether it was not already.
-    pub fn write(&mut self, run: &Run) -> Result<bool> {
+    pub fn write(&mut self, run: &Exported) -> Result<bool> {
         let rows = Rows::of(run);
         if self.digest(&rows.id)?.is_some_and(|known| known == rows.digest) {
             return Ok(false);

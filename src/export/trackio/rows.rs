@@ -2,7 +2,7 @@
 //! alert where it failed.
 
 use super::super::series::{end_s, phases, singles};
-use super::super::{Run, said, sha_of_name};
+use super::super::{Exported, said, sha_of_name};
 use crate::disk::sha256;
 use serde_json::{Map, Value, json};
 use std::time::{Duration, SystemTime};
@@ -34,7 +34,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    pub fn of(run: &Run) -> Self {
+    pub fn of(run: &Exported) -> Self {
         let record = &run.stored.record;
         let created_at = timestamp(record.provenance.started_unix_s as f64);
         let ended_at = timestamp(end_s(record));
@@ -86,7 +86,7 @@ impl Rows {
 }
 
 /// The cell by its dotted keys, what else is known of the run, and what Trackio itself says of each.
-fn config(run: &Run, created_at: &str) -> Map<String, Value> {
+fn config(run: &Exported, created_at: &str) -> Map<String, Value> {
     let record = &run.stored.record;
     let mut config = Map::new();
     // The cell can always be written as JSON.
