@@ -14,10 +14,10 @@
 //! |---|---|
 //! | [`cli`] | the command line, one file per verb |
 //! | [`launch`] | running jobs, in this process or each in one of its own |
-//! | [`slurm`] | job arrays of a cluster whose tasks work on a grid |
+//! | [`cluster`] | tasks of Slurm and HyperQueue that work on a grid |
 //! | [`serve`] | the pages of all experiments, live, on loopback |
 //! | [`track`] | a grid as it runs, told to an MLflow server |
-//! | [`export`] | runs for MLflow, Trackio and TensorBoard, kept networks in that of ONNX |
+//! | [`export`] | runs for MLflow, Trackio and TensorBoard, kept networks for ONNX and the Hub |
 //! | [`report`] | tables, figures, pages and comparisons from records |
 //! | [`store`] | records and kept networks on disk, and what of a grid is not among them |
 //! | [`experiment`] | grid files, the cells they expand to, run ids |
@@ -36,6 +36,7 @@
 pub mod allocator;
 pub mod assets;
 pub mod cli;
+pub mod cluster;
 pub mod data;
 pub mod diagnostic;
 pub mod disk;
@@ -50,7 +51,6 @@ pub mod profile;
 pub mod published;
 pub mod report;
 pub mod serve;
-pub mod slurm;
 pub mod store;
 pub mod track;
 

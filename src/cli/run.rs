@@ -11,6 +11,7 @@ use super::progress::Progress;
 use super::session::{GridArgs, Session, loader_beside};
 use super::signals::interruptible;
 use super::track::{TrackArgs, say_tracked, warner};
+use crate::cluster::Submission;
 use crate::error::{Error, Result};
 use crate::experiment::Keep;
 use crate::export::mlflow::server::Server;
@@ -19,7 +20,6 @@ use crate::launch::{
     Worker, device_name, run_grid, sensible_bytes_on, thread_counts, thread_pools,
 };
 use crate::profile::Profile;
-use crate::slurm::Submission;
 use crate::store::{Planned, State, has_model};
 use crate::track::Tracker;
 use candle_core::Device;

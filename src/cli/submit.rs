@@ -2,10 +2,10 @@
 
 use super::session::{GridArgs, Session};
 use super::{Cli, Exit};
+use crate::cluster::{self, Array, Engine, Script, Stage, Submission, text_of};
 use crate::disk::atomic;
 use crate::error::{Error, Result};
 use crate::experiment::{Experiment, SlurmOptions};
-use crate::slurm::{self, Array, Engine, Script, Stage, Submission, text_of};
 use crate::store::{State, Store};
 use candle_core::Device;
 use clap::Parser;
@@ -134,7 +134,7 @@ impl Wanted {
         let command = self.worker(experiment, &path)?;
         let script = script(experiment, &logs, &command);
         // Where there is no cluster the commands are as for the size that Slurm has by default.
-        let size = self.engine.most_tasks().unwrap_or(slurm::MAX_ARRAY_SIZE);
+        let size = self.engine.most_tasks().unwrap_or(cluster::MAX_ARRAY_SIZE);
         // Its first line comes first: what is printed is a script.
         say!("{}", self.engine.script(&script)?.trim_end());
         for tasks in split(self.tasks(cells.len(), &experiment.slurm), size) {
