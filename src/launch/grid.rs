@@ -68,7 +68,7 @@ pub fn run_grid(
         gave_up: AtomicBool::new(false),
         elsewhere: Mutex::default(),
     };
-    let (claim, keep) = (|job: &Job| grid.claim(&job.run_id), |run: Run| grid.keep(run));
+    let (claim, keep) = (|job: &Job| grid.claim(&job.run_id, Claims::ask), |run: Run| grid.keep(run));
     let watch = Watch { claim: &claim, event: &|event| observe(&event), run: &keep, cancelled };
     let (mut rest, mut told, mut idle_since) = (jobs.to_vec(), HashSet::new(), Instant::now());
     while !rest.is_empty() {
@@ -128,18 +128,18 @@ struct Grid<'a> {
 }
 
 impl Grid<'_> {
-    /// Whether run `run_id` is this process's to make, or to store.
-    fn claim(&self, run_id: &str) -> Result<bool> {
+    /// Whether run `run_id` is this process's to make, or to store, as `ask` says.
+    fn claim(&self, run_id: &str, ask: fn(&Claims, &str) -> Result<Asked>) -> Result<bool> {
         if self.is_over(run_id) {
             return Ok(false);
         }
-        match self.claims.ask(run_id)? {
+        match ask(&self.claims, run_id)? {
             Asked::Owned(owner) => {
                 self.elsewhere().insert(run_id.to_string(), owner);
                 Ok(false)
             }
             // Its owner may have stored it after the look and before the claim.
-            Asked::Granted if self.is_over(run_id) => {
+            Asked::Granted if self.is_over_now(run_id)? => {
                 self.claims.release(run_id);
                 Ok(false)
             }
@@ -148,6 +148,12 @@ impl Grid<'_> {
                 Ok(true)
             }
         }
+    }
+
+    /// The same as [`is_over`](Self::is_over), whatever this machine remembers of a folder on another.
+    fn is_over_now(&self, run_id: &str) -> Result<bool> {
+        self.store.look_anew()?;
+        Ok(self.is_over(run_id))
     }
 
     /// Whether another process has stored the run since this one began; it counts then.
@@ -162,7 +168,7 @@ impl Grid<'_> {
 
     /// Stores a run. One that another process has taken over meanwhile, since this one stood still for too long, is dropped whole.
     fn keep(&self, Run { record, artefacts }: Run) -> Result<()> {
-        if !self.claim(&record.run_id)? {
+        if !self.claim(&record.run_id, Claims::ask_again)? {
             return Ok(());
         }
         self.store.write_run(&record, &record.cell.to_toml()?, &artefacts)?;

@@ -1,24 +1,39 @@
 //! Which process makes which run, where several work on one folder of results.
 //!
 //! A claim is a file that names its owner, a process, and is made with a hard link: of several that ask at once, on whatever machines that
-//! share the folder, one gets it. `runs/.claims/RUN.claim` is the first; the claim of one who takes over from a dead `OWNER` is
-//! `RUN.after-OWNER`, so that of several who do so, too, one gets it. The last of the chain owns the run.
+//! share the folder, one gets it. `runs/.claims/RUN.claim` is the first; the claim of one who takes over from a dead owner's `CLAIM` is
+//! `RUN.after-CLAIM`, so that of several who do so, too, one gets it. The last of the chain owns the run. No two claims have one name: one that
+//! was removed never leads to another's again.
 //!
 //! An owner's file, `.claims/OWNER`, is locked for as long as the process lives, which the system tells to others on its machine, and its
 //! content changes every few seconds, which others see. Clocks are not compared: an owner on another machine is dead for those who have seen
 //! no change for [`Claims::DEAD_AFTER`].
+//!
+//! What is relied on, of NFS as of any file system:
+//! - `link` makes a name or fails, for all clients; that its reply may be lost, and its repetition then fails, shows in the number of links.
+//! - A file that is opened has the content that was there when its writer closed it. That a name is *not* there a client may remember for
+//!   as long as it takes the folder for unchanged, and learns otherwise when it makes a file there ([`Files::look_anew`]).
+//! - The folder's attributes are remembered for no longer than [`Claims::DEAD_AFTER`] (`acdirmax`, by default 60 seconds).
+//! - From the look whether a run is still its own until it is stored and given back, no process takes as long as making the run takes another, or
+//!   stands still for [`Claims::DEAD_AFTER`]. One that does may store a run that another has made meanwhile: each is whole, and the later one stays.
+//!
+//! `model` tries every order of these steps, with processes that die, stand still, and remember wrongly.
 
-use super::read_if_there;
+mod files;
+#[cfg(test)]
+mod model;
+
 use crate::error::{Error, Result};
+use files::{Files, Folder, is_unlocked};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::fs::File;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+pub(super) use files::look_anew;
 
 /// Between two changes of an owner's file.
 const BEAT: Duration = Duration::from_secs(5);
@@ -28,7 +43,7 @@ const FOLDER: &str = ".claims";
 const OWNER: &str = "owner-";
 
 /// Who owns a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Owner {
     /// The name of its file.
     owner: String,
@@ -36,12 +51,19 @@ pub struct Owner {
     /// Of the machine since it was started; empty where the system does not tell.
     boot: String,
     pub process: u32,
+    /// Which of its claims this is.
+    #[serde(default)]
+    claim: u64,
 }
 
 impl Owner {
     /// Whether it is on the machine that was started as `boot` says, where its end shows at once.
     fn is_of(&self, boot: &str) -> bool {
         !self.boot.is_empty() && self.boot == boot
+    }
+
+    fn is_same_process(&self, other: &Owner) -> bool {
+        self.owner == other.owner
     }
 }
 
@@ -56,16 +78,15 @@ pub enum Asked {
 
 /// The claims of this process.
 pub struct Claims {
-    folder: PathBuf,
+    folder: Folder,
     me: Owner,
+    /// How many claims it has made, or tried to.
+    count: AtomicU64,
     /// Locked for as long as this lives.
     _alive: File,
-    /// By owner: the content of its file when it was last seen to change, and when that was.
-    seen: Mutex<HashMap<String, (Vec<u8>, Instant)>>,
     /// Ends the beats when it goes.
     over: Option<Sender<()>>,
     beats: Option<JoinHandle<()>>,
-    dead_after: Duration,
 }
 
 impl Claims {
@@ -89,7 +110,7 @@ impl Claims {
         let random = new.path().file_name().unwrap_or_default().to_string_lossy().replace(".new-", "");
         let (boot, process) = (boot(), std::process::id());
         let own = format!("{OWNER}{:.8}-", boot);
-        let me = Owner { owner: format!("{own}{random}"), host: host(), boot, process };
+        let me = Owner { owner: format!("{own}{random}"), host: host(), boot, process, claim: 0 };
         let path = folder.join(&me.owner);
         let alive = new.persist(&path).map_err(|error| Error::io("cannot write", &path)(error.error))?;
         if !me.boot.is_empty() {
@@ -97,33 +118,18 @@ impl Claims {
         }
         let (over, is_over) = channel();
         let beats = Some(std::thread::spawn(move || beat(&path, &is_over)));
-        Ok(Self { folder, me, _alive: alive, seen: Mutex::default(), over: Some(over), beats, dead_after })
+        let folder = Folder::new(folder, me.boot.clone(), dead_after);
+        Ok(Self { folder, me, count: AtomicU64::new(0), _alive: alive, over: Some(over), beats })
     }
 
-    /// Asks for the run `run_id`. Errors: a claim cannot be written or read.
+    /// Asks for the run `run_id`, to make it. Errors: a claim cannot be written or read.
     pub fn ask(&self, run_id: &str) -> Result<Asked> {
-        let mut place = self.first(run_id);
-        loop {
-            let owner = match read(&place)? {
-                Some(owner) => owner,
-                None if !self.link(&place)? => continue,
-                None if self.owns(run_id)? => return Ok(Asked::Granted),
-                // The chain that it is of was released meanwhile.
-                None => {
-                    std::fs::remove_file(&place).map_err(Error::io("cannot remove", &place))?;
-                    place = self.first(run_id);
-                    continue;
-                }
-            };
-            if owner == self.me {
-                return Ok(Asked::Granted);
-            }
-            let next = self.after(run_id, &owner);
-            if !next.exists() && !self.is_dead(&owner) {
-                return Ok(Asked::Owned(owner));
-            }
-            place = next;
-        }
+        ask(&self.folder, (&self.me, &self.count), run_id, Dead::AreSucceeded)
+    }
+
+    /// Asks whether the run `run_id`, which it has made, is still its own to store.
+    pub fn ask_again(&self, run_id: &str) -> Result<Asked> {
+        ask(&self.folder, (&self.me, &self.count), run_id, Dead::Remain)
     }
 
     /// Whether the end of `owner` shows at once, since it is on this machine.
@@ -131,63 +137,9 @@ impl Claims {
         owner.is_of(&self.me.boot)
     }
 
-    /// Whether the run is this process's still: one that stood still for long enough counts as dead.
-    fn owns(&self, run_id: &str) -> Result<bool> {
-        Ok(self.chain(run_id)?.last().is_some_and(|(_, owner)| *owner == self.me))
-    }
-
     /// Gives the run back, if it is this process's. What cannot be removed ends with the process.
     pub fn release(&self, run_id: &str) {
-        if let Ok(chain) = self.chain(run_id)
-            && chain.last().is_some_and(|(_, owner)| *owner == self.me)
-        {
-            // From the first on: whoever claims anew meanwhile begins another chain.
-            for (place, _) in chain {
-                std::fs::remove_file(place).ok();
-            }
-        }
-    }
-
-    fn first(&self, run_id: &str) -> PathBuf {
-        first(&self.folder, run_id)
-    }
-
-    fn after(&self, run_id: &str, owner: &Owner) -> PathBuf {
-        after(&self.folder, run_id, owner)
-    }
-
-    fn chain(&self, run_id: &str) -> Result<Vec<(PathBuf, Owner)>> {
-        chain(&self.folder, run_id)
-    }
-
-    /// Makes the claim `place`; whether nobody else was faster.
-    fn link(&self, place: &Path) -> Result<bool> {
-        // Whoever removes the folder of results while a grid runs does not stop it.
-        std::fs::create_dir_all(&self.folder).map_err(Error::io("cannot make folder", &self.folder))?;
-        let mut file =
-            tempfile::NamedTempFile::new_in(&self.folder).map_err(Error::io("cannot write into", &self.folder))?;
-        serde_json::to_writer(&mut file, &self.me).map_err(|error| Error::content(place, error.to_string()))?;
-        match std::fs::hard_link(file.path(), place) {
-            Ok(()) => Ok(true),
-            // The answer of a server may be lost, and its repetition finds the link that it made.
-            Err(_) if is_linked(file.path()) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(Error::io("cannot claim", place)(error)),
-        }
-    }
-
-    fn is_dead(&self, owner: &Owner) -> bool {
-        let path = self.folder.join(&owner.owner);
-        if self.knows_at_once(owner) {
-            return is_unlocked(&path);
-        }
-        let Ok(content) = std::fs::read(&path) else { return true };
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let (last, since) = seen.entry(owner.owner.clone()).or_insert_with(|| (content.clone(), Instant::now()));
-        if *last != content {
-            (*last, *since) = (content, Instant::now());
-        }
-        since.elapsed() > self.dead_after
+        release(&self.folder, &self.me, run_id).ok();
     }
 }
 
@@ -198,17 +150,63 @@ impl Drop for Claims {
         if let Some(beats) = self.beats.take() {
             beats.join().ok();
         }
-        std::fs::remove_file(self.folder.join(&self.me.owner)).ok();
+        std::fs::remove_file(self.folder.path(&self.me.owner)).ok();
     }
+}
+
+/// What becomes of a dead owner's run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dead {
+    AreSucceeded,
+    /// Whoever comes to store what it has made before does not take over: the other may only seem dead, and be about to store.
+    Remain,
+}
+
+/// Asks for a run for the process `me`, which has made `count` claims.
+fn ask(files: &impl Files, (me, count): (&Owner, &AtomicU64), run_id: &str, dead: Dead) -> Result<Asked> {
+    loop {
+        let place = match chain(files, run_id)?.pop() {
+            None => first(run_id),
+            Some((_, last)) if last.is_same_process(me) => {
+                // One that stood still for long enough counts as dead, and may have a successor of whom its machine has not heard.
+                files.look_anew()?;
+                match files.read(&after(run_id, &last))? {
+                    None => return Ok(Asked::Granted),
+                    Some(_) => continue,
+                }
+            }
+            Some((_, last)) if dead == Dead::Remain || !files.is_dead(&last)? => return Ok(Asked::Owned(last)),
+            Some((_, last)) => after(run_id, &last),
+        };
+        let claim = Owner { claim: count.fetch_add(1, Ordering::Relaxed), ..me.clone() };
+        let json = serde_json::to_vec(&claim).map_err(|error| Error::content(place.as_str(), error.to_string()))?;
+        // Where the chain that it ends was released meanwhile, it leads nowhere.
+        if files.link(&place, &json)? && !chain(files, run_id)?.iter().any(|(_, owner)| *owner == claim) {
+            files.remove(&place)?;
+        }
+    }
+}
+
+/// Gives a run back if it is that of the process `me`.
+fn release(files: &impl Files, me: &Owner, run_id: &str) -> Result<()> {
+    let chain = chain(files, run_id)?;
+    if chain.last().is_some_and(|(_, last)| last.is_same_process(me)) {
+        // From the first on: whoever claims anew meanwhile begins another chain.
+        for (place, _) in chain {
+            files.remove(&place)?;
+        }
+    }
+    Ok(())
 }
 
 /// Who is making the run in the folder `runs`, for somebody who only looks: an owner on another machine counts as alive if its file was changed within
 /// [`Claims::DEAD_AFTER`] by the clocks of both.
 pub(super) fn maker(runs: &Path, run_id: &str) -> Option<Owner> {
-    let folder = runs.join(FOLDER);
+    let boot = boot();
+    let folder = Folder::new(runs.join(FOLDER), boot.clone(), Claims::DEAD_AFTER);
     let (_, owner) = chain(&folder, run_id).ok()?.pop()?;
-    let path = folder.join(&owner.owner);
-    let is_alive = match owner.is_of(&boot()) {
+    let path = folder.path(&owner.owner);
+    let is_alive = match owner.is_of(&boot) {
         true => !is_unlocked(&path),
         // A change in the future is one of another clock.
         false => {
@@ -219,19 +217,21 @@ pub(super) fn maker(runs: &Path, run_id: &str) -> Option<Owner> {
     is_alive.then_some(owner)
 }
 
-fn first(folder: &Path, run_id: &str) -> PathBuf {
-    folder.join(format!("{run_id}.claim"))
+fn first(run_id: &str) -> String {
+    format!("{run_id}.claim")
 }
 
-fn after(folder: &Path, run_id: &str, owner: &Owner) -> PathBuf {
-    folder.join(format!("{run_id}.after-{}", owner.owner))
+fn after(run_id: &str, Owner { owner, claim, .. }: &Owner) -> String {
+    format!("{run_id}.after-{owner}-{claim}")
 }
 
 /// The claims of the run, each of one who took over from the one before.
-fn chain(folder: &Path, run_id: &str) -> Result<Vec<(PathBuf, Owner)>> {
-    let (mut chain, mut place) = (Vec::new(), first(folder, run_id));
-    while let Some(owner) = read(&place)? {
-        let next = after(folder, run_id, &owner);
+fn chain(files: &impl Files, run_id: &str) -> Result<Vec<(String, Owner)>> {
+    let (mut chain, mut place) = (Vec::new(), first(run_id));
+    while let Some(json) = files.read(&place)? {
+        let owner: Owner = serde_json::from_slice(&json)
+            .map_err(|error| Error::content(place.as_str(), format!("no claim: {error}")))?;
+        let next = after(run_id, &owner);
         chain.push((place, owner));
         place = next;
     }
@@ -249,19 +249,6 @@ fn beat(path: &Path, over: &Receiver<()>) {
     }
 }
 
-/// The owner that the claim names; `None` if there is no claim.
-fn read(place: &Path) -> Result<Option<Owner>> {
-    let owner = |json: Vec<u8>| {
-        serde_json::from_slice(&json).map_err(|error| Error::content(place, format!("no claim: {error}")))
-    };
-    read_if_there(place)?.map(owner).transpose()
-}
-
-/// Whether no process of this machine holds the file, or there is none.
-fn is_unlocked(path: &Path) -> bool {
-    File::open(path).map_or_else(|error| error.kind() == ErrorKind::NotFound, |file| file.try_lock_shared().is_ok())
-}
-
 /// Files of processes of this machine that were killed. Whoever finds none of an owner's takes it for dead, as with it.
 fn remove_dead_owners(folder: &Path, own: &str) {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
@@ -270,16 +257,6 @@ fn remove_dead_owners(folder: &Path, own: &str) {
             std::fs::remove_file(entry.path()).ok();
         }
     }
-}
-
-#[cfg(unix)]
-fn is_linked(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|there| std::os::unix::fs::MetadataExt::nlink(&there) > 1)
-}
-
-#[cfg(not(unix))]
-fn is_linked(_path: &Path) -> bool {
-    false
 }
 
 fn host() -> String {
@@ -294,7 +271,24 @@ fn boot() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Instant;
+
+    impl Claims {
+        /// Whether the run is this process's.
+        fn owns(&self, run_id: &str) -> bool {
+            let last = chain(&self.folder, run_id).unwrap().pop();
+            last.is_some_and(|(_, owner)| owner.is_same_process(&self.me))
+        }
+    }
+
+    /// Who `claims` are of.
+    fn owner(asked: Asked) -> Option<String> {
+        match asked {
+            Asked::Granted => None,
+            Asked::Owned(owner) => Some(owner.owner),
+        }
+    }
 
     /// As if it were a process of another machine.
     fn elsewhere(runs: &Path, dead_after: Duration) -> Claims {
@@ -334,8 +328,8 @@ mod tests {
             let dead = Claims::open(runs.path()).unwrap();
             assert_eq!(dead.ask("run").unwrap(), Asked::Granted);
             let other = Claims::open(runs.path()).unwrap();
-            assert_eq!(other.ask("run").unwrap(), Asked::Owned(dead.me.clone()));
-            assert!(dead.owns("run").unwrap());
+            assert_eq!(owner(other.ask("run").unwrap()), Some(dead.me.owner.clone()));
+            assert!(dead.owns("run"));
         }
         let living: Vec<Claims> = (0..3).map(|_| Claims::open(runs.path()).unwrap()).collect();
         let granted = AtomicUsize::new(0);
@@ -346,7 +340,7 @@ mod tests {
                 });
             }
         });
-        assert_eq!((granted.into_inner(), living.iter().filter(|claims| claims.owns("run").unwrap()).count()), (1, 1));
+        assert_eq!((granted.into_inner(), living.iter().filter(|claims| claims.owns("run")).count()), (1, 1));
     }
 
     #[test]
@@ -355,7 +349,7 @@ mod tests {
         assert_eq!(maker(runs.path(), "run"), None);
         for claims in [Claims::open(runs.path()).unwrap(), elsewhere(runs.path(), Duration::from_secs(60))] {
             assert_eq!(claims.ask("run").unwrap(), Asked::Granted);
-            assert_eq!(maker(runs.path(), "run"), Some(claims.me.clone()));
+            assert_eq!(maker(runs.path(), "run").unwrap().owner, claims.me.owner);
             drop(claims);
             assert_eq!(maker(runs.path(), "run"), None);
         }
@@ -373,15 +367,16 @@ mod tests {
         assert_eq!(stopped.ask("run").unwrap(), Asked::Granted);
         let other = Claims::patient(runs.path(), Duration::from_millis(300)).unwrap();
         let deadline = Instant::now() + Duration::from_secs(20);
-        assert_eq!(other.ask("run").unwrap(), Asked::Owned(stopped.me.clone()));
+        assert_eq!(owner(other.ask("run").unwrap()), Some(stopped.me.owner.clone()));
         while other.ask("run").unwrap() != Asked::Granted {
             assert!(Instant::now() < deadline);
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert!(!stopped.owns("run").unwrap());
+        // It asks again before it stores what it has made.
+        assert_eq!(owner(stopped.ask_again("run").unwrap()), Some(other.me.owner.clone()));
         // What is not its own it does not give back.
         stopped.release("run");
-        assert!(other.owns("run").unwrap());
+        assert!(other.owns("run"));
         other.release("run");
         assert_eq!(stopped.ask("run").unwrap(), Asked::Granted);
     }

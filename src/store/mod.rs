@@ -161,6 +161,11 @@ impl Store {
         Claims::open(&self.runs)
     }
 
+    /// Has the next looks see what processes on other machines have stored.
+    pub fn look_anew(&self) -> Result<()> {
+        claims::look_anew(&self.runs)
+    }
+
     /// The same for a process that keeps all others from writing runs of this experiment for as long as the returned file is open.
     pub fn lock(&self) -> Result<File> {
         self.locked(File::try_lock)
