@@ -158,6 +158,7 @@ pub fn failed(error: Error) -> u8 {
 
 /// Runs the verb.
 pub fn dispatch(cli: Cli) -> Result<Exit> {
+    signals::outlive_size_limit();
     match cli.verb {
         Verb::Run(args) => run::run(&args),
         Verb::Plan(args) => plan::plan(&args),

@@ -46,6 +46,17 @@ pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
     Ok(cancelled)
 }
 
+/// Has a file that becomes larger than `ulimit -f` allows be an error of whoever writes it: the signal would end the process without a word.
+#[cfg(unix)]
+pub(super) fn outlive_size_limit() {
+    use signal_hook::consts::SIGXFSZ;
+    // Whoever listens is not ended. Where that cannot be, it is as with any other program.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false))).ok();
+}
+
+#[cfg(not(unix))]
+pub(super) fn outlive_size_limit() {}
+
 /// Where there is only Ctrl-C.
 #[cfg(not(unix))]
 pub(super) fn interruptible() -> Result<Arc<AtomicBool>> {
