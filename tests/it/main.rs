@@ -26,6 +26,7 @@ mod shared;
 mod slurm;
 mod statistics;
 mod stored;
+mod supply;
 mod tables;
 mod together;
 mod tracker;
