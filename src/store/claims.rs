@@ -12,7 +12,7 @@
 //! What is relied on, of NFS as of any file system:
 //! - `link` makes a name or fails, for all clients; that its reply may be lost, and its repetition then fails, shows in the number of links.
 //! - A file that is opened has the content that was there when its writer closed it. That a name is *not* there a client may remember for
-//!   as long as it takes the folder for unchanged, and learns otherwise when it makes a file there ([`Files::look_anew`]).
+//!   as long as it takes the folder for unchanged, and learns otherwise when it makes a file there (`look_anew`).
 //! - The folder's attributes are remembered for no longer than [`Claims::DEAD_AFTER`] (`acdirmax`, by default 60 seconds).
 //! - From the look whether a run is still its own until it is stored and given back, no process takes as long as making the run takes another, or
 //!   stands still for [`Claims::DEAD_AFTER`]. One that does may store a run that another has made meanwhile: each is whole, and the later one stays.
