@@ -111,10 +111,9 @@ def check(harness, folder, cluster):
     job = bench.submit("--workers", "3")
     names = [f"{job}_{index}" for index in range(3)]
     wait_for("three tasks at work", lambda: all("[1/" in bench.log(name) for name in names))
-    bench.run("submit", "grid.toml", "--hq", code=2, said=["were submitted before", f"job {job}"])
-    bench.run("watch", "grid.toml", "--once", said=["3 tasks: 3 running"])
     wait_for("a trained unit", lambda: bench.trained() >= 3)
     os.kill(bench.worker(names[1]), signal.SIGKILL)
+    bench.run("watch", "grid.toml", "--once", said=["4 cells: ", f"job {job}, submitted", "3 tasks: "])
     said = bench.run("watch", "grid.toml", "--every", "1s")
     assert f"{names[1]}  failed (exit code 137)" in said and "4 cells: 4 done" in said, said
     assert "set up" in bench.log(names[0]), bench.log(names[0])

@@ -208,7 +208,7 @@ fn lacked_memory(run: &Run) -> bool {
 /// What became of a child.
 struct EndOfChild {
     status: ExitStatus,
-    /// The last lines of its standard error.
+    /// The last lines of its standard error; the one alone that says that memory was refused, after which may come any number of others.
     said: Vec<String>,
     /// It was stopped, since its time was over.
     is_late: bool,
@@ -239,12 +239,14 @@ fn follow(
             drop(told);
         });
         let said = scope.spawn(move || {
-            let mut last = VecDeque::new();
+            let (mut last, mut refused) = (VecDeque::new(), None);
             for line in lines(stderr) {
-                last.extend([String::from_utf8_lossy(&line).trim().to_string()].into_iter().filter(|l| !l.is_empty()));
+                let line = String::from_utf8_lossy(&line).trim().to_string();
+                refused = refused.or_else(|| line.starts_with(REFUSED).then(|| line.clone()));
+                last.extend([line].into_iter().filter(|line| !line.is_empty()));
                 last.drain(..last.len().saturating_sub(LAST_LINES));
             }
-            Vec::from(last)
+            refused.map_or(Vec::from(last), |refused| vec![refused])
         });
         while is_told.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
             if watch.cancelled.load(Ordering::Relaxed) {
@@ -281,7 +283,7 @@ impl EndOfChild {
     }
 
     fn kind(&self) -> Kind {
-        let is_refused = self.said.iter().any(|line| line.contains(REFUSED));
+        let is_refused = self.said.iter().any(|line| line.starts_with(REFUSED));
         match self.signal() {
             Some(_) if is_refused => Kind::Memory,
             // The system does so where memory runs out; who else did is not known.
@@ -410,7 +412,7 @@ mod tests {
         let killed = error("echo \"$*\" >&2\nkill -9 $$", None);
         assert!(killed.contains("at attempt 2: signal: 9"), "{killed}");
         assert!(killed.contains("--memory=4 --eval-batch=16"), "{killed}");
-        let refused = error("echo \"$*\" >&2\necho memory allocation of 8 bytes failed >&2\nkill -ABRT $$", None);
+        let refused = error("echo memory allocation of 8 bytes failed: \"$*\" >&2\nseq 9 >&2\nkill -ABRT $$", None);
         assert!(
             refused.contains("SIGABRT) (core dumped), out of memory") || refused.contains("SIGABRT), out of memory")
         );

@@ -144,16 +144,16 @@ fn ctrl_c_reaches_the_child() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_cell_that_takes_too_much_memory_is_a_failure_and_the_others_go_on() {
-    let grid = GRID.split("[[include]]").next().unwrap().replace("calib-images = 32", "");
-    let grid = grid.replace("method = [\"rtn\", \"genie-m\"]", "method = [\"rtn\"]\ncalib-images = [16, 20000]");
-    let bench = Bench::new(&grid);
+    let large = "variant = \"large\"\ncalib-images = 1024\nrecipe = { iterations = 1, batch = 1024 }\n";
+    let grid = GRID.split("variant").next().unwrap().replace("[\"rtn\", \"genie-m\"]", "[\"rtn\"]");
+    let bench = Bench::new(&format!("{grid}{large}"));
     // Twice: the second time with less memory for activations and smaller batches.
-    let run = bench.harness(&["run", "grid.toml", "--cell-memory", "LIMIT", "--retries", "1"]);
+    let run = bench.harness(&["run", "grid.toml", "--cell-memory", "500MiB", "--retries", "1"]);
     assert_eq!(run.code, 100, "{}", run.stderr);
     assert_contains(&run.stderr, &["1 cells failed"]);
     let (failed, done): (Vec<_>, Vec<_>) =
         records(&bench, "results").into_iter().map(|(record, _)| record).partition(|record| record.error.is_some());
-    assert_eq!((failed.len(), done.len(), done[0].cell.calib_images), (1, 1, 16));
+    assert_eq!((failed.len(), done.len(), done[0].cell.calib_images), (1, 1, 32));
     let error = failed[0].error.as_ref().unwrap();
     assert_contains(error, &["at attempt 2", "SIGABRT", "out of memory", "memory allocation of"]);
     let cost = &failed[0].cost;

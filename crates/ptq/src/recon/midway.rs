@@ -66,8 +66,8 @@ pub trait Training {
     fn set_state(&mut self, state: &Tensors) -> Result<()>;
 }
 
-/// Keeping a moment may take this fraction of the time, no more.
-const MOST_OF_THE_TIME: u32 = 20;
+/// After a moment has been kept, none is for so many times what that took.
+const REST: u32 = 20;
 
 /// The loops of a unit in a phase.
 pub struct Loops<'a> {
@@ -192,7 +192,7 @@ impl Steps<'_> {
         let mut midway = state.over.clone();
         midway.add(self.number, self.so_far(), training.state(false)?);
         midways.keep_midway(place, &midway);
-        state.due = Instant::now() + midways.every().max(started.elapsed() * MOST_OF_THE_TIME);
+        state.due = Instant::now() + midways.every().max(started.elapsed() * REST);
         Ok(())
     }
 
