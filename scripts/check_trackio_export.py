@@ -153,7 +153,7 @@ def main():
         numbers = sum(check_run(storage, "quantization", run) for run in runs)
         print(f"{len(runs)} runs with {numbers} numbers are the same in Trackio")
         subprocess.run([sys.executable, "-c", LOGGED], check=True, stdout=subprocess.DEVNULL)
-        harness(binary, work, "tag", "method(qdrop)", "a 'tag'")
+        harness(binary, work, "note", "resnet20-w2a2-qdrop", "a 'note' ü\nof two lines")
         said = harness(binary, work, "export", "--trackio", str(path))
         assert "1 runs written" in said and "4 unchanged" in said, said
         print(said.strip())

@@ -263,6 +263,12 @@ fn trackio_gets_configurations_numbers_and_failures_once() {
     );
     assert!(left.len() == 2 && left[0].0 == "mine", "{left:?}");
     assert_contains(&left[1].1, &["\"accuracy/test_top1\":0.9"]);
+    // Names that nobody would choose.
+    let name = "it's \"a\u{2215}b\" ü 🦀 ".repeat(11);
+    std::fs::rename(results.path().join("made"), results.path().join(name.trim_end())).unwrap();
+    assert_contains(&export("status(done)"), &["1 runs written to new/runs.db, 0 unchanged"]);
+    let groups = rows(&path, "SELECT json_extract(config, '$._Group'), run_id FROM configs ORDER BY id DESC");
+    assert_eq!(groups[0].0, name.trim_end());
     let beside: Vec<_> = files(path.parent().unwrap()).into_keys().collect();
     assert_eq!(beside, [PathBuf::from("runs.db")]);
 }
