@@ -8,13 +8,17 @@ use std::fmt;
 
 const PATH: &str = "assets/published.toml";
 const TEXT: &str = include_str!("../assets/published.toml");
-/// The data set that all published numbers are of, and the size of its test (validation) set.
-pub const DATASET: &str = "imagenet";
-pub const TEST_IMAGES: usize = 50_000;
 /// Calibration images of all published numbers.
 pub const CALIB_IMAGES: usize = 1024;
-/// Names of architectures in the file. Grids may write a hyphen for the underscore.
-const ARCHS: [&str; 6] = ["resnet18", "resnet50", "mobilenetv2", "regnetx_600m", "regnetx_3200m", "mnasnet2_0"];
+/// The networks that the file has numbers of.
+pub const NETWORKS: [&Networks; 2] = [&IMAGENET, &CIFAR_10];
+const IMAGENET: Networks = Networks {
+    dataset: "imagenet",
+    test_images: 50_000,
+    archs: &["resnet18", "resnet50", "mobilenetv2", "regnetx_600m", "regnetx_3200m", "mnasnet2_0"],
+};
+/// Of the network in `assets/resnet20-cifar-10`, by published code that was run outside this repository.
+const CIFAR_10: Networks = Networks { dataset: "cifar-10", test_images: 10_000, archs: &["resnet20"] };
 /// Titles of methods that only the file has.
 const TITLES: [(&str, &str); 5] = [
     ("pd-quant", "PD-Quant"),
@@ -24,13 +28,29 @@ const TITLES: [(&str, &str); 5] = [
     ("metaaug", "MetaAug"),
 ];
 
+/// The networks of one data set.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Networks {
+    pub dataset: &'static str,
+    /// Size of its test (validation) set.
+    pub test_images: usize,
+    /// Names in the file. Grids may write a hyphen for the underscore.
+    archs: &'static [&'static str],
+}
+
+impl fmt::Display for Networks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.archs.join(", "), self.dataset)
+    }
+}
+
 /// Where a number was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// In the authors' own repository.
     Official,
-    /// Somebody else's run of the method.
+    /// Somebody else's run of the method, or ours of its published code.
     Rerun,
     /// In a third party's summary of the paper.
     Secondary,
@@ -49,6 +69,7 @@ impl fmt::Display for Kind {
 /// Full-precision top-1 of checkpoints, as fractions, by architecture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FullPrecision {
+    pub networks: &'static Networks,
     pub source: String,
     pub top1: BTreeMap<String, f64>,
 }
@@ -56,6 +77,7 @@ pub struct FullPrecision {
 /// Top-1 of one method at one bit width, as fractions, by architecture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PublishedResult {
+    pub networks: &'static Networks,
     pub method: String,
     pub setting: Setting,
     pub bits: Bits,
@@ -93,9 +115,11 @@ pub struct Published {
     pub overfits: Vec<Overfit>,
 }
 
-/// The name of `arch` in the file, if it has one.
-pub fn arch_key(arch: &str) -> Option<&'static str> {
-    ARCHS.into_iter().find(|known| *known == arch.replace('-', "_"))
+/// The networks that `arch` on `dataset` is among, and its name in the file, if it has one.
+pub fn find(dataset: &str, arch: &str) -> Option<(&'static Networks, &'static str)> {
+    let networks = NETWORKS.into_iter().find(|networks| networks.dataset == dataset)?;
+    let arch = networks.archs.iter().copied().find(|known| *known == arch.replace('-', "_"))?;
+    Some((networks, arch))
 }
 
 /// A method's name as printed.
@@ -122,7 +146,7 @@ impl Published {
 
     /// Parses a file; `path` is for messages.
     ///
-    /// Errors: unknown keys, kinds, settings or architectures; bits of another form; accuracies that are not percentages;
+    /// Errors: unknown keys, kinds, settings, data sets or architectures; bits of another form; accuracies that are not percentages;
     /// rows without numbers or without a source; the same row twice.
     pub fn parse(path: &str, text: &str) -> Result<Self> {
         let wire: Wire = toml::from_str(text).map_err(|error| Error::content(path, error.to_string().trim_end()))?;
@@ -130,9 +154,9 @@ impl Published {
         let mut full_precision = Vec::new();
         for (index, row) in wire.full_precision.into_iter().enumerate() {
             let place = format!("full_precision {} ({:?})", index + 1, row.source);
-            let checked = checked_source(&row.source).and_then(|()| fractions(row.top1));
-            let top1 = checked.map_err(|problem| refuse(place, problem))?;
-            full_precision.push(FullPrecision { source: row.source, top1 });
+            let checked = checked_source(&row.source).and_then(|()| fractions(&row.dataset, row.top1));
+            let (networks, top1) = checked.map_err(|problem| refuse(place, problem))?;
+            full_precision.push(FullPrecision { networks, source: row.source, top1 });
         }
         let (mut results, mut seen) = (Vec::new(), BTreeSet::new());
         for (index, row) in wire.result.into_iter().enumerate() {
@@ -142,13 +166,14 @@ impl Published {
                 true => Ok(()),
                 false => Err(format!("method {:?} is not of lower-case words, joined by - or +", row.method)),
             };
-            let checked = named.and_then(|()| checked_source(&row.source)).and_then(|()| fractions(row.top1));
-            let top1 = checked.map_err(|problem| refuse(place.clone(), problem))?;
-            if !seen.insert((row.method.clone(), row.setting, row.bits, row.kind, row.source.clone())) {
+            let checked = named.and_then(|()| checked_source(&row.source));
+            let checked = checked.and_then(|()| fractions(&row.dataset, row.top1));
+            let (networks, top1) = checked.map_err(|problem| refuse(place.clone(), problem))?;
+            let WireResult { method, setting, bits, kind, source, .. } = row;
+            if !seen.insert((networks.dataset, method.clone(), setting, bits, kind, source.clone())) {
                 return Err(refuse(place, "the same row is there twice: keep one".to_string()));
             }
-            let WireResult { method, setting, bits, kind, source, .. } = row;
-            results.push(PublishedResult { method, setting, bits, kind, source, top1 });
+            results.push(PublishedResult { networks, method, setting, bits, kind, source, top1 });
         }
         let mut ablations = Vec::new();
         for (index, table) in wire.ablation.into_iter().enumerate() {
@@ -182,16 +207,16 @@ fn checked_source(source: &str) -> Result<(), String> {
     }
 }
 
-fn checked_arch(arch: &str) -> Result<(), String> {
-    match ARCHS.contains(&arch) {
+fn checked_arch(networks: &Networks, arch: &str) -> Result<(), String> {
+    match networks.archs.contains(&arch) {
         true => Ok(()),
-        false => Err(format!("unknown architecture or key {arch:?}; known architectures: {}", ARCHS.join(", "))),
+        false => Err(format!("unknown architecture or key {arch:?}; known architectures: {networks}")),
     }
 }
 
 fn checked_table(arch: &str, source: &str, rows: usize) -> Result<(), String> {
     checked_source(source)?;
-    checked_arch(arch)?;
+    checked_arch(&IMAGENET, arch)?;
     if rows == 0 { Err("rows is empty".to_string()) } else { Ok(()) }
 }
 
@@ -202,16 +227,28 @@ fn fraction(percent: f64) -> Result<f64, String> {
     }
 }
 
-fn fractions(top1: BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>, String> {
+/// Top-1 by architecture.
+type Top1 = BTreeMap<String, f64>;
+
+fn fractions(dataset: &str, top1: Top1) -> Result<(&'static Networks, Top1), String> {
+    let Some(networks) = NETWORKS.into_iter().find(|networks| networks.dataset == dataset) else {
+        let known = NETWORKS.map(|networks| networks.dataset).join(", ");
+        return Err(format!("unknown data set {dataset:?}; known: {known}"));
+    };
     if top1.is_empty() {
-        return Err(format!("no architecture has a number; known architectures: {}", ARCHS.join(", ")));
+        return Err(format!("no architecture has a number; known architectures: {networks}"));
     }
     let checked = top1.into_iter().map(|(arch, percent)| {
-        checked_arch(&arch)?;
+        checked_arch(networks, &arch)?;
         let top1 = fraction(percent).map_err(|problem| format!("{arch}: {problem}"))?;
         Ok((arch, top1))
     });
-    checked.collect()
+    Ok((networks, checked.collect::<Result<_, String>>()?))
+}
+
+/// Of rows that name no data set.
+fn imagenet() -> String {
+    IMAGENET.dataset.to_string()
 }
 
 #[derive(Deserialize)]
@@ -227,21 +264,25 @@ struct Wire {
 
 #[derive(Deserialize)]
 struct WireFullPrecision {
+    #[serde(default = "imagenet")]
+    dataset: String,
     source: String,
     /// Every other key is an architecture.
     #[serde(flatten)]
-    top1: BTreeMap<String, f64>,
+    top1: Top1,
 }
 
 #[derive(Deserialize)]
 struct WireResult {
+    #[serde(default = "imagenet")]
+    dataset: String,
     method: String,
     setting: Setting,
     bits: Bits,
     kind: Kind,
     source: String,
     #[serde(flatten)]
-    top1: BTreeMap<String, f64>,
+    top1: Top1,
 }
 
 #[derive(Deserialize)]
@@ -294,15 +335,21 @@ mod tests {
         assert_eq!(of("qdrop", "W3A3", Kind::Rerun, "mobilenetv2"), [56.05]);
         assert_eq!(of("metaaug", "W2A2", Kind::Secondary, "resnet18"), [54.22, 57.89]);
         assert!(of("genie-m", "W2A2", Kind::Official, "resnet18").is_empty());
-        assert_eq!((published.full_precision.len(), published.ablations.len(), published.overfits.len()), (4, 2, 1));
+        assert_eq!(of("rtn", "W4A4", Kind::Rerun, "resnet20"), [81.34]);
+        assert_eq!((published.full_precision.len(), published.ablations.len(), published.overfits.len()), (5, 2, 1));
         let (method, test, calib) = &published.overfits[0].rows[2];
         assert_eq!((method.as_str(), (1e4 * (calib - test)).round()), ("genie-m", 2641.0));
     }
 
     #[test]
     fn names_are_those_of_grids_or_of_the_file() {
-        assert_eq!((arch_key("regnetx-600m"), arch_key("mnasnet2_0")), (Some("regnetx_600m"), Some("mnasnet2_0")));
-        assert_eq!((arch_key("mobilenetv2-tiny"), arch_key("resnet20")), (None, None));
+        assert_eq!(find("imagenet", "regnetx-600m"), Some((&IMAGENET, "regnetx_600m")));
+        assert_eq!(find("cifar-10", "resnet20"), Some((&CIFAR_10, "resnet20")));
+        for (dataset, arch) in
+            [("imagenet", "mobilenetv2-tiny"), ("imagenet", "resnet20"), ("fashion-mnist", "resnet20")]
+        {
+            assert_eq!(find(dataset, arch), None);
+        }
         assert_eq!((title("genie-m"), title("pd-quant"), title("new")), ("Genie-M", "PD-Quant", "new"));
     }
 
@@ -316,6 +363,11 @@ mod tests {
         for (text, problem) in [
             (file(row, ""), "result 1 (qdrop W2A2 \"a\"): no architecture has a number"),
             (file(row, "resnet19 = 50.0"), "unknown architecture or key \"resnet19\"; known architectures: resnet18"),
+            (
+                file(row, "dataset = \"cifar-10\"\nresnet18 = 51"),
+                "\"resnet18\"; known architectures: resnet20 on cifar-10",
+            ),
+            (file(row, "dataset = \"cifar\"\nresnet20 = 51"), "unknown data set \"cifar\"; known: imagenet, cifar-10"),
             (file(row, "resnet18 = 0.5170\nresnet50 = 101.0"), "resnet50: 101 is not a top-1 accuracy in percent"),
             (file(row, "resnet18 = nan"), "not a top-1 accuracy"),
             (file(row, "resnet18 = \"51\""), "invalid type: string"),

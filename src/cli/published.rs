@@ -4,7 +4,7 @@ use super::Exit;
 use super::report::scan;
 use super::session::{GridArgs, ResultsArgs, Session};
 use crate::error::{Error, Result};
-use crate::published::{DATASET, Published, arch_key};
+use crate::published::{self, NETWORKS, Published};
 use crate::report::accuracy::blocks;
 use crate::report::beside::{Beside, beside, noise_note, unpublished};
 use crate::report::beside_text::text;
@@ -26,12 +26,13 @@ pub fn compare(grid: &Path, json: bool, results: &ResultsArgs) -> Result<Exit> {
     let session = Session::of_stored(&args)?;
     let published = Published::embedded()?;
     let cells = session.plan.iter().map(|planned| &planned.cell);
-    let known = cells.clone().filter(|cell| cell.dataset == DATASET && arch_key(&cell.arch).is_some());
+    let known = cells.clone().filter(|cell| published::find(&cell.dataset, &cell.arch).is_some());
     if known.count() == 0 {
         let networks: BTreeSet<String> = cells.map(|cell| format!("{} on {}", cell.arch, cell.dataset)).collect();
         return Err(Error::NothingMatched(format!(
-            "nothing is published of {}; there are numbers of {DATASET} networks alone (assets/published.toml)",
-            networks.into_iter().collect::<Vec<_>>().join(", ")
+            "nothing is published of {}; there are numbers of {} alone (assets/published.toml)",
+            networks.into_iter().collect::<Vec<_>>().join(", "),
+            NETWORKS.map(ToString::to_string).join(", of ")
         )));
     }
     let blocks = blocks(&scan(&session)?.records);

@@ -3,11 +3,12 @@
 use super::accuracy::{Block, Row, Spread};
 use super::statistics::unpaired_noise;
 use crate::error::{Error, Result};
-use crate::published::{self, CALIB_IMAGES, DATASET, Kind, Published, PublishedResult, TEST_IMAGES};
+use crate::published::{self, CALIB_IMAGES, Kind, Networks, Published, PublishedResult};
 use polars::prelude::{Column, DataFrame};
 use ptq::methods;
 use ptq::recipe::{Bits, Setting};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// How far our full-precision top-1 may be from a published one of the same checkpoint: image decoders and resizing
 /// differ, and so do the published values of one checkpoint.
@@ -17,6 +18,8 @@ const SAME_CHECKPOINT: f64 = 0.001;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Beside {
     pub arch: String,
+    /// How many test images the number is of.
+    pub test_images: usize,
     pub bits: Bits,
     /// Title of the method, with our variant in brackets.
     pub method: String,
@@ -46,10 +49,10 @@ fn as_text<S: serde::Serializer>(kind: &Option<Kind>, serializer: S) -> std::res
 /// Every published number of the block's network at its bits: kinds apart, then methods from the simplest to the latest,
 /// in the order of the file. Empty for networks and data sets of which nothing is published.
 pub fn beside(block: &Block, published: &Published) -> Vec<Beside> {
-    let Some(arch) = published_arch(block) else { return Vec::new() };
-    let reason = reason(block, arch, published);
+    let Some((networks, arch)) = published_network(block) else { return Vec::new() };
+    let reason = reason(block, (networks, arch), published);
     let mut lines: Vec<(&PublishedResult, Beside)> = Vec::new();
-    for result in &published.results {
+    for result in published.results.iter().filter(|result| result.networks == networks) {
         let (Some(top1), Some(column)) =
             (result.top1.get(arch), block.bits.iter().position(|bits| *bits == result.bits))
         else {
@@ -70,6 +73,7 @@ pub fn beside(block: &Block, published: &Published) -> Vec<Beside> {
             let top1_ours = ours.map(|(spread, _)| spread.mean);
             let line = Beside {
                 arch: block.arch.clone(),
+                test_images: networks.test_images,
                 bits: result.bits,
                 method,
                 kind: Some(result.kind),
@@ -94,9 +98,9 @@ pub fn beside(block: &Block, published: &Published) -> Vec<Beside> {
 
 /// Our results of a network with published numbers of which nothing was published: method and bits together.
 pub fn unpublished(block: &Block, published: &Published) -> Vec<Beside> {
-    let Some(arch) = published_arch(block) else { return Vec::new() };
+    let Some((networks, arch)) = published_network(block) else { return Vec::new() };
     let is_published = |method: &str, bits: Bits| {
-        let mut results = published.results.iter();
+        let mut results = published.results.iter().filter(|result| result.networks == networks);
         results.any(|result| result.method == method && result.bits == bits && result.top1.contains_key(arch))
     };
     let entries = block.rows.iter().flat_map(|row| block.bits.iter().zip(&row.entries).map(move |entry| (row, entry)));
@@ -105,6 +109,7 @@ pub fn unpublished(block: &Block, published: &Published) -> Vec<Beside> {
         let summary = entry.summary.as_ref()?;
         Some(Beside {
             arch: block.arch.clone(),
+            test_images: networks.test_images,
             bits: *bits,
             method: row.title(),
             kind: None,
@@ -134,7 +139,7 @@ pub struct Overfitting<'a> {
 
 /// Every published over-fitting gap of the block's network at its bits.
 pub fn overfitting<'a>(block: &Block, published: &'a Published) -> Vec<Overfitting<'a>> {
-    let Some(arch) = published_arch(block) else { return Vec::new() };
+    let Some((_, arch)) = published_network(block) else { return Vec::new() };
     let tables = published.overfits.iter().filter(|table| table.arch == arch);
     let tables = tables.filter_map(|table| Some((table, block.bits.iter().position(|bits| *bits == table.bits)?)));
     let gaps = tables.flat_map(|(table, column)| {
@@ -154,37 +159,43 @@ pub fn overfitting<'a>(block: &Block, published: &'a Published) -> Vec<Overfitti
 
 /// Published full-precision top-1 of the block's network, with sources.
 pub fn full_precision<'a>(block: &Block, published: &'a Published) -> Vec<(&'a str, f64)> {
-    let Some(arch) = published_arch(block) else { return Vec::new() };
-    let rows = published.full_precision.iter();
+    let Some((networks, arch)) = published_network(block) else { return Vec::new() };
+    let rows = published.full_precision.iter().filter(|row| row.networks == networks);
     rows.filter_map(|row| Some((row.source.as_str(), *row.top1.get(arch)?))).collect()
 }
 
 /// What a reader must know of the differences to published numbers; `None` where there are none.
 pub fn noise_note(lines: &[Beside]) -> Option<String> {
-    let compared = lines.iter().filter(|line| line.difference.is_some()).filter_map(|line| line.published);
-    let noise = compared.map(|top1| unpaired_noise(top1, TEST_IMAGES)).fold(f64::NAN, f64::max);
-    (!noise.is_nan()).then(|| {
+    let compared = lines.iter().filter(|line| line.difference.is_some());
+    let mut noises: BTreeMap<usize, f64> = BTreeMap::new();
+    for (test_images, top1) in compared.filter_map(|line| Some((line.test_images, line.published?))) {
+        let noise = noises.entry(test_images).or_default();
+        *noise = noise.max(unpaired_noise(top1, test_images));
+    }
+    let noises = noises.into_iter().map(|(test_images, noise)| {
         format!(
-            "Differences to published numbers are not paired: on {TEST_IMAGES} images, up to {:.1} points are within the \
+            "Differences to published numbers are not paired: on {test_images} images, up to {:.1} points are within the \
              sampling noise of two accuracies (95 %).",
             100.0 * noise
         )
-    })
+    });
+    noises.reduce(|all, note| format!("{all} {note}"))
 }
 
-fn published_arch(block: &Block) -> Option<&'static str> {
-    published::arch_key(&block.arch).filter(|_| block.dataset == DATASET)
+fn published_network(block: &Block) -> Option<(&'static Networks, &'static str)> {
+    published::find(&block.dataset, &block.arch)
 }
 
 /// Why no number of the block may be compared with published ones.
-fn reason(block: &Block, arch: &str, published: &Published) -> Option<String> {
-    let known: Vec<f64> = published.full_precision.iter().filter_map(|row| row.top1.get(arch).copied()).collect();
+fn reason(block: &Block, (networks, arch): (&Networks, &str), published: &Published) -> Option<String> {
+    let known = published.full_precision.iter().filter(|row| row.networks == networks);
+    let known: Vec<f64> = known.filter_map(|row| row.top1.get(arch).copied()).collect();
     let (low, high) = known.iter().fold((f64::MAX, f64::MIN), |(low, high), fp| (low.min(*fp), high.max(*fp)));
     let ours = block.fp_test_top1.unwrap_or(f64::NAN);
     let mut reasons = Vec::new();
-    if block.test_images != Some(TEST_IMAGES) {
+    if block.test_images != Some(networks.test_images) {
         let count = block.test_images.map_or("another number of".to_string(), |images| images.to_string());
-        reasons.push(format!("measured on {count} test images, there on {TEST_IMAGES}"));
+        reasons.push(format!("measured on {count} test images, there on {}", networks.test_images));
     } else if !known.iter().any(|fp| (fp - ours).abs() <= SAME_CHECKPOINT) {
         let range = match known.is_empty() {
             true => "unknown".to_string(),

@@ -247,13 +247,46 @@ fn what_does_not_match_has_a_dagger_and_a_reason() {
 
 #[test]
 fn nothing_published_changes_nothing() {
-    for (arch, dataset) in [("resnet20", "fashion-mnist"), ("resnet18", "cifar10"), ("resnet20", "imagenet")] {
+    for (arch, dataset) in [("resnet20", "fashion-mnist"), ("resnet18", "cifar-10"), ("resnet20", "imagenet")] {
         let mut records = imagenet();
         records.iter_mut().for_each(|record| (record.cell.arch, record.cell.dataset) = (arch.into(), dataset.into()));
         let rendered = render(&records, &SUBJECT).unwrap();
         assert!(rendered.markdown.contains("| RTN | – [1] | 1.00 |"), "{}", rendered.markdown);
         assert!(rendered.markdown.contains("[1] no run is stored"), "{}", rendered.markdown);
         assert!(!rendered.markdown.contains("Published") && rendered.published_csv.is_none(), "{}", rendered.markdown);
+    }
+}
+
+#[test]
+fn numbers_of_one_data_set_stand_beside_runs_on_it_alone() {
+    let published = Published::parse(
+        "p.toml",
+        "[[full_precision]]\ndataset = \"cifar-10\"\nsource = \"its card\"\nresnet20 = 83.24\n\
+         [[result]]\ndataset = \"cifar-10\"\nmethod = \"qdrop\"\nsetting = \"qdrop\"\nbits = \"w2a2\"\nkind = \"rerun\"\n\
+         source = \"its code, on our images\"\nresnet20 = 51.0\n",
+    );
+    let published = published.unwrap();
+    let on = |arch: &str, dataset: &str, fp: f64| {
+        let mut records = imagenet();
+        for record in &mut records {
+            (record.cell.arch, record.cell.dataset) = (arch.into(), dataset.into());
+            let metrics = record.metrics.as_mut().unwrap();
+            (metrics.fp_test_top1, metrics.test_images) = (fp, 10_000);
+        }
+        beside::beside(&accuracy::blocks(&records)[0], &published)
+    };
+    let lines = on("resnet20", "cifar-10", 0.8324);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!((line.kind, line.published, line.ours), (Some(Kind::Rerun), Some(0.51), Some(0.52)));
+    assert!((line.difference.unwrap() - 0.01).abs() < 1e-12, "{line:?}");
+    // Around 50 % the 95 % interval of a difference of two accuracies on 10,000 images is 1.39 points.
+    let note = beside::noise_note(&lines).unwrap();
+    assert!(note.contains("on 10000 images, up to 1.4 points"), "{note}");
+    let other = on("resnet20", "cifar-10", 0.81);
+    let reason = "another checkpoint: full precision 81.00 here, 83.24 to 83.24 there";
+    assert_eq!(other[0].reason.as_deref(), Some(reason));
+    for (arch, dataset) in [("resnet20", "fashion-mnist"), ("resnet18", "imagenet"), ("resnet32", "cifar-10")] {
+        assert!(on(arch, dataset, 0.8324).is_empty(), "{arch} on {dataset}");
     }
 }
 
