@@ -73,7 +73,7 @@ fn fixed_parts_of_a_grid_are_made_apart_and_reported_together() {
     };
     ends(&["plan", "grid.toml", "--shard", "1/2"], 0, &["rtn-s0-", "rtn-s2-", "2 cells, 0 done"]);
     ends(&["run", "grid.toml", "--shard", "1/2"], 0, &["[2/2]"]);
-    ends(&["plan", "grid.toml", "--shard", "2/2"], 0, &["missing", "rtn-s1-", "1 cells, 0 done"]);
+    ends(&["plan", "grid.toml", "--shard", "2/2"], 0, &["pending", "rtn-s1-", "1 cells, 0 done"]);
     ends(&["run", "grid.toml", "--shard", "2/2"], 0, &["[1/1]"]);
     // Whoever writes it last has all of them.
     let runs = std::fs::read_to_string(bench.path().join("results/tiny/runs.csv")).unwrap();
