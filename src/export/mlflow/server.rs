@@ -3,7 +3,8 @@
 //! The server gives runs their ids; by the tag `harness.id` a run is found again, which is the same whenever a folder of results sends it,
 //! and another for the same cell in another folder. A run that is there as a whole has a tag with a hash of what it was made of; one that
 //! has not is gone on with: of each number what is not there yet is sent. One that was made anew since replaces the one from before, which
-//! is then in MLflow's bin, and takes over what people noted there.
+//! is then in MLflow's bin, and takes over what people noted there. What `mlflow migrate-filestore` made of a run in a file store, which has no
+//! such tag, is known by the run's id and beginning.
 
 mod calls;
 mod points;
