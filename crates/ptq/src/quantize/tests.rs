@@ -26,11 +26,17 @@ use std::time::Duration;
 const IMAGES: usize = 8;
 const CORRECTIONS: usize = 3;
 
+/// Of a phase, a unit, and a batch of its rows.
+type Moment = (String, usize, Option<usize>);
+
+/// Values of quantizers, and losses of units.
+type End = (Vec<u32>, Vec<UnitTrace>);
+
 /// Keeps everything in memory; nothing new of the middle of a unit once the process is `killed`.
 #[derive(Default)]
 struct Kept {
     units: Mutex<HashMap<(String, usize), TrainedUnit>>,
-    midway: Mutex<HashMap<(String, usize, Option<usize>), Midway>>,
+    midway: Mutex<HashMap<Moment, Midway>>,
     killed: AtomicBool,
 }
 
@@ -71,7 +77,7 @@ fn attempt(
     meta: Option<&Meta>,
     kept: Option<&Kept>,
     (stop_after, is_killed): (usize, bool),
-) -> (Option<(Vec<u32>, Vec<UnitTrace>)>, usize) {
+) -> (Option<End>, usize) {
     let arch = arch::find("resnet20").unwrap();
     let tensors = arch::made_up::tensors(arch, &TORCHVISION).unwrap();
     let trained = arch::load(arch, tensors, "made-up", &Device::Cpu).unwrap();
