@@ -333,9 +333,10 @@ def brecq_network(quant, name, model, weight, tensors):
             if not is_block and not isinstance(child, quant.QuantModule):
                 train(child, inner, phase)
             elif not child.ignore_reconstruction:
-                # Layers of an inverted residual draw as their unit does.
                 unit = inner.split(".layers.")[0] if inner.startswith("layers.3.") else inner
                 draws = stream.named(unit) if phase == "weights" else stream.named(unit).named(phase)
+                # A network that is a list of layers: each draws for itself.
+                draws = draws.named(inner) if name == "mnasnet" else draws
                 steps = iter(range(1, ITERATIONS + 1))
                 torch.randperm = lambda n: draws.at(BATCHES).at(next(steps)).permutation(n)
                 reconstruct = quant.block_reconstruction if is_block else quant.layer_reconstruction

@@ -36,7 +36,7 @@ pub const METHODS: &[Method] = &[
     Method {
         name: "brecq",
         title: "BRECQ",
-        revision: 2,
+        revision: 3,
         transforms: false,
         settings: &[Setting::Brecq],
         recipe: brecq::recipe,
