@@ -427,8 +427,8 @@ def drain(descriptor):
 
 
 def limit_of_files(bench, undisturbed):
-    """`ulimit -f`: the first file that is larger."""
-    for limit in [100, 2000, 20_000, 50_000]:
+    """`ulimit -f`: the first file that is larger. What is said goes to a file as well, and is not."""
+    for limit in [3000, 20_000, 50_000]:
         process = bench.start("--quiet", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
         bench.ends(process, [96, 100], "File too large")
         bench.is_whole()
