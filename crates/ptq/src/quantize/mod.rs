@@ -247,19 +247,17 @@ impl Reconstruction<'_> {
         stream: Stream,
     ) -> Result<()> {
         let (recipe, control) = (self.recipe, self.control);
-        let parts: Vec<(Part, Stream)> = match recipe.granularity {
-            // A stream of its own for each: the layers of a unit must not draw the same mini-batches.
-            Granularity::Layer => Part::layers(unit, recipe.conv_target)
-                .into_iter()
-                .map(|layer| {
-                    let own = stream.named(&layer.unit.fp.name);
-                    (layer, own)
-                })
-                .collect(),
-            Granularity::Block => vec![(Part::of_unit(unit, recipe), stream)],
+        let parts = match recipe.granularity {
+            Granularity::Layer => Part::layers(unit, recipe.conv_target),
+            Granularity::Block => vec![Part::of_unit(unit, recipe)],
             Granularity::None => Vec::new(),
         };
-        for (part, stream) in parts {
+        for part in parts {
+            // A stream of its own for each: the layers of a unit must not draw the same mini-batches.
+            let stream = match recipe.granularity {
+                Granularity::Layer => stream.named(&part.unit.fp.name),
+                Granularity::Block | Granularity::None => stream,
+            };
             let Rows { x_fp, x_q, y_fp, .. } = &part.rows(unit, rows, prefix, control)?;
             let problem = Problem { unit: &part.unit, x_fp, x_q, y_fp, loss_weight: None, prediction: None };
             train::train(&problem, phase, stream, control, self.loops)?;
