@@ -236,7 +236,6 @@ impl CustomOp3 for BatchNormTrain {
     }
 }
 
-/// The same on a GPU: mean, `1 / sqrt(var + eps)` and unbiased variance, each `(C)`.
 /// `running <- (1 - momentum) running + momentum batch`, in place.
 ///
 /// Shapes: both `(C)`. No gradient.
@@ -252,6 +251,7 @@ pub fn track(running: &Var, batch: &Tensor, momentum: f64) -> Result<()> {
     running.set(&new.to_dtype(running.dtype())?)
 }
 
+/// [`BatchNormTrain`] on a GPU: mean, `1 / sqrt(var + eps)` and unbiased variance, each `(C)`.
 #[cfg(feature = "cuda")]
 struct BatchNormOnGpu {
     mean: Tensor,
