@@ -27,6 +27,6 @@ check() {
 ptq=$(executables -p ptq)
 metaaug=$(executables -p metaaug)
 check "$ptq" ops::fresh
-check "$ptq" ops::conv
+check "$ptq" ops::conv::matrix
 check "$metaaug" data::decode
 echo "memcheck found nothing"
