@@ -2,10 +2,11 @@
 """Runs quantized networks in onnxruntime and compares every prediction with the harness's.
 
     python3 -m venv venv && venv/bin/pip install onnx onnxruntime numpy pillow pyarrow
-    venv/bin/python scripts/check_onnx_export.py --harness target/release/harness
-    venv/bin/python scripts/check_onnx_export.py --dataset cifar-10 --data FOLDER --arch resnet20 --bits W8A8
+    venv/bin/python scripts/check_onnx_export.py --harness target/release/harness --ties 10
+    venv/bin/python scripts/check_onnx_export.py --dataset cifar-10 --data FOLDER --arch resnet20 --weights file:FOLDER/model.safetensors \\
+        --methods rtn,genie-m --bits W8A8,W4A4 --iterations 20 --calib-images 64 --ties 10
     venv/bin/python scripts/check_onnx_export.py --dataset imagenet --data FOLDER --arch efficientnet-lite0 --weights file:FOLDER/pytorch_model.bin \\
-        --methods rtn,genie-m,metaaug --bits W8A8,W4A4 --iterations 10 --calib-images 32 --batch 50
+        --methods rtn,genie-m,metaaug --bits W8A8 --iterations 10 --calib-images 32 --batch 50 --ties 200
 
 Has the harness quantize both embedded networks by every method to W8A8, W4A4, W2A4 and W2A2 with --save-model, exports each, has
 `onnx.checker` check it in full, and classifies the 10,000 test images of Fashion-MNIST; or those of Parquet files in FOLDER, which Pillow
