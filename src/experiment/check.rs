@@ -3,8 +3,7 @@
 use super::cell::Cell;
 use crate::data;
 use ptq::meta::config::Meta;
-use ptq::meta::nets::Transform;
-use ptq::meta::nets::too_small;
+use ptq::meta::nets::{NetName, SPATIAL, Transform, too_small};
 use ptq::recipe::{Bounds, Granularity, Number, Recipe, RoundingName};
 
 /// What is wrong: the key of a value, and what about it.
@@ -67,6 +66,7 @@ pub fn causes(key: &str) -> &'static [&'static str] {
         "recipe.granularity" | "recipe.loss-exponent" | "recipe.alpha-lr" | "recipe.rounding" | "transform.depth" => {
             &["transform.net", "method"]
         }
+        "transform.start-warp" => &["transform.net"],
         "recipe.prediction-weight" | "recipe.correction-iterations" => &["recipe.granularity", "method"],
         "meta.batch" | "meta.outer-batch" => &["meta.validation", "calib-images"],
         "meta.unroll" => &["meta.iterations"],
@@ -122,6 +122,10 @@ fn check_recipe_for_meta(recipe: &Recipe) -> Result<(), Problem> {
 }
 
 fn check_transform(transform: &Transform, size: Option<(usize, usize)>) -> Result<(), Problem> {
+    if transform.start_warp > 0.0 && transform.net != NetName(&SPATIAL) {
+        let text = format!("{:?} does not warp: transform.net = \"spatial\"", transform.net);
+        return problem("transform.start-warp", text);
+    }
     match size.and_then(|(height, width)| too_small(transform, height, width)) {
         Some(text) => problem("transform.depth", text),
         None => Ok(()),
@@ -223,10 +227,11 @@ mod tests {
     #[test]
     fn each_bound_of_a_transform_and_its_training_is_refused_by_the_name_of_its_key() {
         type Edit = fn(&mut Transform, &mut Meta, &mut Terms, &mut Recipe);
-        let edits: [(&str, Edit); 16] = [
+        let edits: [(&str, Edit); 17] = [
             ("transform.base", |transform, _, _, _| transform.base = 0),
             ("transform.depth", |transform, _, _, _| transform.depth = 5),
             ("transform.warmup-batch", |transform, _, _, _| transform.warmup_batch = 0),
+            ("transform.start-warp", |transform, _, _, _| transform.start_warp = 0.1),
             ("meta.batch", |_, meta, _, _| meta.batch = 257),
             ("meta.outer-batch", |_, meta, _, _| meta.outer_batch = 0),
             ("meta.outer-batch", |_, meta, _, _| {

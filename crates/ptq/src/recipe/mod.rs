@@ -106,7 +106,7 @@ overridable! {
 }
 
 /// Fields that came later are left out where they are off, or at what was done before, so that the ids of runs without them stay.
-fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 

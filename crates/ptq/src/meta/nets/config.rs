@@ -1,7 +1,7 @@
 //! What of a transform network a grid can set: the table `[transform]` of a cell.
 
 use super::{NETS, NetSpec, UNET};
-use crate::recipe::overridable;
+use crate::recipe::{is_zero, overridable};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 overridable! {
@@ -23,6 +23,10 @@ overridable! {
         warmup_batch: usize => Bounds::counts_from(1),
         /// The statistics with which `T`'s BatchNorm layers normalise the images that reconstruction sees.
         statistics: NormStatistics,
+        /// How far a spatial transformer's affine map starts from the identity: each of its six numbers is off by up to this, uniformly.
+        /// In coordinates from -1 to 1, so that 0.1 is a twentieth of the image.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        start_warp: f64 => Bounds::From(0.0),
     }
 }
 
@@ -41,6 +45,7 @@ impl Transform {
             warmup_lr: 1e-3,
             warmup_batch: 32,
             statistics: NormStatistics::Batch,
+            start_warp: 0.0,
         }
     }
 }

@@ -53,6 +53,16 @@ pub const UNET: NetSpec = NetSpec {
     build: unet::build,
 };
 
+/// The spatial transformer.
+pub const SPATIAL: NetSpec = NetSpec {
+    name: "spatial",
+    is_trainable: true,
+    needs_warm_up: false,
+    halvings: |_| 0,
+    size: spatial::size,
+    build: spatial::build,
+};
+
 /// Every known transform network.
 pub const NETS: &[NetSpec] = &[
     UNET,
@@ -80,14 +90,7 @@ pub const NETS: &[NetSpec] = &[
         size: photometric::size,
         build: photometric::build,
     },
-    NetSpec {
-        name: "spatial",
-        is_trainable: true,
-        needs_warm_up: false,
-        halvings: |_| 0,
-        size: spatial::size,
-        build: spatial::build,
-    },
+    SPATIAL,
     NetSpec {
         name: "identity",
         is_trainable: false,

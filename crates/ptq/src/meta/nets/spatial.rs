@@ -1,5 +1,5 @@
 //! A spatial transformer (Jaderberg et al., arXiv 1506.02025): a small network looks at each image and warps it by an
-//! affine map. Its last layer starts at zero, which is the identity.
+//! affine map. The weights of its last layer start at zero, so that all images start with the same map: the identity, or one near it.
 
 use super::config::{NormStatistics, Transform};
 use super::layers::{ConvLayer, halve};
@@ -23,7 +23,7 @@ pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parame
         first: ConvLayer::new("first", (channels, base), 3, true, parameters)?,
         second: ConvLayer::new("second", (base, base), 3, true, parameters)?,
         weight: parameters.constant("affine.weight".into(), &[base, 6], 0.0)?,
-        bias: parameters.constant("affine.bias".into(), &[6], 0.0)?,
+        bias: parameters.uniform("affine.bias".into(), &[6], config.start_warp)?,
     }))
 }
 

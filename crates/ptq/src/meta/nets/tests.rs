@@ -69,6 +69,21 @@ fn a_warp_by_half_a_turn_reads_the_image_backwards() {
 }
 
 #[test]
+fn a_spatial_transformer_starts_from_a_warp_of_the_size_asked_for_that_another_seed_does_not_share() {
+    let x = noise((2, 1, 12, 12), 3, DType::F32);
+    let change = |start_warp: f64, seed: u64| {
+        let config = Transform { net: NetName(&SPATIAL), base: 2, start_warp, ..Transform::published() };
+        let net = TransformNet::new(&config, 1, Stream::new(seed), DType::F32, &Device::Cpu).unwrap();
+        let bias = net.parameters.var("affine.bias").unwrap().to_vec1::<f32>().unwrap();
+        assert!(bias.iter().all(|value| f64::from(value.abs()) <= start_warp));
+        let change = (net.forward(&x, NormStatistics::Batch).unwrap() - &x).unwrap();
+        change.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap()
+    };
+    assert!(change(0.0, 1) < 1e-9 && change(0.2, 1) > change(0.02, 1) && change(0.02, 1) > 1e-4);
+    assert!(change(0.1, 1) != change(0.1, 2));
+}
+
+#[test]
 fn parameters_come_back_from_their_tensors_and_misfits_are_named() {
     let (first, second) = (net(&NETS[0], Up::Transposed, 1), net(&NETS[0], Up::Transposed, 1));
     let mut tensors = first.parameters.tensors().unwrap();
