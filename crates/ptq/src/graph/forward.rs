@@ -5,8 +5,9 @@ use super::unit::{Node, Source, Unit};
 use crate::error::{Error, Result};
 use crate::ops::channels::scale_rows;
 use crate::ops::padded_identity::padded_identity;
+use crate::ops::tape::plain;
 use crate::ops::{conv, pool, relu};
-use candle_core::{D, Tensor};
+use candle_core::Tensor;
 
 /// What happens to weights and activations on their way; the default changes nothing.
 pub trait Hooks {
@@ -135,24 +136,24 @@ fn apply(op: &Op, inputs: &[Tensor], weight: Option<&Tensor>, upper: Option<f32>
             }
         }
         Op::Linear(layer) => {
-            let y = x.matmul(&weight.unwrap_or(&layer.weight).t()?)?;
+            let y = plain::matmul(x, &plain::t(weight.unwrap_or(&layer.weight))?)?;
             match &layer.bias {
-                Some(bias) => y.broadcast_add(bias)?,
+                Some(bias) => plain::broadcast_add(&y, bias)?,
                 None => y,
             }
         }
         Op::BatchNorm(norm) => {
             let (gain, bias) = norm.affine()?;
             let shape = (1, gain.elem_count(), 1, 1);
-            x.broadcast_mul(&gain.reshape(shape)?)?.broadcast_add(&bias.reshape(shape)?)?
+            plain::broadcast_add(&plain::broadcast_mul(x, &gain.reshape(shape)?)?, &bias.reshape(shape)?)?
         }
         Op::Relu => relu::relu(x)?,
         Op::Relu6 => relu::clipped_relu(x, 6.0)?,
         Op::Add if let (Some(upper), [a, b]) = (upper, inputs) => relu::clipped_relu_of_sum(a, b, upper)?,
-        Op::Add => inputs[1..].iter().try_fold(x.clone(), |sum, term| sum + term)?,
+        Op::Add => inputs[1..].iter().try_fold(x.clone(), |sum, term| plain::add(&sum, term))?,
         Op::MaxPool(window) => pool::max_pool2d(x, *window)?,
-        Op::GlobalAvgPool => x.mean_keepdim((D::Minus2, D::Minus1))?,
-        Op::Flatten => x.flatten_from(1)?,
+        Op::GlobalAvgPool => plain::mean_of_planes(x)?,
+        Op::Flatten => plain::flatten_from(x, 1)?,
         Op::PaddedIdentity { stride, padding } => padded_identity(x, *stride, *padding)?,
     })
 }

@@ -15,6 +15,7 @@ use crate::graph::forward::through;
 use crate::graph::{Conv, Linear, Network, Node, Op, Role, Source, Unit};
 use crate::ops::conv::{Geometry, Padding};
 use crate::ops::dual::Roundings;
+use crate::ops::tape;
 use crate::quant::model::{Masks, Mode, QuantModel};
 use crate::recipe::Recipe;
 use crate::recipe::{Bits, Setting};
@@ -275,7 +276,7 @@ fn of_parameters(net: &TransformNet, t_x: &Tensor, part: &Part) -> Result<Vec<Te
     let Some(of_t_x) = &part.gradient else {
         return net.parameters.vars().map(|var| Ok(var.zeros_like()?.detach())).collect();
     };
-    let mut store = (t_x * of_t_x)?.sum_all()?.backward()?;
+    let mut store = tape::gradients_from(t_x, of_t_x)?;
     net.parameters.vars().map(|var| Ok(store.remove(var).map_or_else(|| var.zeros_like(), Ok)?.detach())).collect()
 }
 

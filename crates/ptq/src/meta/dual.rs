@@ -19,9 +19,10 @@ use crate::ops::padded_identity::padded_identity;
 use crate::ops::pool::{Maxima, max_pool2d};
 use crate::ops::relu::{clipped_relu, gate};
 use crate::ops::rounding::Regulariser;
+use crate::ops::tape::plain;
 use crate::quant::model::{Acts, QuantUnit};
 use crate::quant::weight::DualMode;
-use candle_core::{D, Tensor, Var};
+use candle_core::{Tensor, Var};
 
 /// One pass.
 pub struct DualPass<'a> {
@@ -75,8 +76,8 @@ impl DualPass<'_> {
             Ok(Linearised::at(&x.value.detach(), &quantizer.scale.as_detached_tensor(), &quant)?)
         })?;
         let scale = scaled_gradient(&self.parameter(&quantizer.scale), factor)?;
-        let value = ((&x.value * &slope)? + level.broadcast_mul(&scale)?)?;
-        let of_x = x.tangent.map(|tangent| tangent * &slope).transpose()?;
+        let value = plain::add(&plain::mul(&x.value, &slope)?, &plain::broadcast_mul(&level, &scale)?)?;
+        let of_x = x.tangent.map(|tangent| plain::mul(&tangent, &slope)).transpose()?;
         let of_scale = self.direction.map(|direction| -> Result<Tensor> {
             Ok(level.broadcast_mul(&(direction.acts[site].scale.as_detached_tensor() * factor)?)?)
         });
@@ -88,7 +89,7 @@ impl DualPass<'_> {
 fn scaled_gradient(x: &Tensor, factor: f64) -> Result<Tensor> {
     match factor == 1.0 {
         true => Ok(x.clone()),
-        false => Ok(((x * factor)? + (x.detach() * (1.0 - factor))?)?),
+        false => Ok(plain::add(&plain::affine(x, factor, 0.0)?, &(x.detach() * (1.0 - factor))?)?),
     }
 }
 
@@ -103,9 +104,9 @@ fn apply(op: &Op, inputs: &[Dual], weight: Option<&Dual>) -> Result<Dual> {
             })
         }
         (Op::Linear(layer), Some(weight)) => bilinear(x, weight, |x, w, has_bias| {
-            let y = x.matmul(&w.t()?)?;
+            let y = plain::matmul(x, &plain::t(w)?)?;
             match layer.bias.as_ref().filter(|_| has_bias) {
-                Some(bias) => Ok(y.broadcast_add(bias)?),
+                Some(bias) => Ok(plain::broadcast_add(&y, bias)?),
                 None => Ok(y),
             }
         }),
@@ -113,13 +114,16 @@ fn apply(op: &Op, inputs: &[Dual], weight: Option<&Dual>) -> Result<Dual> {
             let (gain, bias) = norm.affine()?;
             let shape = (1, gain.elem_count(), 1, 1);
             let (gain, bias) = (gain.reshape(shape)?, bias.reshape(shape)?);
-            let scaled = x.map(|x| Ok(x.broadcast_mul(&gain)?))?;
-            Ok(Dual { value: scaled.value.broadcast_add(&bias)?, tangent: scaled.tangent })
+            let scaled = x.map(|x| Ok(plain::broadcast_mul(x, &gain)?))?;
+            Ok(Dual { value: plain::broadcast_add(&scaled.value, &bias)?, tangent: scaled.tangent })
         }
         (Op::Relu, _) => rectified(x, f32::INFINITY),
         (Op::Relu6, _) => rectified(x, 6.0),
         (Op::Add, _) => inputs[1..].iter().try_fold(x.clone(), |total, term| {
-            Ok(Dual { value: (total.value + &term.value)?, tangent: sum(total.tangent, term.tangent.clone())? })
+            Ok(Dual {
+                value: plain::add(&total.value, &term.value)?,
+                tangent: sum(total.tangent, term.tangent.clone())?,
+            })
         }),
         (Op::MaxPool(window), _) => match &x.tangent {
             None => Ok(Dual::constant(max_pool2d(&x.value, *window)?)),
@@ -128,8 +132,8 @@ fn apply(op: &Op, inputs: &[Dual], weight: Option<&Dual>) -> Result<Dual> {
                 x.map(|x| maxima.pick(x))
             }
         },
-        (Op::GlobalAvgPool, _) => x.map(|x| Ok(x.mean_keepdim((D::Minus2, D::Minus1))?)),
-        (Op::Flatten, _) => x.map(|x| Ok(x.flatten_from(1)?)),
+        (Op::GlobalAvgPool, _) => x.map(|x| Ok(plain::mean_of_planes(x)?)),
+        (Op::Flatten, _) => x.map(|x| Ok(plain::flatten_from(x, 1)?)),
         (Op::PaddedIdentity { stride, padding }, _) => x.map(|x| padded_identity(x, *stride, *padding)),
         (Op::Conv(_) | Op::Linear(_), None) => {
             Err(Error::Shape { op: "dual pass", problem: format!("a {} without a weight", op.kind()) })
@@ -153,12 +157,13 @@ fn rectified(x: &Dual, upper: f32) -> Result<Dual> {
 /// `mean over batch and positions of sum over channels of (y_q - y_fp)^2` and its derivative. Gradient: to `y_q`.
 pub fn squared_error(y_q: &Dual, y_fp: &Tensor) -> Result<Dual> {
     let means = (y_fp.elem_count() / y_fp.dim(1)?) as f64;
-    let difference = (&y_q.value - y_fp.detach())?;
+    let difference = plain::sub(&y_q.value, &y_fp.detach())?;
     let tangent = y_q
         .tangent
         .as_ref()
-        .map(|tangent| -> Result<Tensor> { Ok(((&difference * tangent)?.sum_all()? * (2.0 / means))?) });
-    Ok(Dual { value: (difference.sqr()?.sum_all()? / means)?, tangent: tangent.transpose()? })
+        .map(|tangent| plain::affine(&plain::sum_all(&plain::mul(&difference, tangent)?)?, 2.0 / means, 0.0));
+    let value = plain::affine(&plain::sum_all(&plain::sqr(&difference)?)?, 1.0 / means, 0.0)?;
+    Ok(Dual { value, tangent: tangent.transpose()? })
 }
 
 /// The regularisers of the roundings of all weights, added up, and their derivative; `None` where no rounding has one. Gradient: to what
@@ -175,7 +180,9 @@ pub fn rounding_penalty(
         let Some(own) = (quantizer.rounding.penalty)(quantizer, direction, regulariser)? else { continue };
         total = Some(match total {
             None => own,
-            Some(total) => Dual { value: (total.value + own.value)?, tangent: sum(total.tangent, own.tangent)? },
+            Some(total) => {
+                Dual { value: plain::add(&total.value, &own.value)?, tangent: sum(total.tangent, own.tangent)? }
+            }
         });
     }
     Ok(total)

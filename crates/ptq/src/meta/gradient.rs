@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::graph::forward::{FullPrecision, forward, read, through};
 use crate::graph::{Op, Source, Unit};
 use crate::ops::dual::{Dual, Roundings};
+use crate::ops::tape::{self, Recording, plain, scalar};
 use crate::ops::virtual_step::{Moments, normalised};
 use crate::quant::model::{Acts, Masks, Mode, QuantModel, QuantUnit, Weights};
 use crate::recipe::Prefix;
@@ -137,6 +138,7 @@ impl<'a> MetaUnit<'a> {
         let active = terms::active(self.terms);
         let leaf = Var::from_tensor(&t_x.detach())?;
         let t_x = leaf.as_tensor();
+        let _recording = Recording::begin();
         let mut outer = None;
         if active.iter().any(|(term, _)| matches!(term.loss, Loss::Outer(_))) {
             let x_in = self.prefix(t_x, engine)?;
@@ -146,15 +148,16 @@ impl<'a> MetaUnit<'a> {
         }
         let mut parts = Vec::with_capacity(active.len());
         for (term, weight) in active {
+            let _recording = Recording::begin();
             let logits = outer.as_ref().map(|(_, _, logits)| logits);
             let loss = self.loss(term, sample, t_x, logits)?;
             let gradient = match (&term.loss, &outer) {
                 (Loss::Outer(_), Some((x_in, unrolled, _))) if self.meta.inner != Inner::None => {
                     let of_input = self.through_update(sample, x_in, unrolled, &loss, engine)?;
-                    (x_in * of_input)?.sum_all()?.backward()?.remove(&leaf)
+                    tape::gradients_from(x_in, &of_input)?.remove(&leaf)
                 }
                 (Loss::Outer(_), _) => None,
-                _ => loss.backward()?.remove(&leaf),
+                _ => tape::gradients(&loss)?.remove(&leaf),
             };
             parts.push(Part { term, weight, loss: loss.detach(), gradient: gradient.map(|g| g.detach()) });
         }
@@ -165,19 +168,20 @@ impl<'a> MetaUnit<'a> {
         match (&term.loss, logits) {
             (Loss::Outer(loss), Some(logits_q)) => {
                 let (logits_fp, labels) = (sample.outer_logits, sample.outer_labels);
-                loss(&Outer { logits_q, logits_fp, labels }, self.meta)
+                scalar(logits_q, |logits_q| loss(&Outer { logits_q, logits_fp, labels }, self.meta))
             }
             (Loss::Outer(_), None) => {
                 Err(Error::Shape { op: "meta-loss", problem: format!("{} without logits", term.name) })
             }
-            (Loss::Images(loss), _) => loss(&Images { x: sample.x, t_x }, self.meta),
+            (Loss::Images(loss), _) => scalar(t_x, |t_x| loss(&Images { x: sample.x, t_x }, self.meta)),
             (Loss::Features { mixed, loss }, _) => {
                 let [mix_t, mix_x] = sample.mixes;
                 let (of_t_x, of_x) = match mixed(self.meta) {
                     true => (self.features(&mix_t.apply(t_x)?)?, self.features(&mix_x.apply(sample.x)?)?),
                     false => (self.features(t_x)?, self.features(sample.x)?),
                 };
-                loss(&Features { of_x: &of_x.detach(), of_t_x: &of_t_x })
+                let of_x = &of_x.detach();
+                scalar(&of_t_x, |of_t_x| loss(&Features { of_x, of_t_x }))
             }
         }
     }
@@ -197,6 +201,7 @@ impl<'a> MetaUnit<'a> {
         let mut moments = Moments::zeros(&theta)?;
         let mut steps = Vec::with_capacity(sample.inner_masks.len());
         for (k, masks) in sample.inner_masks.iter().enumerate() {
+            let _recording = Recording::begin();
             let loss = self.inner_loss(&unit, sample.t, x_in, &target, *masks, engine)?;
             let g = self.gradient_of(&unit, &loss)?;
             (theta, moments) = rule.step(&theta, &g, &lr, &moments, k + 1)?;
@@ -231,7 +236,7 @@ impl<'a> MetaUnit<'a> {
                     None => None,
                 };
                 match penalty {
-                    Some(penalty) => Ok((error + penalty.value)?),
+                    Some(penalty) => Ok(plain::add(&error, &penalty.value)?),
                     None => Ok(error),
                 }
             }
@@ -287,6 +292,7 @@ impl<'a> MetaUnit<'a> {
 
     /// Derivatives of `<u, g>` at `step`, exactly; that to the parameters, to which the regulariser belongs, only if it is `to_theta`.
     fn along(&self, t: usize, step: &Step, u: &Tensor, input: &Var, target: &Tensor, to_theta: bool) -> Result<Along> {
+        let _recording = Recording::begin();
         let direction = self.compared(&direction(&step.unit, self.phase, u)?);
         let unit = self.compared(&step.unit);
         let fresh = Roundings::Fresh;
@@ -297,11 +303,11 @@ impl<'a> MetaUnit<'a> {
             None => None,
         };
         let along = match (error.tangent, penalty.and_then(|penalty| penalty.tangent)) {
-            (Some(error), Some(penalty)) => (error + penalty)?,
+            (Some(error), Some(penalty)) => plain::add(&error, &penalty)?,
             (Some(along), None) | (None, Some(along)) => along,
             (None, None) => return Ok(Along { of_input: None, of_theta: u.zeros_like()? }),
         };
-        let mut gradients = along.backward()?;
+        let mut gradients = tape::gradients(&along)?;
         Ok(Along { of_theta: collect(&step.unit, self.phase, &gradients)?, of_input: gradients.remove(input) })
     }
 
@@ -330,7 +336,9 @@ impl<'a> MetaUnit<'a> {
         let h = DIFFERENCE / reach;
         let at = |sign: f64| -> Result<(Option<Tensor>, Tensor)> {
             let unit = with_values(&step.unit, self.phase, &(&theta + (u * (sign * h))?)?)?;
-            let mut gradients = self.inner_loss(&unit, t, input.as_tensor(), target, step.masks, engine)?.backward()?;
+            let _recording = Recording::begin();
+            let loss = self.inner_loss(&unit, t, input.as_tensor(), target, step.masks, engine)?;
+            let mut gradients = tape::gradients(&loss)?;
             Ok((gradients.remove(input), collect(&unit, self.phase, &gradients)?))
         };
         let ((of_input, of_theta), (of_input_back, of_theta_back)) = (at(1.0)?, at(-1.0)?);
@@ -343,7 +351,7 @@ impl<'a> MetaUnit<'a> {
 
     /// The gradient of `loss` to the parameters of `unit`.
     fn gradient_of(&self, unit: &QuantUnit, loss: &Tensor) -> Result<Tensor> {
-        collect(unit, self.phase, &loss.backward()?)
+        collect(unit, self.phase, &tape::gradients(loss)?)
     }
 
     /// What the unit reads `(N, ...)` when the network sees `x` `(N, C, H, W)`. Gradient: to `x`, straight through roundings.
@@ -406,6 +414,6 @@ impl<'a> MetaUnit<'a> {
         let x = through(before.iter(), x)?;
         let linear = last.nodes.iter().rev().find(|node| matches!(node.op, Op::Linear(_)));
         let source = linear.map_or(Source::Input, |node| node.inputs[0]);
-        Ok(read(last, &x, &FullPrecision, source)?.flatten_from(1)?)
+        Ok(plain::flatten_from(&read(last, &x, &FullPrecision, source)?, 1)?)
     }
 }

@@ -13,6 +13,7 @@ use crate::ops::adam::{self, AdamState, Step};
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
 use crate::ops::squares::sums_of_squares;
+use crate::ops::tape::{self, Recording};
 use crate::quant::act::ActQuantizer;
 use crate::quant::model::{Masks, QuantModel};
 use crate::recipe::Recipe;
@@ -108,6 +109,7 @@ fn run(
     for t in steps.resume(&mut optimiser)? + 1..=meta.iterations {
         control.check()?;
         let batch = MiniBatch::draw(unit, (originals, x_q), stream, t)?;
+        let _recording = Recording::begin();
         let t_x = trace_span!("transform").in_scope(|| net.forward(&batch.x, NormStatistics::Batch))?;
         let parts = trace_span!("meta-loss and gradients").in_scope(|| batch.parts(unit, &t_x))?;
         let is_due = UnitTrace::is_due(t, meta.iterations);
@@ -219,7 +221,7 @@ impl<'a> Optimiser<'a> {
     /// Gradients of the network's parameters for `of_t_x`, the gradient of its output.
     fn gradients(&self, t_x: &Tensor, of_t_x: Option<&Tensor>) -> Result<Vec<Option<Tensor>>> {
         let Some(of_t_x) = of_t_x else { return Ok(self.states.iter().map(|_| None).collect()) };
-        let mut store = (t_x * of_t_x)?.sum_all()?.backward()?;
+        let mut store = tape::gradients_from(t_x, of_t_x)?;
         Ok(self.states.iter().map(|state| store.remove(state.var())).collect())
     }
 

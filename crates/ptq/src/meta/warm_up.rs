@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::ops::adam::{self, AdamState};
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
+use crate::ops::tape::{self, Recording, scalar};
 use crate::recipe::Sampling;
 use crate::recon::batches;
 use crate::recon::event::{Control, Event};
@@ -31,12 +32,14 @@ pub fn warmed_up(config: &Transform, images: &Tensor, stream: Stream, control: &
         control.check()?;
         let rows = batches::rows(Sampling::Permutation, n, config.warmup_batch, stream.purpose(Purpose::WarmUp), t);
         let x = mix_rows(images, images, &rows, &Mask::All)?;
-        let loss = (net.forward(&x, NormStatistics::Batch)? - &x)?.sqr()?.mean_all()?;
+        let _recording = Recording::begin();
+        let y = net.forward(&x, NormStatistics::Batch)?;
+        let loss = scalar(&y, |y| (y - &x)?.sqr()?.mean_all())?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         if !value.is_finite() {
             return Err(Error::Diverged { unit: "the transform network's warm-up".to_string(), iteration: t, value });
         }
-        let gradients = loss.backward()?;
+        let gradients = tape::gradients(&loss)?;
         let lr = LearningRate::Cosine(config.warmup_lr).at(t, steps);
         let parts = states
             .iter()

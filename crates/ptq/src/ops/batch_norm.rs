@@ -5,6 +5,8 @@ use super::cuda::{self, Values};
 use super::dispatch::has_kernels;
 use super::fresh::Fresh;
 use super::kernel;
+use super::tape::apply3;
+use super::tape::plain::contiguous;
 use crate::error::Error;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -58,17 +60,14 @@ pub fn batch_norm_train(
         let unbiased = (var.detach() * (count / (count - 1.0).max(1.0)))?;
         return Ok((y, Estimates { mean: mean.detach().flatten_all()?, var: unbiased.flatten_all()? }));
     }
-    let x = x.contiguous()?;
+    let x = contiguous(x)?;
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(device) = x.device() {
         return Ok(BatchNormOnGpu::of(&x, eps, device)?.apply(&x, weight, bias)?);
     }
     let statistics = BatchStatistics::of(&x)?;
-    let y = x.apply_op3(
-        &weight.contiguous()?,
-        &bias.contiguous()?,
-        BatchNormTrain { statistics: statistics.clone(), eps },
-    )?;
+    let op = BatchNormTrain { statistics: statistics.clone(), eps };
+    let y = apply3(&x, &contiguous(weight)?, &contiguous(bias)?, op)?;
     let unbiased: Vec<f64> = statistics.var.iter().map(|var| var * count / (count - 1.0).max(1.0)).collect();
     let there = |values: Vec<f64>| Tensor::from_vec(values, c, x.device());
     Ok((y, Estimates { mean: there(statistics.mean)?, var: there(unbiased)? }))
@@ -271,7 +270,7 @@ impl BatchNormOnGpu {
 
     fn apply(self, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<(Tensor, Estimates)> {
         let estimates = Estimates { mean: self.mean.clone(), var: self.unbiased.clone() };
-        Ok((x.apply_op3(&weight.contiguous()?, &bias.contiguous()?, self)?, estimates))
+        Ok((apply3(x, &contiguous(weight)?, &contiguous(bias)?, self)?, estimates))
     }
 }
 

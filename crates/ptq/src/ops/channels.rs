@@ -8,6 +8,8 @@ use super::cuda::{self, Values};
 use super::dispatch;
 use super::fresh::Fresh;
 use super::kernel;
+use super::tape::plain::contiguous;
+use super::tape::{apply1, apply2};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -19,7 +21,7 @@ use tracing::trace_span;
 /// Shapes: `x` `(N, C, H, W)`, `bias` `(C)`, both `f32` or both `f64`; the result has the shape of `x`.
 /// Gradient: to `x` and `bias`, to any order.
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let native = || x.contiguous()?.apply_op2(&bias.contiguous()?, AddBias);
+    let native = || apply2(&contiguous(x)?, &contiguous(bias)?, AddBias);
     dispatch(x, native, || x.broadcast_add(&bias.reshape((1, bias.elem_count(), 1, 1))?))
 }
 
@@ -27,7 +29,7 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
 ///
 /// Shapes: `x` `(N, C, H, W)`, `f32` or `f64`; result `(C)`.  Gradient: to `x`, to any order.
 pub fn channel_sums(x: &Tensor) -> Result<Tensor> {
-    dispatch(x, || x.contiguous()?.apply_op1(ChannelSums), || x.sum((0, 2, 3)))
+    dispatch(x, || apply1(&contiguous(x)?, ChannelSums), || x.sum((0, 2, 3)))
 }
 
 /// `y[r, ...] = x[r, ...] * factors[r]`.
@@ -41,7 +43,7 @@ pub fn scale_rows(x: &Tensor, factors: &Tensor) -> Result<Tensor> {
         shape[0] = factors.elem_count();
         x.broadcast_mul(&factors.reshape(shape)?)
     };
-    dispatch(x, || x.contiguous()?.apply_op1(ScaleRows(factors.contiguous()?)), composed)
+    dispatch(x, || apply1(&contiguous(x)?, ScaleRows(factors.contiguous()?)), composed)
 }
 
 struct ScaleRows(Tensor);

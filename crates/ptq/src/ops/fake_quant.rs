@@ -8,6 +8,8 @@ use super::fresh::Fresh;
 use super::kernel::{self, BLOCK};
 pub use super::mask::Mask;
 pub use super::quantizer::{ClipOrder, FakeQuant};
+use super::tape::apply2;
+use super::tape::plain::contiguous;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -27,7 +29,7 @@ pub fn fake_quant(x: &Tensor, scale: &Tensor, quant: FakeQuant) -> Result<Tensor
         bail!("fake-quant: the scale must have one element, got {:?}", scale.dims());
     }
     match quant.mask.has_kernel(x) {
-        true => x.contiguous()?.apply_op2(scale, quant),
+        true => apply2(&contiguous(x)?, scale, quant),
         false => composed::fake_quant(x, scale, &quant),
     }
 }

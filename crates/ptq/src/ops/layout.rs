@@ -7,6 +7,8 @@ use super::cuda::{self, Values};
 use super::dispatch;
 use super::fresh::Fresh;
 use super::kernel;
+use super::tape::plain::contiguous;
+use super::tape::{apply1, apply2};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -17,7 +19,7 @@ use tracing::trace_span;
 ///
 /// Shapes: `x` `(N, 4C, H, W)`, `f32` or `f64`; result `(N, C, 2H, 2W)`.  Gradient: to `x`, to any order.
 pub fn pixel_shuffle(x: &Tensor) -> Result<Tensor> {
-    dispatch(x, || x.contiguous()?.apply_op1(Shuffle::ToPixels), || candle_nn::ops::pixel_shuffle(x, 2))
+    dispatch(x, || apply1(&contiguous(x)?, Shuffle::ToPixels), || candle_nn::ops::pixel_shuffle(x, 2))
 }
 
 /// `a` and `b` side by side along their channels.
@@ -25,7 +27,7 @@ pub fn pixel_shuffle(x: &Tensor) -> Result<Tensor> {
 /// Shapes: `(N, A, H, W)` and `(N, B, H, W)`, both `f32` or both `f64`; result `(N, A + B, H, W)`.
 /// Gradient (first order only): to both.
 pub fn join_channels(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    dispatch(a, || a.contiguous()?.apply_op2(&b.contiguous()?, Join), || Tensor::cat(&[a, b], 1))
+    dispatch(a, || apply2(&contiguous(a)?, &contiguous(b)?, Join), || Tensor::cat(&[a, b], 1))
 }
 
 /// [`pixel_shuffle`] and its adjoint, which is also its inverse.

@@ -38,6 +38,7 @@ pub mod self_test;
 mod sizes;
 pub mod squares;
 pub(crate) mod statistics;
+pub mod tape;
 pub mod virtual_step;
 
 use dispatch::dispatch;

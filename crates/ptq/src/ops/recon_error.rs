@@ -4,6 +4,8 @@
 use super::cuda::{self, Values};
 use super::dispatch::has_kernels;
 use super::power::power;
+use super::tape::apply1;
+use super::tape::plain::contiguous;
 use super::{composed, kernel};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -25,7 +27,7 @@ pub fn recon_error(y_q: &Tensor, y_fp: &Tensor, weight: Option<&Tensor>, p: f64)
     let target = y_fp.contiguous()?;
     let weight = weight.map(Tensor::contiguous).transpose()?;
     let op = ReconError { target, weight, p: p as f32, means: means as f64 };
-    y_q.contiguous()?.apply_op1(op)
+    apply1(&contiguous(y_q)?, op)
 }
 
 struct ReconError {

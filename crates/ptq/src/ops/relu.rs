@@ -3,6 +3,8 @@
 #[cfg(feature = "cuda")]
 use super::cuda::{self, Values};
 use super::kernel::bounded;
+use super::tape::plain::contiguous;
+use super::tape::{apply1, apply2};
 use super::{composed, dispatch, kernel};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
@@ -13,7 +15,7 @@ use tracing::trace_span;
 ///
 /// Shapes: any, `f32` or `f64`; the result has that of `x`.  Gradient: passes where `0 < x < upper`; exact in every order.
 pub fn clipped_relu(x: &Tensor, upper: f32) -> Result<Tensor> {
-    dispatch(x, || x.contiguous()?.apply_op1(ClippedRelu { upper }), || composed::clipped_relu(x, upper))
+    dispatch(x, || apply1(&contiguous(x)?, ClippedRelu { upper }), || composed::clipped_relu(x, upper))
 }
 
 /// `max(x, 0)`; see [`clipped_relu`].
@@ -23,7 +25,7 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
 
 /// [`clipped_relu`] of `a + b` in one pass, bit for bit the same.
 pub fn clipped_relu_of_sum(a: &Tensor, b: &Tensor, upper: f32) -> Result<Tensor> {
-    let native = || a.contiguous()?.apply_op2(&b.contiguous()?, SumRelu { upper });
+    let native = || apply2(&contiguous(a)?, &contiguous(b)?, SumRelu { upper });
     dispatch(a, native, || composed::clipped_relu(&(a + b)?, upper))
 }
 
@@ -31,7 +33,7 @@ pub fn clipped_relu_of_sum(a: &Tensor, b: &Tensor, upper: f32) -> Result<Tensor>
 ///
 /// Shapes: equal.  Gradient: to `t` only; exact in every order.
 pub fn gate(t: &Tensor, y: &Tensor, upper: f32) -> Result<Tensor> {
-    let native = || t.contiguous()?.apply_op2(&y.detach().contiguous()?, Gate { upper });
+    let native = || apply2(&contiguous(t)?, &y.detach().contiguous()?, Gate { upper });
     dispatch(t, native, || composed::gate(t, y, upper))
 }
 

@@ -9,6 +9,8 @@ use super::fresh::Fresh;
 use super::kernel::{self, BLOCK, bounded};
 use super::power::{power, sigmoid};
 pub use super::quantizer::{Levels, Regulariser};
+use super::tape::apply2;
+use super::tape::plain::contiguous;
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
@@ -65,15 +67,15 @@ pub fn soft_weight(
     #[cfg(feature = "cuda")]
     if let candle_core::Device::Cuda(device) = alpha.device() {
         let op = Soft { levels: levels.clone(), regulariser, slopes: Arc::default() };
-        let alpha = alpha.contiguous()?;
+        let alpha = contiguous(alpha)?;
         let penalty = regulariser
             .map(|regulariser| cuda::with_values(&alpha, |alpha| cuda::rounding_penalty(alpha, regulariser)));
         let penalty = penalty.transpose()?.map(|penalty| cuda::tensor(penalty, (), device));
-        return Ok(SoftWeight { weight: alpha.apply_op2(scale, op)?, penalty });
+        return Ok(SoftWeight { weight: apply2(&alpha, scale, op)?, penalty });
     }
     let slopes = Arc::new(OnceLock::new());
     let op = Soft { levels: levels.clone(), regulariser, slopes: slopes.clone() };
-    let weight = alpha.contiguous()?.apply_op2(scale, op)?;
+    let weight = apply2(&contiguous(alpha)?, scale, op)?;
     let penalty = slopes.get().map(|Slopes { penalty, .. }| Tensor::new(*penalty, alpha.device()));
     Ok(SoftWeight { weight, penalty: penalty.transpose()? })
 }

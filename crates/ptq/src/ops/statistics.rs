@@ -3,6 +3,8 @@
 
 use super::dispatch::has_kernels;
 use super::kernel::{lane_sum, slice, vectorised, with_slice};
+use super::tape::apply1;
+use super::tape::plain::contiguous;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 use std::sync::Arc;
@@ -46,7 +48,7 @@ pub fn statistics_error(z: &Tensor, statistics: &Statistics) -> Result<Tensor> {
     if !(z.device().is_cpu() && has_kernels(z)) {
         return composed(z, statistics);
     }
-    z.contiguous()?.apply_op1(StatisticsError { statistics: statistics.clone(), images, pixels: height * width })
+    apply1(&contiguous(z)?, StatisticsError { statistics: statistics.clone(), images, pixels: height * width })
 }
 
 /// The same from Candle's operations.

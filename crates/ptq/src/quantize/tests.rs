@@ -13,6 +13,7 @@ use crate::meta::train::Trainable;
 use crate::meta::warm_up::untrained;
 use crate::methods::METHODS;
 use crate::ops::check::noise;
+use crate::ops::tape::tests::detours;
 use crate::recipe::RangeSearch;
 use crate::recon::event::Event;
 use crate::recon::midway::{Midway, Midways, Place};
@@ -178,4 +179,15 @@ fn a_transform_network_goes_on_where_it_was_with_its_optimiser() {
     // A learning rate that falls soon.
     let meta = Meta { iterations: 4, batch: 4, outer_batch: 4, plateau_patience: 1, ..published };
     check("metaaug", &tiny("metaaug"), Some(&meta));
+}
+
+#[test]
+fn every_step_of_every_method_notes_what_its_gradients_need() {
+    let published = Meta::published(arch::find("resnet20").unwrap());
+    let meta = Meta { iterations: 2, batch: 4, outer_batch: 4, ..published };
+    for method in METHODS {
+        let meta = (method.name == "metaaug").then_some(&meta);
+        let whole = || drop(attempt(&tiny(method.name), meta, None, (usize::MAX, false)));
+        assert_eq!(detours(whole), 0, "{}", method.name);
+    }
 }

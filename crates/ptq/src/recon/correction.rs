@@ -13,6 +13,7 @@ use crate::graph::{Op, Source, Unit};
 use crate::ops::adam::{self, AdamState};
 use crate::ops::recon_error::recon_error;
 use crate::ops::statistics::{Statistics, statistics_error};
+use crate::ops::tape::{self, Recording, plain};
 use crate::recipe::Recipe;
 use candle_core::{Device, Tensor, Var};
 use std::cell::RefCell;
@@ -94,13 +95,14 @@ impl Correction {
             let mut moved = Moved::new(&x_0, self, points)?;
             for t in steps.resume(&mut moved)? % self.iterations + 1..=self.iterations {
                 control.check()?;
+                let _recording = Recording::begin();
                 let loss = objective.loss(&moved.x, &x_0)?;
                 let value = f64::from(loss.to_scalar::<f32>()?);
                 if !value.is_finite() {
                     let unit = format!("{}, {PHASE} of its inputs", objective.unit.name);
                     return Err(Error::Diverged { unit, iteration: t, value });
                 }
-                if let Some(gradient) = loss.backward()?.get(&moved.x) {
+                if let Some(gradient) = tape::gradients(&loss)?.get(&moved.x) {
                     adam::step(&[adam::Step { state: &moved.adam, gradient, lr: moved.plateau.lr }], t, 1.0)?;
                 }
                 moved.plateau.observe(value);
@@ -215,8 +217,8 @@ impl Objective<'_> {
     fn loss(&self, x: &Tensor, x_0: &Tensor) -> Result<Tensor> {
         let errors = Errors { layers: self.layers, errors: RefCell::new(Vec::new()) };
         read(self.unit, x, &errors, self.last)?;
-        let distance = (recon_error(x, x_0, None, 2.0)? / self.lambda)?;
-        Ok(errors.errors.into_inner().into_iter().try_fold(distance, |sum, error| sum + error)?)
+        let distance = plain::affine(&recon_error(x, x_0, None, 2.0)?, 1.0 / self.lambda, 0.0)?;
+        Ok(errors.errors.into_inner().into_iter().try_fold(distance, |sum, error| plain::add(&sum, &error))?)
     }
 }
 

@@ -7,6 +7,7 @@ use super::rows::Rows;
 use crate::error::Result;
 use crate::graph::forward::{FullPrecision, forward, through};
 use crate::ops::divergence::kl_divergence;
+use crate::ops::tape::{self, Recording, scalar};
 use crate::quant::model::{Mode, QuantModel};
 use crate::recipe::{Loss, Recipe};
 use candle_core::{Tensor, Var};
@@ -43,8 +44,9 @@ pub fn loss_weight(
         let fp = logits(&forward(&part.unit.fp, &x_fp.narrow(start, len)?, &FullPrecision)?)?;
         let y = part.unit.forward(&x_q.narrow(start, len)?, Mode::of_prefix(recipe.unit_input))?;
         let y = Var::from_tensor(&y.detach())?;
-        let divergence = kl_divergence(&fp.detach(), &logits(y.as_tensor())?)?;
-        let gradient = divergence.backward()?.remove(&y);
+        let _recording = Recording::begin();
+        let divergence = scalar(&logits(y.as_tensor())?, |logits| kl_divergence(&fp.detach(), logits))?;
+        let gradient = tape::gradients(&divergence)?.remove(&y);
         let gradient = gradient.map_or_else(|| y.zeros_like(), Ok)?;
         weights.push(&(gradient.detach().abs()? + recipe.fisher_damping)?)?;
     }

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::graph::Unit;
 use crate::graph::forward::through;
 use crate::ops::divergence::kl_divergence;
+use crate::ops::tape::scalar;
 use crate::quant::model::QuantUnit;
 use candle_core::Tensor;
 
@@ -26,7 +27,9 @@ impl Prediction<'_> {
     /// Gradient: to `y_q`.  Source: published `LossFunction` of `block_recon.py`, which has no factor `T^2`.
     pub fn difference(&self, y_q: &Tensor, logits: &Tensor) -> Result<Tensor> {
         let q = through(self.unit_rest.into_iter().chain(self.rest.iter().map(|unit| &unit.fp)), y_q)?;
-        let divergence = kl_divergence(&(logits / self.temperature)?, &(q / self.temperature)?)?;
-        Ok((divergence * self.weight)?)
+        scalar(&q, |q| {
+            let divergence = kl_divergence(&(logits / self.temperature)?, &(q / self.temperature)?)?;
+            Ok((divergence * self.weight)?)
+        })
     }
 }

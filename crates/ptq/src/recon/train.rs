@@ -12,6 +12,7 @@ use crate::ops::adam::{self, AdamState};
 use crate::ops::fake_quant::Mask;
 use crate::ops::recon_error::recon_error;
 use crate::ops::rounding::{Regulariser, SoftWeight};
+use crate::ops::tape::{self, Recording, plain};
 use crate::quant::model::{Acts, Masks, Mode, QuantUnit, Weights};
 use crate::recipe::{ConvTarget, RangeSearch, Recipe, Sampling};
 use crate::rng::{Purpose, Stream, threshold};
@@ -143,19 +144,19 @@ impl Phase {
         let (y_q, prediction) = match &batch.judged {
             None => (unit.forward(&batch.x, mode)?, None),
             Some(judged) => {
-                let y = unit.forward(&Tensor::cat(&[&batch.x, &judged.x_q], 0)?, mode)?;
+                let y = unit.forward(&plain::stacked_rows(&batch.x, &judged.x_q)?, mode)?;
                 let n = batch.x.dim(0)?;
-                let difference = judged.by.difference(&y.narrow(0, n, n)?, &judged.logits)?;
-                (y.narrow(0, 0, n)?, Some(difference))
+                let difference = judged.by.difference(&plain::narrow(&y, 0, n, n)?, &judged.logits)?;
+                (plain::narrow(&y, 0, 0, n)?, Some(difference))
             }
         };
         let error = recon_error(&y_q, &batch.y_fp, batch.loss_weight.as_ref(), self.exponent)?;
         let mut total = error.clone();
         for penalty in soft.iter().flatten().filter_map(|soft| soft.penalty.as_ref()) {
-            total = (total + penalty)?;
+            total = plain::add(&total, penalty)?;
         }
         if let Some(prediction) = &prediction {
-            total = (total + prediction)?;
+            total = plain::add(&total, prediction)?;
         }
         Ok(Losses { error, prediction, total })
     }
@@ -245,8 +246,9 @@ impl<'a> Trainer<'a> {
     /// Step `t` (from 1): forward, backward, Adam. What it gives are losses before the step, which a GPU may still be computing.
     pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<Losses> {
         let phase = self.phase;
+        let _recording = Recording::begin();
         let losses = trace_span!("forward").in_scope(|| phase.losses(self.unit, t, batch, masks))?;
-        let gradients = trace_span!("backward").in_scope(|| losses.total.backward())?;
+        let gradients = trace_span!("backward").in_scope(|| tape::gradients(&losses.total))?;
         let span = trace_span!("update").entered();
         let steps = self.parameters.iter().filter_map(|(state, lr)| {
             let lr = lr.at(t, phase.iterations);

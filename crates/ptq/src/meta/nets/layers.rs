@@ -13,6 +13,7 @@ use crate::ops::layout::pixel_shuffle;
 use crate::ops::pool::Pool;
 use crate::ops::pool::max_pool2d;
 use crate::ops::relu::relu;
+use crate::ops::tape::plain;
 use candle_core::{Tensor, Var};
 
 /// PyTorch's defaults.
@@ -176,7 +177,8 @@ impl Doubling {
 /// Windows of stride 2 do not overlap, so this is a 1x1 convolution to four times the channels, which are then spread.
 fn doubled_by_convolution(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (c_in, c_out, _, _) = weight.dims4()?;
-    let weight = weight.permute((1, 2, 3, 0))?.contiguous()?.reshape((c_out * 4, c_in, 1, 1))?;
+    let weight = plain::first_dimension_last(weight)?;
+    let weight = plain::reshape(&plain::contiguous(&weight)?, (c_out * 4, c_in, 1, 1))?;
     let y = conv2d(x, &weight, None, Geometry { stride: 1, padding: Padding::Each(0), groups: 1 })?;
     Ok(add_bias(&pixel_shuffle(&y)?, bias)?)
 }
@@ -207,6 +209,6 @@ pub fn resized(x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
 pub fn padded(x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
     let (_, _, h, w) = x.dims4()?;
     let (rows, columns) = (height - h, width - w);
-    let x = x.pad_with_zeros(2, rows / 2, rows - rows / 2)?;
-    Ok(x.pad_with_zeros(3, columns / 2, columns - columns / 2)?)
+    let x = plain::pad_with_zeros(x, 2, rows / 2, rows - rows / 2)?;
+    Ok(plain::pad_with_zeros(&x, 3, columns / 2, columns - columns / 2)?)
 }

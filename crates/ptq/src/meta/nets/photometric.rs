@@ -3,6 +3,7 @@
 use super::config::{NormStatistics, Transform};
 use super::{Net, Parameters, Size};
 use crate::error::Result;
+use crate::ops::tape::plain;
 use candle_core::{Tensor, Var};
 
 struct Photometric {
@@ -23,6 +24,6 @@ pub(super) fn size(_config: &Transform, channels: usize, pixels: usize) -> Size 
 
 impl Net for Photometric {
     fn forward(&self, x: &Tensor, _statistics: NormStatistics) -> Result<Tensor> {
-        Ok(x.broadcast_mul(self.gain.as_tensor())?.broadcast_add(self.offset.as_tensor())?)
+        Ok(plain::broadcast_add(&plain::broadcast_mul(x, self.gain.as_tensor())?, self.offset.as_tensor())?)
     }
 }

@@ -6,6 +6,7 @@ use super::layers::ConvLayer;
 use super::unet::Trunk;
 use super::{Net, Parameters};
 use crate::error::Result;
+use crate::ops::tape::plain;
 use candle_core::Tensor;
 
 struct ResidualUNet {
@@ -20,6 +21,6 @@ pub(super) fn build(config: &Transform, channels: usize, parameters: &mut Parame
 
 impl Net for ResidualUNet {
     fn forward(&self, x: &Tensor, statistics: NormStatistics) -> Result<Tensor> {
-        Ok((x + self.last.forward(&self.trunk.forward(x, statistics)?)?)?)
+        Ok(plain::add(x, &self.last.forward(&self.trunk.forward(x, statistics)?)?)?)
     }
 }

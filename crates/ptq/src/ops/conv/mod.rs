@@ -30,6 +30,8 @@ use super::relu::clipped_relu;
 pub use super::sizes::{Geometry, Padding};
 use super::sizes::{Sizes, shape_error};
 use crate::error::Result;
+use crate::ops::tape::plain::{contiguous, pad_with_zeros};
+use crate::ops::tape::{apply2, apply3};
 use bilinear::{Forward, InputGradient, WeightGradient};
 use candle_core::{DType, Tensor};
 
@@ -79,15 +81,15 @@ fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, u
             None => y,
         });
     }
-    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    let (x, w) = (contiguous(x)?, contiguous(w)?);
     match bias {
         Some(bias) => {
             check_dtypes(&[&x, &w, bias])?;
-            Ok(x.apply_op3(&w, &bias.contiguous()?, Forward { sizes, upper })?)
+            Ok(apply3(&x, &w, &contiguous(bias)?, Forward { sizes, upper })?)
         }
         None => {
             check_dtypes(&[&x, &w])?;
-            Ok(x.apply_op2(&w, Forward { sizes, upper })?)
+            Ok(apply2(&x, &w, Forward { sizes, upper })?)
         }
     }
 }
@@ -107,7 +109,7 @@ pub fn input_gradient(gy: &Tensor, w: &Tensor, (height, width): (usize, usize), 
         let of_padded = input_gradient(gy, w, extent, geometry.without_padding())?;
         return Ok(of_padded.narrow(2, sizes.top, height)?.narrow(3, sizes.left, width)?);
     }
-    Ok(gy.contiguous()?.apply_op2(&w.contiguous()?, InputGradient(sizes))?)
+    Ok(apply2(&contiguous(gy)?, &contiguous(w)?, InputGradient(sizes))?)
 }
 
 /// Gradient of `sum(gy * conv2d(x, w))` to `w`, whose kernel is `k_h` by `k_w`.
@@ -126,7 +128,7 @@ pub fn weight_gradient(x: &Tensor, gy: &Tensor, (k_h, k_w): (usize, usize), geom
     if !pads(x, &sizes) {
         return weight_gradient(&padded(x, &sizes)?, gy, (k_h, k_w), geometry.without_padding());
     }
-    Ok(x.contiguous()?.apply_op2(&gy.contiguous()?, WeightGradient(sizes))?)
+    Ok(apply2(&contiguous(x)?, &contiguous(gy)?, WeightGradient(sizes))?)
 }
 
 /// Whether convolutions of these sizes are operations of ours where `x` is.
@@ -144,7 +146,7 @@ fn pads(x: &Tensor, sizes: &Sizes) -> bool {
 
 /// `x` with its zeros around it.
 fn padded(x: &Tensor, sizes: &Sizes) -> Result<Tensor> {
-    Ok(x.pad_with_zeros(2, sizes.top, sizes.bottom)?.pad_with_zeros(3, sizes.left, sizes.right)?)
+    Ok(pad_with_zeros(&pad_with_zeros(x, 2, sizes.top, sizes.bottom)?, 3, sizes.left, sizes.right)?)
 }
 
 fn check_output(sizes: &Sizes, gy: (usize, usize, usize)) -> Result<()> {

@@ -12,6 +12,8 @@ use crate::ops::composed::shifted_views;
 #[cfg(feature = "cuda")]
 use crate::ops::cuda;
 use crate::ops::dispatch::has_kernels;
+use crate::ops::tape::apply1;
+use crate::ops::tape::plain::contiguous;
 pub use crate::ops::windows::Pool;
 use crate::ops::windows::Windows;
 use candle_core::{CpuStorage, D, DType, Device, Storage, Tensor, bail};
@@ -55,7 +57,7 @@ impl Maxima {
     pub fn pick(&self, t: &Tensor) -> Result<Tensor> {
         match &self.winners {
             Winners::Positions(winners) => {
-                Ok(t.contiguous()?.apply_op1(Select { windows: self.windows, winners: winners.clone() })?)
+                Ok(apply1(&contiguous(t)?, Select { windows: self.windows, winners: winners.clone() })?)
             }
             Winners::Views(wins) => {
                 let views = shifted_views(t, self.windows.sliding())?;

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::ops::dual::{Dual, sum};
 use crate::ops::fake_quant::Linearised;
 use crate::ops::rounding::{Regulariser, SoftWeight, straight_through_levels};
+use crate::ops::tape::plain;
 use crate::quant::range_search::Range;
 use candle_core::{Tensor, Var};
 use tracing::trace_span;
@@ -34,17 +35,17 @@ fn parameters(weight: &Tensor, _: &[Range], _: u32) -> Result<Parameters> {
 /// `s_1`, and `W / (s_1 S_2 s_3 s_4)`; `value` reads a learned tensor or scale.
 fn divided(quantizer: &WeightQuantizer, value: impl Fn(&Var) -> Tensor) -> Result<(Tensor, Tensor)> {
     let learned: Vec<Tensor> = quantizer.learned.iter().map(&value).collect();
-    let grid = (value(&quantizer.scale) * learned[0].exp()?)?;
+    let grid = plain::mul(&value(&quantizer.scale), &plain::exp(&learned[0])?)?;
     let logarithm = total(&learned[1..])?;
     let weight = quantizer.fixed.to_dtype(grid.dtype())?;
-    let v = weight.broadcast_div(&grid)?.broadcast_mul(&logarithm.neg()?.exp()?)?;
+    let v = plain::broadcast_mul(&plain::broadcast_div(&weight, &grid)?, &plain::exp(&plain::neg(&logarithm)?)?)?;
     Ok((grid, v))
 }
 
 /// The sum of tensors that are broadcast to the shape of the first.
 fn total(terms: &[Tensor]) -> Result<Tensor> {
     let (first, rest) = (&terms[0], &terms[1..]);
-    Ok(rest.iter().try_fold(first.clone(), |sum, term| sum.broadcast_add(term))?)
+    Ok(rest.iter().try_fold(first.clone(), |sum, term| plain::broadcast_add(&sum, term))?)
 }
 
 /// Gradient: to the scales too, where they are trained beside `s_1`, which they are a factor of.
@@ -54,8 +55,8 @@ fn soft(quantizer: &WeightQuantizer, _: Option<Regulariser>) -> Result<SoftWeigh
     let (grid, v) = divided(quantizer, |var| var.as_tensor().clone())?;
     let (slope, level) = straight_through_levels(&v, &zero_point, highest)?;
     // The second term is 0 and has the gradient.
-    let level = (level + (slope * (&v - v.detach())?)?)?;
-    Ok(SoftWeight { weight: level.broadcast_mul(&grid)?, penalty: None })
+    let level = plain::add(&level, &plain::mul(&slope, &plain::sub(&v, &v.detach())?)?)?;
+    Ok(SoftWeight { weight: plain::broadcast_mul(&level, &grid)?, penalty: None })
 }
 
 fn hard(quantizer: &WeightQuantizer) -> Result<Tensor> {
