@@ -1,9 +1,9 @@
 //! A function whose value is one number, differentiated by Candle: its graph is small, and what leads to its argument is not.
 
 use super::apply1;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, Var, bail};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, Storage};
+use candle_core::CudaStorage;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, Var, bail};
 
 /// `f(x)`, a scalar of `f`, any composition of Candle's operations. Gradient (first order): to `x`; to nothing else that `f` uses.
 ///
@@ -27,11 +27,14 @@ struct Scalar {
 }
 
 impl Scalar {
-    fn check(&self) -> Result<Shape> {
-        match self.value.rank() {
-            0 => Ok(Shape::from(())),
-            _ => bail!("a scalar function has a value of shape {:?}", self.value.dims()),
+    /// The value in memory of its own, and its shape.
+    fn copied(&self) -> Result<(Storage, Shape)> {
+        if self.value.rank() != 0 {
+            bail!("a scalar function has a value of shape {:?}", self.value.dims());
         }
+        let value = self.value.detach().force_contiguous()?;
+        let (storage, layout) = value.storage_and_layout();
+        Ok((storage.try_clone(layout)?, Shape::from(())))
     }
 }
 
@@ -41,23 +44,16 @@ impl CustomOp1 for Scalar {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let shape = self.check()?;
-        let value = match self.value.dtype() {
-            DType::F32 => CpuStorage::F32(vec![self.value.to_scalar()?]),
-            DType::F64 => CpuStorage::F64(vec![self.value.to_scalar()?]),
-            other => bail!("a scalar function of {other:?}"),
-        };
-        Ok((value, shape))
+        match self.copied()? {
+            (Storage::Cpu(value), shape) => Ok((value, shape)),
+            _ => bail!("a scalar function that leaves its device"),
+        }
     }
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        let shape = self.check()?;
-        // One element of its own: a sum over all, scaled.
-        let value = self.value.detach().copy()?;
-        let (storage, layout) = value.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, shape)),
+        match self.copied()? {
+            (Storage::Cuda(value), shape) => Ok((value, shape)),
             _ => bail!("a scalar function that leaves its device"),
         }
     }
