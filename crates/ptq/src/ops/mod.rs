@@ -6,6 +6,7 @@
 //! sums are taken over blocks of fixed size in a fixed order, so that results do not depend on the number of threads.
 //! On NVIDIA GPUs the same operations are kernels of `ops/kernels/*.cu` (`cuda`). Elsewhere, and for what has no kernel, each is a
 //! composition of Candle's operations with the same formula (`composed`); `dispatch` chooses.
+//! Gradients go back along [`tape`].
 
 pub mod adam;
 pub mod batch_norm;

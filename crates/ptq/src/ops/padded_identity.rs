@@ -1,6 +1,7 @@
 //! The shortcut without parameters of residual blocks that change the shape: option A of He et al. (arXiv 1512.03385, section 3.3).
 
 use super::composed::{Sliding, shifted_views};
+use super::tape::plain::pad_with_zeros;
 use crate::error::{Error, Result};
 use candle_core::Tensor;
 
@@ -17,7 +18,7 @@ pub fn padded_identity(x: &Tensor, stride: usize, padding: usize) -> Result<Tens
     }
     let out = (h.div_ceil(stride), w.div_ceil(stride));
     let views = shifted_views(x, Sliding { kernel: (1, 1), stride, padding: 0, out })?;
-    Ok(views[0].pad_with_zeros(1, padding, padding)?)
+    Ok(pad_with_zeros(&views[0], 1, padding, padding)?)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Sliding windows as shifted, strided views of the whole input: one for each position in the window.
 
+use crate::ops::tape::plain::{contiguous, narrow, pad_with_zeros, reshape};
 use candle_core::{Result, Tensor};
 
 /// Windows over an image: size, stride, zero padding on each side, and how many there are.
@@ -19,13 +20,14 @@ pub(in crate::ops) fn shifted_views(x: &Tensor, sliding: Sliding) -> Result<Vec<
     let (n, c, h, w) = x.dims4()?;
     // Room to cut `out * stride` rows from the last row of the window on.
     let after = |size: usize, kernel: usize, out: usize| (kernel - 1 + out * stride).saturating_sub(size + padding);
-    let padded =
-        x.pad_with_zeros(2, padding, after(h, k_h, out_h))?.pad_with_zeros(3, padding, after(w, k_w, out_w))?;
+    let padded = pad_with_zeros(x, 2, padding, after(h, k_h, out_h))?;
+    let padded = pad_with_zeros(&padded, 3, padding, after(w, k_w, out_w))?;
     let mut views = Vec::with_capacity(k_h * k_w);
     for (a, b) in (0..k_h).flat_map(|a| (0..k_w).map(move |b| (a, b))) {
-        let rows = padded.narrow(2, a, out_h * stride)?.narrow(3, b, out_w * stride)?.contiguous()?;
-        let split = rows.reshape(&[n, c, out_h, stride, out_w, stride])?;
-        views.push(split.narrow(3, 0, 1)?.narrow(5, 0, 1)?.contiguous()?.reshape((n, c, out_h, out_w))?);
+        let rows = contiguous(&narrow(&narrow(&padded, 2, a, out_h * stride)?, 3, b, out_w * stride)?)?;
+        let split = reshape(&rows, &[n, c, out_h, stride, out_w, stride])?;
+        let first = contiguous(&narrow(&narrow(&split, 3, 0, 1)?, 5, 0, 1)?)?;
+        views.push(reshape(&first, (n, c, out_h, out_w))?);
     }
     Ok(views)
 }

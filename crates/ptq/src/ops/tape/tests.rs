@@ -2,6 +2,7 @@ use super::*;
 use crate::ops::channels::add_bias;
 use crate::ops::check::noise;
 use crate::ops::conv::{Geometry, Padding, conv2d};
+use crate::ops::padded_identity::padded_identity;
 use crate::ops::relu::{clipped_relu_of_sum, relu};
 use candle_core::{DType, Var};
 use std::cell::Cell;
@@ -108,6 +109,12 @@ fn block(x: &Tensor, w: &Tensor, bias: &Tensor) -> Result<Tensor> {
 fn values_that_are_used_more_than_once_get_the_sum_of_their_gradients_in_candles_order() {
     let (x, w, bias) = (var(&[2, 3, 5, 6], 1), var(&[3, 3, 3, 3], 2), var(&[3], 3));
     as_candle("block", &[&x, &w, &bias], || block(&x, &w, &bias));
+}
+
+#[test]
+fn a_shortcut_without_parameters_needs_no_detour() {
+    let x = var(&[2, 3, 7, 6], 1);
+    as_candle("padded identity", &[&x], || padded_identity(&x, 2, 1).map_err(candle_core::Error::wrap));
 }
 
 #[test]
