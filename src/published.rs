@@ -336,6 +336,7 @@ mod tests {
         assert_eq!(of("metaaug", "W2A2", Kind::Secondary, "resnet18"), [54.22, 57.89]);
         assert!(of("genie-m", "W2A2", Kind::Official, "resnet18").is_empty());
         assert_eq!(of("rtn", "W4A4", Kind::Rerun, "resnet20"), [81.34]);
+        assert_eq!(of("genie-m", "W2A4", Kind::Rerun, "resnet20"), [81.77]);
         assert_eq!((published.full_precision.len(), published.ablations.len(), published.overfits.len()), (5, 2, 1));
         let (method, test, calib) = &published.overfits[0].rows[2];
         assert_eq!((method.as_str(), (1e4 * (calib - test)).round()), ("genie-m", 2641.0));

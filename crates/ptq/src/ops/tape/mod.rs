@@ -1,9 +1,9 @@
 //! Gradients without Candle's zeros.
 //!
 //! Candle's `backward` fills a tensor with zeros for every value on the way, adds the gradient to it, and computes gradients of constants
-//! that nobody asks for: of a training step on a GPU half of the kernels, of a step that trains `T` two thirds. While there is a
-//! [`Recording`], the operations here note on their thread what they computed from what, and [`gradients`] goes back along these notes:
-//! the first gradient of a value is taken as it is, further ones are added in Candle's order, so that results have the same bits.
+//! that nobody asks for: half of what a training step launches on a GPU. While there is a [`Recording`], the operations here note on their
+//! thread what they computed from what, and [`gradients`] goes back along these notes: the first gradient of a value is taken as it is,
+//! further ones are added in Candle's order, so that results have the same bits.
 //!
 //! Candle keeps its own graph beside the notes. Where an operation that made no note is on the way, or nothing was recorded,
 //! [`gradients`] is Candle's `backward`: slower, never wrong. The tests of the inner loops count these detours.
