@@ -143,14 +143,7 @@ pub fn apply3(a: &Tensor, b: &Tensor, c: &Tensor, op: impl CustomOp3 + Send + Sy
 ///
 /// Errors: those of the operations' gradients.
 pub fn gradients(loss: &Tensor) -> Result<GradStore> {
-    match sorted(loss) {
-        Some(order) => back(&order, loss, loss.ones_like()?),
-        None => {
-            #[cfg(test)]
-            tests::count_detour();
-            loss.backward()
-        }
-    }
+    gradients_from(loss, &loss.ones_like()?)
 }
 
 /// The gradients of `sum of y * upstream`: what [`gradients`] goes on from where the gradient of `y` is known.
@@ -168,16 +161,18 @@ pub fn gradients_from(y: &Tensor, upstream: &Tensor) -> Result<GradStore> {
 }
 
 /// The values between `y` and the variables it depends on, each after all that were computed from it, in the order of
-/// [`Tensor::sorted_nodes`]; `None` where one of them has no note.
-fn sorted(y: &Tensor) -> Option<Vec<Tensor>> {
-    fn walk(y: &Tensor, tape: &Tape, seen: &mut HashSet<TensorId>, order: &mut Vec<Tensor>) -> Option<()> {
+/// [`Tensor::sorted_nodes`], with their notes; `None` where one of them has none.
+fn sorted(y: &Tensor) -> Option<Vec<(Tensor, Rc<Note>)>> {
+    type Order = Vec<(Tensor, Rc<Note>)>;
+    fn walk(y: &Tensor, tape: &Tape, seen: &mut HashSet<TensorId>, order: &mut Order) -> Option<()> {
         if y.is_variable() || !y.track_op() || !seen.insert(y.id()) {
             return Some(());
         }
-        for arg in &tape.notes.get(&y.id())?.args {
+        let note = tape.notes.get(&y.id())?;
+        for arg in &note.args {
             walk(arg, tape, seen, order)?;
         }
-        order.push(y.clone());
+        order.push((y.clone(), note.clone()));
         Some(())
     }
     let mut order = Vec::new();
@@ -186,13 +181,12 @@ fn sorted(y: &Tensor) -> Option<Vec<Tensor>> {
     Some(order)
 }
 
-fn back(order: &[Tensor], y: &Tensor, upstream: Tensor) -> Result<GradStore> {
+fn back(order: &[(Tensor, Rc<Note>)], y: &Tensor, upstream: Tensor) -> Result<GradStore> {
     let _pause = Pause::begin();
     let mut grads = GradStore::default();
     grads.insert(y, upstream.contiguous()?);
-    for value in order {
-        let note = TAPE.with_borrow(|tape| tape.notes.get(&value.id()).cloned());
-        let (Some(note), Some(grad)) = (note, grads.remove(value)) else { continue };
+    for (value, note) in order {
+        let Some(grad) = grads.remove(value) else { continue };
         let of_args = (note.backward)(&note.args, value, &grad)?;
         for (arg, of_arg) in note.args.iter().zip(of_args) {
             if let Some(of_arg) = of_arg.filter(|_| arg.track_op()) {

@@ -103,10 +103,7 @@ pub fn flatten_from(x: &Tensor, dim: usize) -> Result<Tensor> {
 
 /// `x` in row-major order.
 pub fn contiguous(x: &Tensor) -> Result<Tensor> {
-    match x.is_contiguous() {
-        true => Ok(x.clone()),
-        false => Ok(note(x.contiguous()?, &[x], |_, _, grad| Ok(vec![Some(grad.clone())]))),
-    }
+    Ok(note(x.contiguous()?, &[x], |_, _, grad| Ok(vec![Some(grad.clone())])))
 }
 
 /// The sum of all elements.
@@ -132,12 +129,9 @@ pub fn narrow(x: &Tensor, dim: usize, start: usize, len: usize) -> Result<Tensor
 
 /// `x` between zeros in dimension `dim`.
 pub fn pad_with_zeros(x: &Tensor, dim: usize, before: usize, behind: usize) -> Result<Tensor> {
-    match before + behind {
-        0 => Ok(x.clone()),
-        _ => Ok(note(x.pad_with_zeros(dim, before, behind)?, &[x], move |args, _, grad| {
-            Ok(vec![Some(grad.narrow(dim, before, args[0].dim(dim)?)?)])
-        })),
-    }
+    Ok(note(x.pad_with_zeros(dim, before, behind)?, &[x], move |args, _, grad| {
+        Ok(vec![Some(grad.narrow(dim, before, args[0].dim(dim)?)?)])
+    }))
 }
 
 /// `x` `(A, B, C, D)` as `(B, C, D, A)`.
@@ -147,10 +141,9 @@ pub fn first_dimension_last(x: &Tensor) -> Result<Tensor> {
 
 /// Rows `rows` of `x`.
 pub fn index_rows(x: &Tensor, rows: &Tensor) -> Result<Tensor> {
-    let of = rows.clone();
-    Ok(note(x.index_select(rows, 0)?, &[x], move |args, _, grad| {
-        Ok(vec![Some(args[0].zeros_like()?.index_add(&of, grad, 0)?)])
-    }))
+    let y = x.index_select(rows, 0)?;
+    let rows = rows.clone();
+    Ok(note(y, &[x], move |args, _, grad| Ok(vec![Some(args[0].zeros_like()?.index_add(&rows, grad, 0)?)])))
 }
 
 /// `a` and behind it `b`, joined in their first dimension.

@@ -63,9 +63,8 @@ fn every_noted_operation_has_the_value_and_the_gradients_of_candles() {
         let constant = b.as_detached_tensor();
         as_candle(name, &[&a], || noted(&a, &constant));
     }
-    let joined = |a: &Tensor, b: &Tensor| plain::stacked_rows(a, b);
     let (a, b) = (var(&[2, 3], 3), var(&[4, 3], 4));
-    as_candle("stacked rows", &[&a, &b], || joined(&a, &b));
+    as_candle("stacked rows", &[&a, &b], || plain::stacked_rows(&a, &b));
 
     type One = fn(&Tensor) -> Result<Tensor>;
     let rows = |x: &Tensor| plain::index_rows(x, &Tensor::new(&[2u32, 0, 2], x.device())?);
