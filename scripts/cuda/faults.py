@@ -4,7 +4,7 @@
     scripts/cuda/toolkit.sh DIR; . DIR/env.sh; cargo build --release --features cudnn
     scripts/cuda/faults.py DIR target/release/harness
 
-Every case runs the harness on a driver that does nothing but count (`counting_driver.c`), which gives an error of the real
+Every case runs the harness on a driver that does nothing but count (`stand_in/driver.c`), which gives an error of the real
 one when it is asked to: no driver, one that is too old, no GPU, no memory at the start and in the middle, a GPU that stops in
 the middle of a grid. The harness must end with the right code and one line that names the cause and the remedy; a failed cell
 is a record, and the grid goes on where it can.
@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-from launches import libraries  # noqa: E402
+from stand_in import libraries  # noqa: E402
 
 GRID = """name = "faults"
 [base]

@@ -4,7 +4,7 @@
     scripts/cuda/toolkit.sh DIR; . DIR/env.sh; cargo build --release --features cudnn --bench peer
     scripts/cuda/launches.py DIR target/release/deps/peer-* [--arch resnet20] [--task reconstruct] [--unit layer3.1] [--markdown FILE]
 
-The benchmark `peer` runs on a driver that only counts (`counting_driver.c`) 10 and 20 steps; the difference of the two is that of
+The benchmark `peer` runs on a driver that only counts (`stand_in/driver.c`) 10 and 20 steps; the difference of the two is that of
 10 steps, whatever is done once. Kernels do nothing, so losses mean nothing here. Numbers of a step that reports: losses and norms
 are read.
 
@@ -12,7 +12,6 @@ are read.
 """
 import argparse
 import collections
-import glob
 import json
 import os
 import re
@@ -20,25 +19,8 @@ import subprocess
 import sys
 import tempfile
 
-LIBRARIES = {"driver": "libcuda.so.1", "cublas": "libcublas.so.13", "cublaslt": "libcublasLt.so.13", "cudnn": "libcudnn.so.9",
-             "curand": "libcurand.so.10", "nvrtc": "libnvrtc.so.13"}
-# Functions of the libraries that give something back.
-OWN = {
-    "cublas": """
-int cublasCreate_v2(void **handle) { return *handle = (void *)5, 0; }
-int cublasGetPointerMode_v2(void *handle, int *mode) { return *mode = 0, 0; }
-""",
-    "curand": "int curandCreateGenerator(void **generator, int kind) { return *generator = (void *)6, 0; }\n",
-    "cudnn": "\n".join(
-        ["#include <stddef.h>", "int cudnnCreate(void **handle) { return *handle = (void *)7, 0; }",
-         "size_t cudnnGetVersion(void) { return 91900; }"]
-        + [f"int cudnnCreate{kind}Descriptor(void **made) {{ return *made = (void *)8, 0; }}"
-           for kind in ("Tensor", "Filter", "Convolution")]
-        + [f"int cudnnGetConvolution{way}Algorithm_v7(void *h, void *a, void *b, void *c, void *d, int most, int *found, void *list)"
-           " { return *found = 0, 0; }\n"
-           f"int cudnnGetConvolution{way}WorkspaceSize(void *h, void *a, void *b, void *c, void *d, int algorithm, size_t *bytes)"
-           " { return *bytes = 0, 0; }" for way in ("Forward", "BackwardData", "BackwardFilter")]) + "\n",
-}
+sys.dont_write_bytecode = True
+from stand_in import libraries  # noqa: E402
 
 
 def arguments():
@@ -51,24 +33,6 @@ def arguments():
     parser.add_argument("--markdown", help="where to add the table")
     parser.add_argument("--check", action="store_true")
     return parser.parse_args()
-
-
-def libraries(folder):
-    """Of the names that a binary asks for; every function that cudarc knows counts and succeeds."""
-    home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
-    cudarc = sorted(glob.glob(f"{home}/registry/src/*/cudarc-0.19.*"))[-1]
-    own_driver = open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "counting_driver.c")).read()
-    for module, name in LIBRARIES.items():
-        declared = re.findall(r"^\s+fn ((?:cu|nvrtc|cudnn|curand|cublas)\w*)\(", open(f"{cudarc}/src/{module}/sys/mod.rs").read(), re.M)
-        own = own_driver if module == "driver" else OWN.get(module, "")
-        defined = set(re.findall(r"^(?:int|size_t) (\w+)\(", own, re.M))
-        own += "" if module == "driver" else "void count_call(const char *);\n"
-        empty = "".join(f'int {f}(void) {{ return count_call("{f}"), 0; }}\n' for f in sorted(set(declared) - defined))
-        source = f"{folder}/{module}.c"
-        with open(source, "w") as file:
-            file.write(own + empty)
-        link = [] if module == "driver" else [f"-L{folder}", f"-l:{LIBRARIES['driver']}"]
-        subprocess.run(["cc", "-shared", "-fPIC", "-w", "-fno-builtin", f"-Wl,-soname,{name}", "-o", f"{folder}/{name}", source, *link], check=True)
 
 
 def counts(folder, options, steps):

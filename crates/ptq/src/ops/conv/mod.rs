@@ -43,8 +43,9 @@ use candle_core::{DType, Tensor};
 /// Gradient: flows to `x`, `w` and `bias`, to any order; on the CPU only those that somebody needs are computed.
 /// Errors: [`Error::Shape`](crate::error::Error::Shape) when the shapes, element types or the geometry do not go together.
 ///
-/// On GPUs cuDNN convolves (feature `cudnn`), cuBLAS where kernels are of one pixel, or for depthwise convolutions kernels of ours. Elsewhere this is Candle's own convolution, or for
-/// several groups one without a loop over them. All but the depthwise kernels take padding that differs per side as part of `x`.
+/// On GPUs depthwise convolutions are kernels of ours, others cuDNN's (feature `cudnn`), which takes padding that differs per side as part
+/// of `x`, or matrix products by cuBLAS: with cuDNN those of single pixels, without it all. Elsewhere this is Candle's own convolution, or
+/// for several groups one without a loop over them.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry) -> Result<Tensor> {
     convolve(x, w, bias, geometry, None)
 }
@@ -64,7 +65,7 @@ fn convolve(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, geometry: Geometry, u
     if !pads(x, &sizes) {
         return convolve(&padded(x, &sizes)?, w, bias, geometry.without_padding(), upper);
     }
-    if !computes(x, &sizes) {
+    if !has_kernels(x) {
         let (Geometry { stride, groups, .. }, padding) = (geometry, sizes.even_padding().unwrap_or(0));
         let sliding = Sliding { kernel: (sizes.k_h, sizes.k_w), stride, padding, out: (sizes.out_h, sizes.out_w) };
         let y = match groups {
@@ -131,17 +132,10 @@ pub fn weight_gradient(x: &Tensor, gy: &Tensor, (k_h, k_w): (usize, usize), geom
     Ok(apply2(&contiguous(x)?, &contiguous(gy)?, WeightGradient(sizes))?)
 }
 
-/// Whether convolutions of these sizes are operations of ours where `x` is.
-fn computes(x: &Tensor, sizes: &Sizes) -> bool {
-    let without_cudnn = sizes.is_depthwise();
-    #[cfg(feature = "cuda")]
-    let without_cudnn = without_cudnn || super::cuda::are_products(sizes);
-    has_kernels(x) && (x.device().is_cpu() || cfg!(feature = "cudnn") || without_cudnn)
-}
-
 /// Whether what convolves where `x` is knows the padding: cuDNN and Candle know only such as is the same on all sides.
 fn pads(x: &Tensor, sizes: &Sizes) -> bool {
-    sizes.even_padding().is_some() || has_kernels(x) && (x.device().is_cpu() || sizes.is_depthwise())
+    let knows_sides = x.device().is_cpu() || sizes.is_depthwise() || !cfg!(feature = "cudnn");
+    sizes.even_padding().is_some() || has_kernels(x) && knows_sides
 }
 
 /// `x` with its zeros around it.

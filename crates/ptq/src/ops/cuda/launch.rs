@@ -2,6 +2,7 @@
 
 use super::values::Values;
 use crate::ops::mask::Mask;
+use crate::ops::sizes::Sizes;
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, sys,
 };
@@ -86,7 +87,7 @@ pub enum Argument {
     /// Several numbers in a structure.
     Three([u32; 3]),
     Seven([u32; 7]),
-    Eleven([u32; 11]),
+    Ten([u32; 10]),
 }
 
 /// `Mask` of `kernels/random.h`.
@@ -197,7 +198,7 @@ macro_rules! from_number {
         })*
     };
 }
-from_number!(f32 => F32, f64 => F64, u32 => U32, u64 => U64, MaskArgument => Mask, LevelsArgument => Levels, Box<Parameters> => Parameters, [u32; 3] => Three, [u32; 7] => Seven, [u32; 11] => Eleven);
+from_number!(f32 => F32, f64 => F64, u32 => U32, u64 => U64, MaskArgument => Mask, LevelsArgument => Levels, Box<Parameters> => Parameters, [u32; 3] => Three, [u32; 7] => Seven, [u32; 10] => Ten);
 
 /// The arguments of a kernel in order, each turned into an [`Argument`].
 macro_rules! arguments {
@@ -216,6 +217,20 @@ pub fn u32_of(n: usize) -> Result<u32> {
         Ok(n) => Ok(n),
         Err(_) => bail!("a size of {n}, too large for the kernels of this build"),
     }
+}
+
+/// `Sizes` of `kernels/convolution.h`.
+pub fn convolution(sizes: &Sizes) -> Result<[u32; 10]> {
+    let Sizes { c_in, h, w, out_h, out_w, k_h, k_w, stride, top, bottom, left, right, .. } = *sizes;
+    let mut numbers = [0; 10];
+    // Kernels take positions in a plane, in one that is padded, and in the weight as numbers of 32 bits.
+    for positions in [h * w, out_h * out_w, top + h + bottom, left + w + right, sizes.weight()] {
+        u32_of(positions)?;
+    }
+    for (to, size) in numbers.iter_mut().zip([c_in, h, w, out_h, out_w, k_h, k_w, stride, top, left]) {
+        *to = u32_of(size)?;
+    }
+    Ok(numbers)
 }
 
 /// Launches kernel `name` of `module` with `blocks` blocks; none at all where there is nothing to do.
@@ -255,7 +270,7 @@ pub unsafe fn launch(
             Argument::Vectors(vectors) => builder.arg(&**vectors),
             Argument::Three(numbers) => builder.arg(numbers),
             Argument::Seven(numbers) => builder.arg(numbers),
-            Argument::Eleven(numbers) => builder.arg(numbers),
+            Argument::Ten(numbers) => builder.arg(numbers),
         };
     }
     let config =

@@ -213,6 +213,8 @@ fn convolutions_of_every_kind() {
         (3, 32, 1, 3, 2, Padding::Same, 56),
         (32, 32, 32, 3, 2, Padding::Same, 28),
         (24, 24, 24, 5, 2, Padding::Same, 20),
+        // Without cuDNN there is room for the columns of two images at a time.
+        (8, 2, 1, 3, 1, Padding::Each(1), 560),
     ] {
         let geometry = Geometry { stride, padding, groups };
         let x = noise((4, c_in, size, size - 2), 1, DType::F32);

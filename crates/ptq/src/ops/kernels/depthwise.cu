@@ -1,9 +1,5 @@
 // Depthwise convolution and its two gradients: see `ops::conv`. Channel c of the input makes channel c of the output.
-#include "launch.h"
-
-struct Sizes {
-    u32 images, channels, h, w, out_h, out_w, k_h, k_w, stride, top, left;
-};
+#include "convolution.h"
 
 // What one output value sums up; of 3x3 windows, the most common ones, with loops that the compiler knows.
 template <u32 KNOWN>

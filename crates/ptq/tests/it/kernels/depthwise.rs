@@ -1,6 +1,7 @@
 //! Depthwise convolutions.
 
 use super::host::{Grid, kernels};
+use super::sizes::Sizes;
 use super::{PLANES, Sums, assert_equal, eighths, outcome, tensor, written};
 use ptq::ops::conv::{Geometry, Padding, conv2d};
 
@@ -8,23 +9,6 @@ kernels! { Depthwise of "depthwise.cu":
     fn depthwise_forward(x: *const f32, weight: *const f32, y: *mut f32, sizes: Sizes, n: u64);
     fn depthwise_input_gradient(gy: *const f32, weight: *const f32, gx: *mut f32, sizes: Sizes, n: u64);
     fn depthwise_weight_gradient(x: *const f32, gy: *const f32, of_images: *mut f32, sizes: Sizes);
-}
-
-/// `Sizes` of `depthwise.cu`.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Sizes {
-    pub images: u32,
-    pub channels: u32,
-    pub h: u32,
-    pub w: u32,
-    pub out_h: u32,
-    pub out_w: u32,
-    pub k_h: u32,
-    pub k_w: u32,
-    pub stride: u32,
-    pub top: u32,
-    pub left: u32,
 }
 
 #[test]
@@ -51,22 +35,19 @@ fn depthwise(shape: [usize; 4], (out_h, out_w): (usize, usize), (k_h, k_w): (usi
     let (x, weight, gy) = (eighths(n, 1), eighths(taps, 2), eighths(n_out, 3));
     let inputs = [&tensor(&x, &shape), &tensor(&weight, &[channels, 1, k_h, k_w])];
     let (value, [of_x, of_weight]) = outcome(inputs, &gy, |[x, w]| conv2d(x, w, None, geometry).unwrap());
-    let Geometry { stride, padding, .. } = geometry;
-    let ((top, _), (left, _)) = (padding.around(h, k_h, stride), padding.around(w, k_w, stride));
-    let [images, channels, h, w, out_h, out_w, k_h, k_w, stride, top, left] =
-        [images, channels, h, w, out_h, out_w, k_h, k_w, stride, top, left].map(|size| size as u32);
-    let sizes = Sizes { images, channels, h, w, out_h, out_w, k_h, k_w, stride, top, left };
+    let sizes = Sizes::of(shape, (out_h, out_w), (k_h, k_w), geometry);
     for (kernels, sums) in Depthwise::compiled().zip(Sums::compiled()) {
         let (x, weight, gy) = (x.as_ptr(), weight.as_ptr(), gy.as_ptr());
         let y = written(n_out, |y| kernels.depthwise_forward(Grid::each(n_out), x, weight, y, sizes, n_out as u64));
         assert_equal(&what, &y, &value);
         let gx = written(n, |gx| kernels.depthwise_input_gradient(Grid::each(n), gy, weight, gx, sizes, n as u64));
         assert_equal(&format!("{what}, gradient of the input"), &gx, &of_x);
-        let planes = Grid::blocks((images * channels) as usize);
-        let of_images = written(images as usize * taps, |of_images| {
+        let planes = Grid::blocks(images * channels);
+        let of_images = written(images * taps, |of_images| {
             kernels.depthwise_weight_gradient(planes, x, gy, of_images, sizes);
         });
-        let gw = written(taps, |gw| sums.add_images(Grid::each(taps), of_images.as_ptr(), gw, images, taps as u64));
+        let gw =
+            written(taps, |gw| sums.add_images(Grid::each(taps), of_images.as_ptr(), gw, images as u32, taps as u64));
         assert_equal(&format!("{what}, gradient of the weight"), &gw, &of_weight);
     }
 }

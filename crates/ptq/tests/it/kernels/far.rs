@@ -2,14 +2,16 @@
 //! elements there are that the last block meets them.
 
 use super::batch_norm::{Batch, Norm, PART};
-use super::depthwise::{Depthwise, Sizes};
+use super::depthwise::Depthwise;
 use super::host::{Grid, THREADS, kernels};
+use super::im2col::Im2col;
 use super::layout::Layout;
 use super::mix::{KeyedMask, Mix};
 use super::pool::{Pooling, Window};
 use super::recon_error::Error;
 use super::relu::Relu;
 use super::rounding::Rounding;
+use super::sizes::Sizes;
 use super::{
     BLOCK_ELEMENTS, Sums, assert_close, assert_equal, eighths, noise, written, written_doubles, written_words,
 };
@@ -292,8 +294,7 @@ fn parts_of_a_batch() {
 #[test]
 fn depthwise_planes() {
     // A window that takes every second pixel of every second row: 4 of the 16 pixels of a plane, times its channel's weight.
-    let sizes =
-        Sizes { images: 1, channels: 3, h: 4, w: 4, out_h: 2, out_w: 2, k_h: 1, k_w: 1, stride: 2, top: 0, left: 0 };
+    let sizes = Sizes { channels: 3, h: 4, w: 4, out_h: 2, out_w: 2, k_h: 1, k_w: 1, stride: 2, top: 0, left: 0 };
     let weight = [1.0, 2.0, 3.0];
     let of_plane = |plane: u64| weight[(plane % 3) as usize];
     let x = noise(LEN * 4, 1);
@@ -322,5 +323,21 @@ fn depthwise_planes() {
         });
         let tap = |first: usize| gy.iter().zip([0, 2, 8, 10]).map(|(g, corner)| g * x[first + corner]).sum();
         assert_equal("gradient of the weight", &of_images, &[0, 1, 4, 5].map(tap));
+    }
+    for kernels in Im2col::compiled() {
+        let first = START / 4;
+        let columns = written_from(START, LEN, |columns| {
+            kernels.im2col(last_block(), from(&x, first * 16), columns, sizes, N);
+        });
+        let expected = (0..LEN).map(|i| x[i / 4 * 16 + [0, 2, 8, 10][i % 4]]);
+        assert_equal("columns", &columns, &expected.collect::<Vec<f32>>());
+        let first = START / 16;
+        let back =
+            written_from(START, LEN, |back| kernels.col2im(last_block(), from(&columns, first * 4), back, sizes, N));
+        let expected = (0..LEN).map(|i| match [0, 2, 8, 10].iter().position(|pixel| *pixel == i % 16) {
+            Some(pixel) => columns[i / 16 * 4 + pixel],
+            None => 0.0,
+        });
+        assert_equal("columns, back", &back, &expected.collect::<Vec<f32>>());
     }
 }

@@ -9,12 +9,14 @@ mod depthwise;
 mod fake_quant;
 mod far;
 mod host;
+mod im2col;
 mod layout;
 mod mix;
 mod pool;
 mod recon_error;
 mod relu;
 mod rounding;
+mod sizes;
 mod squares;
 mod virtual_step;
 

@@ -1,9 +1,13 @@
 // A stand-in for libcuda.so.1 that counts what it is asked for: every call succeeds at once, memory is the host's, and kernels do
-// nothing. `launches.py` builds it, together with empty functions of the driver and of cuBLAS, cuDNN and cuRAND that count too.
+// nothing, or what they should where KERNELS names libraries of them (`stand_in.py` builds all of these, and what stands in for cuBLAS,
+// cuDNN and cuRAND).
 //
 // COUNTS names the file into which, at exit, goes a line `calls bytes name` for each kind of call. FAIL=WHAT:CODE:CALLS (init, allocate,
 // launch or module) makes that kind of call give the error CODE once so many of them have succeeded; FAIL=allocate:2:64M from allocations of
-// more bytes than that.
+// more bytes than that. KERNELS: paths of shared libraries with a function `run_NAME(arguments, grid, block)` for each kernel NAME; then
+// memory is full of NaN until something is written to it.
+#include <dlfcn.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,7 +21,10 @@ static struct {
 } counted[MOST];
 static int kinds;
 
+static pthread_mutex_t counting = PTHREAD_MUTEX_INITIALIZER;
+
 static void count(const char *name, unsigned long bytes) {
+    pthread_mutex_lock(&counting);
     int i = 0;
     while (i < kinds && strcmp(counted[i].name, name)) ++i;
     if (i == kinds) {
@@ -26,6 +33,7 @@ static void count(const char *name, unsigned long bytes) {
     }
     ++counted[i].calls;
     counted[i].bytes += bytes;
+    pthread_mutex_unlock(&counting);
 }
 
 void count_call(const char *name) { count(name, 0); }
@@ -38,7 +46,24 @@ static void report(void) {
     fclose(file);
 }
 
-__attribute__((constructor)) static void start(void) { atexit(report); }
+static void *kernels[MOST];
+static int libraries;
+
+// Whether kernels, and the functions of cuBLAS and cuDNN, do what they should.
+int computes(void) { return libraries > 0; }
+
+__attribute__((constructor)) static void start(void) {
+    atexit(report);
+    const char *paths = getenv("KERNELS");
+    char *list = strdup(paths ? paths : ""), *rest = list;
+    for (char *path; (path = strtok_r(rest, ":", &rest));) {
+        if (libraries == MOST || !(kernels[libraries++] = dlopen(path, RTLD_NOW | RTLD_LOCAL))) {
+            fprintf(stderr, "%s\n", dlerror());
+            _Exit(1);
+        }
+    }
+    free(list);
+}
 
 typedef uint64_t Address;
 
@@ -64,7 +89,7 @@ int cuInit(unsigned flags) { return failure("init", 0); }
 int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
 int cuDeviceGetCount(int *count) { return *count = 1, 0; }
 int cuDeviceGet(int *device, int index) { return *device = 0, index ? 101 : 0; }
-int cuDeviceGetName(char *name, int len, int device) { return strncpy(name, "a device that only counts", len), 0; }
+int cuDeviceGetName(char *name, int len, int device) { return strncpy(name, computes() ? "none: the host computes what it would" : "none: a device that only counts", len), 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     // Compute capability 9.0, 132 multiprocessors, blocks of 1024 threads; the rest can be done.
     *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 1 ? 1024 : 1;
@@ -85,8 +110,10 @@ static int allocate(Address *address, size_t bytes) {
     int code = failure("allocate", bytes);
     if (code) return code;
     count("allocate", bytes);
-    *address = (Address)calloc(1, bytes + 256);
-    return *address ? 0 : 2;
+    void *memory = computes() ? malloc(bytes + 256) : calloc(1, bytes + 256);
+    if (memory && computes()) memset(memory, 0xff, bytes);
+    *address = (Address)memory;
+    return memory ? 0 : 2;
 }
 int cuMemAllocAsync(Address *address, size_t bytes, void *stream) { return allocate(address, bytes); }
 int cuMemAlloc_v2(Address *address, size_t bytes) { return allocate(address, bytes); }
@@ -115,17 +142,33 @@ int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *stream)
 }
 
 int cuModuleLoadData(void **module, const void *image) { return *module = (void *)4, failure("module", 0); }
-int cuModuleGetFunction(void **function, void *module, const char *name) { return *function = strdup(name), 0; }
+typedef struct {
+    char name[NAME];
+    void (*run)(void **arguments, const unsigned *grid, const unsigned *block);
+} Kernel;
+
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    Kernel *kernel = calloc(1, sizeof *kernel);
+    snprintf(kernel->name, NAME, "run_%s", name);
+    for (int i = 0; i < libraries && !kernel->run; ++i) *(void **)&kernel->run = dlsym(kernels[i], kernel->name);
+    snprintf(kernel->name, NAME, "kernel %s", name);
+    if (computes() && !kernel->run) fprintf(stderr, "no %s among the libraries of kernels\n", kernel->name);
+    return *function = kernel, computes() && !kernel->run ? 500 : 0;
+}
 int cuLaunchKernel(void *function, unsigned x, unsigned y, unsigned z, unsigned bx, unsigned by, unsigned bz, unsigned shared,
                    void *stream, void **arguments, void **extra) {
-    char name[NAME];
-    snprintf(name, NAME, "kernel %s", (const char *)function);
-    return count(name, 0), failure("launch", 0);
+    Kernel *kernel = function;
+    count(kernel->name, 0);
+    int code = failure("launch", 0);
+    if (!code && kernel->run) kernel->run(arguments, (unsigned[]){x, y, z}, (unsigned[]){bx, by, bz});
+    return code;
 }
 int cuGetErrorName(int error, const char **text) { return *text = "CUDA_ERROR", 0; }
 int cuGetErrorString(int error, const char **text) {
     *text = error == 2 ? "out of memory" : error == 803 ? "system has unsupported display driver / cuda driver combination"
             : error == 100 ? "no CUDA-capable device is detected" : error == 101 ? "invalid device ordinal"
+            
+            : error == 500 ? "named symbol not found"
             : error == 222 ? "the provided PTX was compiled with an unsupported toolchain."
             : error == 700 ? "an illegal memory access was encountered" : "an error";
     return 0;
