@@ -9,7 +9,6 @@ DIR is the toolkit's folder. What is launched, on what, in which order and with 
 is full of NaN until a kernel writes to it. What it cannot show: races between the threads of a kernel, streams (all work is done at once), speed.
 COUNTS=FILE counts what was asked for, as `launches.py` does.
 """
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,9 +24,9 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         stand_in.libraries(folder)
         kernels = stand_in.kernels(folder)
-        environment = dict(os.environ, LD_LIBRARY_PATH=f"{folder}:{os.path.abspath(toolkit)}/cuda/lib64", KERNELS=":".join(map(str, kernels)),
-                           # Threads that wait for each other while they are on the processor would keep each other off it.
-                           OMP_WAIT_POLICY="passive")
+        environment = stand_in.environment(folder, toolkit)
+        # Threads that wait for each other while they are on the processor would keep each other off it.
+        environment.update(KERNELS=":".join(map(str, kernels)), OMP_WAIT_POLICY="passive")
         sys.exit(subprocess.run(command, env=environment).returncode)
 
 

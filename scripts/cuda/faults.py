@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-from stand_in import libraries  # noqa: E402
+from stand_in import environment, libraries  # noqa: E402
 
 GRID = """name = "faults"
 [base]
@@ -47,16 +47,16 @@ CASES = [
 ]
 
 
-def check(harness, toolkit, folder, case):
+def check(harness, variables, folder, case):
     name, fail, arguments, code, said, records = case
     results = pathlib.Path(folder, "results")
-    environment = dict(os.environ, LD_LIBRARY_PATH=f"{folder}:{os.path.abspath(toolkit)}/cuda/lib64", HARNESS_CACHE=f"{folder}/cache")
+    variables = dict(variables, HARNESS_CACHE=f"{folder}/cache")
     if fail:
-        environment["FAIL"] = fail
+        variables["FAIL"] = fail
     grid = pathlib.Path(folder, "faults.toml")
     grid.write_text(GRID)
     command = [harness, "run", str(grid), "--results", str(results), "--fresh", "--quiet", *(arguments or ["--device", "cuda:0"])]
-    done = subprocess.run(command, text=True, capture_output=True, env=environment)
+    done = subprocess.run(command, text=True, capture_output=True, env=variables)
     problems = [] if done.returncode == code else [f"ended with {done.returncode}, not {code}"]
     problems += [f"does not say {text!r}" for text in said if text not in done.stderr]
     if "panicked" in done.stderr:
@@ -80,10 +80,11 @@ def main():
         sys.exit(__doc__)
     toolkit, harness = sys.argv[1], os.path.abspath(sys.argv[2])
     passed = True
-    for case in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            libraries(folder)
-            passed &= check(harness, toolkit, folder, case)
+    with tempfile.TemporaryDirectory() as built:
+        libraries(built)
+        for case in CASES:
+            with tempfile.TemporaryDirectory() as folder:
+                passed &= check(harness, environment(built, toolkit), folder, case)
     sys.exit(0 if passed else 1)
 
 

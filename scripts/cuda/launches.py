@@ -13,14 +13,13 @@ are read.
 import argparse
 import collections
 import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
 
 sys.dont_write_bytecode = True
-from stand_in import libraries  # noqa: E402
+from stand_in import environment, libraries  # noqa: E402
 
 
 def arguments():
@@ -38,10 +37,9 @@ def arguments():
 def counts(folder, options, steps):
     """Calls and bytes of so many steps, by name."""
     path = f"{folder}/counts"
-    where = f"{folder}:{os.path.abspath(options.toolkit)}/cuda/lib64"
     request = {"task": options.task, "arch": options.arch, "unit": options.unit, "n": steps}
     done = subprocess.run([options.peer, "--device", "cuda:0"], input=json.dumps(request) + "\n", text=True, capture_output=True,
-                          env=dict(os.environ, LD_LIBRARY_PATH=where, COUNTS=path))
+                          env=dict(environment(folder, options.toolkit), COUNTS=path))
     if done.returncode:
         sys.exit(f"{options.peer} ended with {done.returncode}: {done.stderr[-2000:]}")
     calls, sizes = collections.Counter(), collections.Counter()

@@ -13,8 +13,8 @@ LIBRARIES = {"driver": "libcuda.so.1", "cublas": "libcublas.so.13", "cublaslt": 
 CANDLE = ["affine", "binary", "cast", "fill", "indexing", "reduce", "ternary", "unary"]
 # Headers of CUDA that Candle's sources include, and of which they need nothing here.
 HEADERS = ["compatibility.cuh", "cuda.h", "cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h", "cuda/std/limits"]
-OPTIONS = ["-O2", "-fopenmp", "-fPIC", "-w"]
-CPP = ["-x", "c++", "-std=c++17", "-ffp-contract=off"]
+OPTIONS = ["-fopenmp", "-fPIC", "-w"]
+CPP = ["-O2", "-x", "c++", "-std=c++17", "-ffp-contract=off"]
 
 
 def of_registry(name):
@@ -38,8 +38,13 @@ def libraries(folder):
         path = pathlib.Path(folder, f"{module}.c")
         path.write_text(source)
         link = [] if module == "driver" else [f"-L{folder}", f"-l:{LIBRARIES['driver']}"]
-        subprocess.run(["cc", "-shared", *OPTIONS, "-O3", "-march=native", "-fno-builtin", "-I", HERE / "stand_in", f"-Wl,-soname,{name}", "-o", f"{folder}/{name}", path, *link],
-                       check=True)
+        options = ["-O3", "-march=native", "-fno-builtin", "-I", HERE / "stand_in", f"-Wl,-soname,{name}"]
+        subprocess.run(["cc", "-shared", *OPTIONS, *options, "-o", f"{folder}/{name}", path, *link], check=True)
+
+
+def environment(folder, toolkit):
+    """In which a command finds the libraries in `folder` before those of the toolkit."""
+    return dict(os.environ, LD_LIBRARY_PATH=f"{folder}:{os.path.abspath(toolkit)}/cuda/lib64")
 
 
 def kernels(folder):

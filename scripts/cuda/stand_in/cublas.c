@@ -7,22 +7,11 @@ int computes(void);
 int cublasCreate_v2(void **handle) { return *handle = (void *)5, 0; }
 int cublasGetPointerMode_v2(void *handle, int *mode) { return *mode = 0, 0; }
 
-PRODUCTS(products_f32, float)
-PRODUCTS(products_f64, double)
-
 int cublasSgemmStridedBatched(void *handle, int a_turned, int b_turned, int m, int n, int k, const float *alpha, const float *a, int lda,
                               long long a_apart, const float *b, int ldb, long long b_apart, const float *beta, float *c, int ldc,
                               long long c_apart, int count) {
     count_call("cublasSgemmStridedBatched");
-    if (computes()) products_f32(a_turned, b_turned, m, n, k, *alpha, a, lda, a_apart, b, ldb, b_apart, *beta, c, ldc, c_apart, count);
-    return 0;
-}
-
-int cublasDgemmStridedBatched(void *handle, int a_turned, int b_turned, int m, int n, int k, const double *alpha, const double *a, int lda,
-                              long long a_apart, const double *b, int ldb, long long b_apart, const double *beta, double *c, int ldc,
-                              long long c_apart, int count) {
-    count_call("cublasDgemmStridedBatched");
-    if (computes()) products_f64(a_turned, b_turned, m, n, k, *alpha, a, lda, a_apart, b, ldb, b_apart, *beta, c, ldc, c_apart, count);
+    if (computes()) products(a_turned, b_turned, m, n, k, *alpha, a, lda, a_apart, b, ldb, b_apart, *beta, c, ldc, c_apart, count);
     return 0;
 }
 
@@ -33,7 +22,7 @@ int cublasGemmStridedBatchedEx(void *handle, int a_turned, int b_turned, int m, 
     count_call("cublasGemmStridedBatchedEx");
     if (!computes()) return 0;
     if (a_type || b_type || c_type) return 15;
-    products_f32(a_turned, b_turned, m, n, k, *(const float *)alpha, a, lda, a_apart, b, ldb, b_apart, *(const float *)beta, c, ldc, c_apart,
+    products(a_turned, b_turned, m, n, k, *(const float *)alpha, a, lda, a_apart, b, ldb, b_apart, *(const float *)beta, c, ldc, c_apart,
                  count);
     return 0;
 }

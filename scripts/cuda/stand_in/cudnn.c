@@ -69,8 +69,6 @@ static void unfold(float *x, float *columns, const Sizes *s, int back) {
     }
 }
 
-PRODUCTS(products, float)
-
 static int convolve(float *x, float *w, float *y, Sizes s, enum Way way, const float *alpha, const float *beta) {
     if (!computes()) return 0;
     if (*alpha != 1 || *beta != 0) return 9;

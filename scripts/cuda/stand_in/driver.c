@@ -89,7 +89,9 @@ int cuInit(unsigned flags) { return failure("init", 0); }
 int cuDriverGetVersion(int *version) { return *version = 13000, 0; }
 int cuDeviceGetCount(int *count) { return *count = 1, 0; }
 int cuDeviceGet(int *device, int index) { return *device = 0, index ? 101 : 0; }
-int cuDeviceGetName(char *name, int len, int device) { return strncpy(name, computes() ? "none: the host computes what it would" : "none: a device that only counts", len), 0; }
+int cuDeviceGetName(char *name, int len, int device) {
+    return strncpy(name, computes() ? "none: the host computes what it would" : "none: a device that only counts", len), 0;
+}
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     // Compute capability 9.0, 132 multiprocessors, blocks of 1024 threads; the rest can be done.
     *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 1 ? 1024 : 1;
@@ -142,6 +144,7 @@ int cuMemsetD8Async(Address to, unsigned char value, size_t bytes, void *stream)
 }
 
 int cuModuleLoadData(void **module, const void *image) { return *module = (void *)4, failure("module", 0); }
+
 typedef struct {
     char name[NAME];
     void (*run)(void **arguments, const unsigned *grid, const unsigned *block);
@@ -167,7 +170,6 @@ int cuGetErrorName(int error, const char **text) { return *text = "CUDA_ERROR", 
 int cuGetErrorString(int error, const char **text) {
     *text = error == 2 ? "out of memory" : error == 803 ? "system has unsupported display driver / cuda driver combination"
             : error == 100 ? "no CUDA-capable device is detected" : error == 101 ? "invalid device ordinal"
-            
             : error == 500 ? "named symbol not found"
             : error == 222 ? "the provided PTX was compiled with an unsupported toolchain."
             : error == 700 ? "an illegal memory access was encountered" : "an error";

@@ -1,13 +1,12 @@
 //! Depthwise convolutions and their two gradients.
 
-use super::launch::{Module, arguments, blocks_of_each, convolution, launch, module, u32_of};
+use super::launch::{Module, add_images, arguments, blocks_of_each, convolution, launch, module};
 use super::values::Values;
 use crate::ops::sizes::Sizes;
 use candle_core::Result;
 use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 
 const DEPTHWISE: Module = module!("depthwise");
-const SUMS: Module = module!("sums");
 
 /// `conv(x, w)`.
 pub fn forward(x: &Values, w: &Values, sizes: &Sizes) -> Result<CudaSlice<f32>> {
@@ -34,8 +33,6 @@ pub fn weight_gradient(x: &Values, gy: &Values, sizes: &Sizes) -> Result<CudaSli
     let planes = sizes.batch * sizes.c_in;
     // SAFETY: a block for each plane, which leaves a number for each tap.
     unsafe { launch(x.device, &DEPTHWISE, "depthwise_weight_gradient", planes, &arguments)? };
-    let arguments = arguments![&of_images, &gw, u32_of(sizes.batch)?, gw.len() as u64];
-    // SAFETY: as many numbers for each image as the weight has.
-    unsafe { launch(x.device, &SUMS, "add_images", blocks_of_each(gw.len()), &arguments)? };
+    add_images(x.device, &of_images, sizes.batch, &gw.as_view())?;
     Ok(gw)
 }

@@ -296,3 +296,10 @@ pub fn sum_of_blocks(
     unsafe { launch(values.device, &SUMS, "add_up", 1, &arguments)? };
     Ok(total)
 }
+
+/// `to = sum over images of x[image]`, in their order.
+pub fn add_images(device: &CudaDevice, x: &CudaSlice<f32>, images: usize, to: &CudaView<f32>) -> Result<()> {
+    let arguments = arguments![x, to, u32_of(images)?, to.len() as u64];
+    // SAFETY: each image has as many values as the sum.
+    unsafe { launch(device, &SUMS, "add_images", blocks_of_each(to.len()), &arguments) }
+}

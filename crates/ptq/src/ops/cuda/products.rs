@@ -4,7 +4,7 @@
 //! gradient take up to ten times as long, those that are large enough. Without cuDNN it is all but depthwise ones, whose input is unfolded into
 //! the columns of a matrix before (im2col), so many images at a time as there is room for.
 
-use super::launch::{Module, arguments, blocks_of_each, convolution, launch, module, u32_of};
+use super::launch::{Module, add_images, arguments, blocks_of_each, convolution, launch, module, u32_of};
 use super::values::Values;
 use crate::ops::sizes::Sizes;
 use candle_core::cuda_backend::cudarc::cublas::sys::cublasOperation_t::{self, CUBLAS_OP_N, CUBLAS_OP_T};
@@ -13,7 +13,6 @@ use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, CudaViewMut
 use candle_core::{CudaDevice, Error, Result};
 use std::ops::Range;
 
-const SUMS: Module = module!("sums");
 const IM2COL: Module = module!("im2col");
 /// Columns, or weight gradients of single images, that are there at a time, in values: 256 MiB. Weight gradients are added up in such
 /// parts, so this size is part of the results.
@@ -102,21 +101,14 @@ pub fn weight_gradient(x: &Values, gy: &Values, sizes: &Sizes) -> Result<CudaSli
             product.of(x.device, &columns.view(group * of.columns), &gy_of, to)?;
         }
         let to = of_parts.slice(part * sizes.weight()..(part + 1) * sizes.weight());
-        add_up(x.device, &of_images, images.len(), &to)?;
+        add_images(x.device, &of_images, images.len(), &to)?;
     }
     if parts.len() == 1 {
         return Ok(of_parts);
     }
     let gw = x.room(sizes.weight())?;
-    add_up(x.device, &of_parts, parts.len(), &gw.as_view())?;
+    add_images(x.device, &of_parts, parts.len(), &gw.as_view())?;
     Ok(gw)
-}
-
-/// `to = sum over terms of x[term]`, in their order.
-fn add_up(device: &CudaDevice, x: &CudaSlice<f32>, terms: usize, to: &CudaView<f32>) -> Result<()> {
-    let arguments = arguments![x, to, u32_of(terms)?, to.len() as u64];
-    // SAFETY: each term has as many values as the sum.
-    unsafe { launch(device, &SUMS, "add_images", blocks_of_each(to.len()), &arguments) }
 }
 
 /// The images of a batch in parts of at most [`MOST_VALUES`], with so many values for an image; of at least one image.

@@ -29,22 +29,12 @@ KERNEL depthwise_forward(const float *x, const float *weight, float *y, Sizes si
     }
 }
 
-// What one input value gets back from the outputs whose windows hold it: output i for tap a with s i = row + top - a.
+// What one input value gets back from the outputs whose windows hold it.
 template <u32 STRIDE>
 DEVICE float gradient_sum(const float *from, const float *taps, u32 row, u32 column, Sizes sizes) {
-    u32 stride = STRIDE ? STRIDE : sizes.stride;
-    u32 below = row + sizes.top, behind = column + sizes.left;
-    // Only every stride-th tap meets an output, and from one of these to the next the output is the one before.
-    u32 first_a = below % stride, first_b = behind % stride, last_i = below / stride, last_j = behind / stride;
-    float sum = 0.0f;
-    for (u32 a = first_a, i = last_i; a < sizes.k_h; a += stride, --i) {
-        // Unsigned: before the first output comes a number larger than any.
-        if (i >= sizes.out_h) continue;
-        for (u32 b = first_b, j = last_j; b < sizes.k_w; b += stride, --j) {
-            if (j < sizes.out_w) sum = fmaf(taps[a * sizes.k_w + b], from[i * sizes.out_w + j], sum);
-        }
-    }
-    return sum;
+    return sum_over_uses<STRIDE>(row, column, sizes, [=](u32 a, u32 b, u32 i, u32 j, float sum) {
+        return fmaf(taps[a * sizes.k_w + b], from[i * sizes.out_w + j], sum);
+    });
 }
 
 KERNEL depthwise_input_gradient(const float *gy, const float *weight, float *gx, Sizes sizes, u64 n) {

@@ -18,18 +18,8 @@ KERNEL im2col(const float *x, float *columns, Sizes sizes, u64 n) {
 KERNEL col2im(const float *columns, float *x, Sizes sizes, u64 n) {
     EACH(at, n) {
         u64 line = quotient(at, sizes.w), plane = quotient(line, sizes.h);
-        u32 below = rest(line, sizes.h) + sizes.top, behind = rest(at, sizes.w) + sizes.left;
-        // Only every stride-th tap meets an output, and from one of these to the next the output is the one before.
-        u32 first_a = below % sizes.stride, first_b = behind % sizes.stride;
-        float sum = 0.0f;
-        for (u32 a = first_a, i = below / sizes.stride; a < sizes.k_h; a += sizes.stride, --i) {
-            // Unsigned: before the first output comes a number larger than any.
-            if (i >= sizes.out_h) continue;
-            for (u32 b = first_b, j = behind / sizes.stride; b < sizes.k_w; b += sizes.stride, --j) {
-                if (j >= sizes.out_w) continue;
-                sum += columns[(((plane * sizes.k_h + a) * sizes.k_w + b) * sizes.out_h + i) * sizes.out_w + j];
-            }
-        }
-        x[at] = sum;
+        x[at] = sum_over_uses<0>(rest(line, sizes.h), rest(at, sizes.w), sizes, [=](u32 a, u32 b, u32 i, u32 j, float sum) {
+            return sum + columns[(((plane * sizes.k_h + a) * sizes.k_w + b) * sizes.out_h + i) * sizes.out_w + j];
+        });
     }
 }

@@ -1,9 +1,9 @@
 //! Depthwise convolutions.
 
 use super::host::{Grid, kernels};
-use super::sizes::Sizes;
-use super::{PLANES, Sums, assert_equal, eighths, outcome, tensor, written};
-use ptq::ops::conv::{Geometry, Padding, conv2d};
+use super::sizes::{Sizes, each_geometry};
+use super::{Sums, assert_equal, eighths, outcome, tensor, written};
+use ptq::ops::conv::{Geometry, conv2d};
 
 kernels! { Depthwise of "depthwise.cu":
     fn depthwise_forward(x: *const f32, weight: *const f32, y: *mut f32, sizes: Sizes, n: u64);
@@ -15,17 +15,11 @@ kernels! { Depthwise of "depthwise.cu":
 fn depthwise_convolutions_and_their_gradients() {
     // Blocks take nine taps at a time: fewer than nine, nine, one more, several times nine with and without a rest.
     let kernels = [(1, 1), (2, 2), (3, 3), (5, 5), (7, 7), (3, 1), (1, 3), (2, 5), (6, 3), (3, 6)];
-    for (kernel, stride) in kernels.iter().flat_map(|kernel| (1..4).map(move |stride| (*kernel, stride))) {
-        let paddings = (0..4).map(Padding::Each).chain([Padding::Same]);
-        for (padding, (h, w)) in paddings.flat_map(|padding| PLANES.map(|plane| (padding, plane))) {
-            let Some(out) = padding.windows(h, kernel.0, stride).zip(padding.windows(w, kernel.1, stride)) else {
-                continue;
-            };
-            for images in [0, 1, 3] {
-                depthwise([images, 3, h, w], out, kernel, Geometry { stride, padding, groups: 3 });
-            }
+    each_geometry(&kernels, 3, |kernel, (h, w), out, geometry| {
+        for images in [0, 1, 3] {
+            depthwise([images, 3, h, w], out, kernel, geometry);
         }
-    }
+    });
 }
 
 fn depthwise(shape: [usize; 4], (out_h, out_w): (usize, usize), (k_h, k_w): (usize, usize), geometry: Geometry) {

@@ -292,7 +292,7 @@ fn parts_of_a_batch() {
 }
 
 #[test]
-fn depthwise_planes() {
+fn planes_under_windows() {
     // A window that takes every second pixel of every second row: 4 of the 16 pixels of a plane, times its channel's weight.
     let sizes = Sizes { channels: 3, h: 4, w: 4, out_h: 2, out_w: 2, k_h: 1, k_w: 1, stride: 2, top: 0, left: 0 };
     let weight = [1.0, 2.0, 3.0];

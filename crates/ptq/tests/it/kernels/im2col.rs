@@ -1,9 +1,9 @@
 //! Columns of the pixels under windows, beside the convolution that picks each of them.
 
 use super::host::{Grid, kernels};
-use super::sizes::Sizes;
-use super::{PLANES, assert_equal, eighths, outcome, tensor, written};
-use ptq::ops::conv::{Geometry, Padding, conv2d};
+use super::sizes::{Sizes, each_geometry};
+use super::{assert_equal, eighths, outcome, tensor, written};
+use ptq::ops::conv::{Geometry, conv2d};
 
 kernels! { Im2col of "im2col.cu":
     fn im2col(x: *const f32, columns: *mut f32, sizes: Sizes, n: u64);
@@ -13,17 +13,11 @@ kernels! { Im2col of "im2col.cu":
 #[test]
 fn columns_and_what_they_give_back() {
     let kernels = [(1, 1), (2, 2), (3, 3), (5, 5), (3, 1), (1, 3), (6, 3)];
-    for (kernel, stride) in kernels.iter().flat_map(|kernel| (1..4).map(move |stride| (*kernel, stride))) {
-        let paddings = (0..4).map(Padding::Each).chain([Padding::Same]);
-        for (padding, (h, w)) in paddings.flat_map(|padding| PLANES.map(|plane| (padding, plane))) {
-            let Some(out) = padding.windows(h, kernel.0, stride).zip(padding.windows(w, kernel.1, stride)) else {
-                continue;
-            };
-            for images in [1, 3] {
-                columns([images, 2, h, w], out, kernel, Geometry { stride, padding, groups: 1 });
-            }
+    each_geometry(&kernels, 1, |kernel, (h, w), out, geometry| {
+        for images in [1, 3] {
+            columns([images, 2, h, w], out, kernel, geometry);
         }
-    }
+    });
 }
 
 fn columns(shape: [usize; 4], out: (usize, usize), (k_h, k_w): (usize, usize), geometry: Geometry) {
