@@ -6,7 +6,8 @@ and convolutions are computed as cuBLAS and cuDNN would.
     scripts/cuda/emulate.py DIR target/release/harness run scripts/cuda/check.toml --device cuda:0
 
 DIR is the toolkit's folder. What is launched, on what, in which order and with which arguments is what a GPU would be asked for; memory
-is full of NaN until a kernel writes to it. What it cannot show: races between the threads of a kernel, streams (all work is done at once), speed.
+is full of NaN until a kernel writes to it; streams do their work in an order drawn by lot, as late as waits allow. What it cannot show: races
+between the threads of a kernel, speed.
 COUNTS=FILE counts what was asked for, as `launches.py` does.
 """
 import subprocess

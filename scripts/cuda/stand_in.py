@@ -9,7 +9,7 @@ import subprocess
 HERE = pathlib.Path(__file__).resolve().parent
 OURS = HERE.parent.parent / "crates/ptq/src/ops/kernels"
 LIBRARIES = {"driver": "libcuda.so.1", "cublas": "libcublas.so.13", "cublaslt": "libcublasLt.so.13", "cudnn": "libcudnn.so.9",
-             "curand": "libcurand.so.10", "nvrtc": "libnvrtc.so.13"}
+             "curand": "libcurand.so.10", "nvrtc": "libnvrtc.so.13", "cupti": "libcupti.so.13"}
 CANDLE = ["affine", "binary", "cast", "fill", "indexing", "reduce", "ternary", "unary"]
 # Headers of CUDA that Candle's sources include, and of which they need nothing here.
 HEADERS = ["compatibility.cuh", "cuda.h", "cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h", "cuda/std/limits"]
@@ -64,7 +64,7 @@ def kernels(folder):
 
 
 def library(folder, source, options, grid):
-    """One source, with a function `run_NAME` for each kernel; `grid`: what calls it for each block or thread."""
+    """One source, with a function `run_NAME` for each kernel and the sizes of its arguments; `grid`: what calls it for each block or thread."""
     seen = subprocess.run(["c++", "-E", "-P", *CPP, *options, source], text=True, capture_output=True, check=True).stdout
     lines = []
     for name, parameters in re.findall(r'extern "C"\s+void\s+(\w+)\s*\(([^)]*)\)\s*\{', seen):
@@ -72,6 +72,8 @@ def library(folder, source, options, grid):
             continue
         types = [re.sub(r"\s*\w+$", "", parameter.strip()) for parameter in parameters.split(",")]
         call = f"{name}({', '.join(f'*({of}*)arguments[{at}]' for at, of in enumerate(types))})"
+        sizes = ", ".join([*(f"sizeof({of})" for of in types), "0"])
+        lines.append(f'extern "C" const unsigned sizes_{name}[] = {{ {sizes} }};')
         lines.append(f'extern "C" void run_{name}(void **arguments, const unsigned *grid, const unsigned *block) {{ {grid % call} }}')
     path = pathlib.Path(folder, f"{source.stem}.cpp")
     path.write_text(f'#include "{source}"\n' + "\n".join(lines) + "\n")

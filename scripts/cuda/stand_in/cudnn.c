@@ -4,10 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-void count_call(const char *);
+void count_work(const char *);
 int computes(void);
+void finish_stream(void *);
 
-int cudnnCreate(void **handle) { return *handle = (void *)7, 0; }
+// A handle holds its stream, as that of cuBLAS.
+int cudnnCreate(void ***handle) { return *handle = calloc(1, sizeof(void *)), 0; }
+int cudnnSetStream(void **handle, void *stream) { return *handle = stream, 0; }
 size_t cudnnGetVersion(void) { return 91900; }
 
 // Sizes of a tensor or a filter; padding, stride and groups of a convolution.
@@ -69,9 +72,10 @@ static void unfold(float *x, float *columns, const Sizes *s, int back) {
     }
 }
 
-static int convolve(float *x, float *w, float *y, Sizes s, enum Way way, const float *alpha, const float *beta) {
+static int convolve(void **handle, float *x, float *w, float *y, Sizes s, enum Way way, const float *alpha, const float *beta) {
     if (!computes()) return 0;
     if (*alpha != 1 || *beta != 0) return 9;
+    finish_stream(*handle);
     int filters = s.c_out / s.groups, pixels = s.out_h * s.out_w, terms = s.of_group * s.k_h * s.k_w;
     long of_x = (long)s.of_group * s.h * s.w, of_y = (long)filters * pixels, of_w = (long)filters * terms;
     if (way == TO_X) memset(x, 0, sizeof(float) * s.images * s.groups * of_x);
@@ -92,18 +96,18 @@ static int convolve(float *x, float *w, float *y, Sizes s, enum Way way, const f
     return 0;
 }
 
-int cudnnConvolutionForward(void *handle, const float *alpha, void *x_desc, float *x, void *w_desc, float *w, void *conv, int algorithm,
+int cudnnConvolutionForward(void **handle, const float *alpha, void *x_desc, float *x, void *w_desc, float *w, void *conv, int algorithm,
                             void *workspace, size_t bytes, const float *beta, void *y_desc, float *y) {
-    count_call("cudnnConvolutionForward");
-    return convolve(x, w, y, sizes_of(x_desc, w_desc, y_desc, conv), FORWARD, alpha, beta);
+    count_work("cudnnConvolutionForward");
+    return convolve(handle, x, w, y, sizes_of(x_desc, w_desc, y_desc, conv), FORWARD, alpha, beta);
 }
-int cudnnConvolutionBackwardData(void *handle, const float *alpha, void *w_desc, float *w, void *y_desc, float *y, void *conv, int algorithm,
+int cudnnConvolutionBackwardData(void **handle, const float *alpha, void *w_desc, float *w, void *y_desc, float *y, void *conv, int algorithm,
                                  void *workspace, size_t bytes, const float *beta, void *x_desc, float *x) {
-    count_call("cudnnConvolutionBackwardData");
-    return convolve(x, w, y, sizes_of(x_desc, w_desc, y_desc, conv), TO_X, alpha, beta);
+    count_work("cudnnConvolutionBackwardData");
+    return convolve(handle, x, w, y, sizes_of(x_desc, w_desc, y_desc, conv), TO_X, alpha, beta);
 }
-int cudnnConvolutionBackwardFilter(void *handle, const float *alpha, void *x_desc, float *x, void *y_desc, float *y, void *conv, int algorithm,
+int cudnnConvolutionBackwardFilter(void **handle, const float *alpha, void *x_desc, float *x, void *y_desc, float *y, void *conv, int algorithm,
                                    void *workspace, size_t bytes, const float *beta, void *w_desc, float *w) {
-    count_call("cudnnConvolutionBackwardFilter");
-    return convolve(x, w, y, sizes_of(x_desc, w_desc, y_desc, conv), TO_W, alpha, beta);
+    count_work("cudnnConvolutionBackwardFilter");
+    return convolve(handle, x, w, y, sizes_of(x_desc, w_desc, y_desc, conv), TO_W, alpha, beta);
 }
