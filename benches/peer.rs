@@ -216,7 +216,7 @@ fn search(request: &Request, network: &Network) -> Value {
     let ms = milliseconds(device(network), || {
         for weight in weights.repeat(request.n) {
             let values: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
-            search_weight(&values, weight.dim(0).unwrap(), search, 2);
+            search_weight(&values, weight.dim(0).unwrap(), search, 2).unwrap();
         }
     });
     json!({ "ms": ms / request.n as f64 })

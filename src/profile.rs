@@ -1,5 +1,7 @@
 //! Where the time of a run goes: spans of the computation, summed by phase and by operation, and in a trace for viewers.
 //!
+//! On GPUs also how many kernels each phase launches: small networks wait for launches, not for arithmetic.
+//!
 //! The code marks phases with `tracing::info_span!`, parts of a step with `trace_span!`, and so does every operation of
 //! [`ptq::ops`]. Unless a [`Profile`] was started nobody listens, and a span costs one load of an atomic.
 
@@ -35,9 +37,12 @@ const DETAILS: usize = 200_000;
 pub struct Profile(Arc<Mutex<Sums>>);
 
 impl Profile {
-    /// Begins to listen. Errors: a second profile in this process.
-    pub fn start() -> Result<Self> {
+    /// Begins to listen; `on_gpu`: whether kernels are launched. Errors: a second profile in this process.
+    pub fn start(on_gpu: bool) -> Result<Self> {
         let (listener, sums) = Listener::new();
+        if on_gpu {
+            lock(&sums).launches = Some(count_launches());
+        }
         tracing::subscriber::set_global_default(Registry::default().with(listener))
             .map_err(|_| Error::Usage("a process makes one profile at most".to_string()))?;
         Ok(Self(sums))
@@ -72,6 +77,8 @@ struct Sums {
     /// How many more details are kept before the next phase.
     details_left: usize,
     details: usize,
+    /// Whether launches of kernels are counted, or why not; `None` where there are none.
+    launches: Option<Result<(), &'static str>>,
 }
 
 struct OfPhase {
@@ -84,12 +91,15 @@ struct OfPhase {
 struct Total {
     times: u64,
     time: Duration,
+    /// Kernels launched meanwhile.
+    launches: u64,
 }
 
 impl Total {
-    fn add(&mut self, time: Duration) {
+    fn add(&mut self, time: Duration, launches: u64) {
         self.times += 1;
         self.time += time;
+        self.launches += launches;
     }
 }
 
@@ -107,7 +117,8 @@ struct Place {
     /// Its name in the trace.
     shown: Cow<'static, str>,
     is_traced: bool,
-    entered: Option<Instant>,
+    /// When, and after how many launches of its thread.
+    entered: Option<(Instant, u64)>,
 }
 
 #[derive(Clone, Copy)]
@@ -180,7 +191,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
         if let Some(span) = context.span(id)
             && let Some(place) = span.extensions_mut().get_mut::<Place>()
         {
-            place.entered = Some(Instant::now());
+            place.entered = Some((Instant::now(), launches()));
         }
     }
 
@@ -188,12 +199,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
         let Some(span) = context.span(id) else { return };
         let mut extensions = span.extensions_mut();
         let Some(place) = extensions.get_mut::<Place>() else { return };
-        let Some(entered) = place.entered.take() else { return };
-        let time = entered.elapsed();
+        let Some((entered, launched)) = place.entered.take() else { return };
+        let (time, launched) = (entered.elapsed(), launches().saturating_sub(launched));
         let mut sums = lock(&self.sums);
         match place.kind {
-            Kind::Phase(index) => sums.phases[index].total.add(time),
-            Kind::Operation(name) => sums.operations.entry(name).or_default().add(time),
+            Kind::Phase(index) => sums.phases[index].total.add(time, launched),
+            Kind::Operation(name) => sums.operations.entry(name).or_default().add(time, launched),
         }
         if place.is_traced {
             let (name, began) = (place.shown.clone(), entered.duration_since(self.started));
@@ -251,36 +262,63 @@ impl fmt::Display for Sums {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let roots = self.phases.iter().filter(|phase| phase.parent.is_none());
         let all: Duration = roots.map(|phase| phase.total.time).sum();
-        let row = |name: String, times: String, time: Duration| {
+        let counts = matches!(self.launches, Some(Ok(())));
+        let row = |name: String, total: Option<&Total>, time: Duration| {
             let share = 100.0 * time.as_secs_f64() / all.as_secs_f64().max(f64::MIN_POSITIVE);
-            [name, times, format!("{:.3}", time.as_secs_f64()), format!("{share:.1}")]
+            let mut row = vec![name, total.map_or(String::new(), |total| total.times.to_string())];
+            row.extend([format!("{:.3}", time.as_secs_f64()), format!("{share:.1}")]);
+            if counts {
+                let each = |total: &Total| format!("{:.1}", total.launches as f64 / total.times.max(1) as f64);
+                row.push(total.map_or(String::new(), each));
+            }
+            row
         };
+        let mut header = vec!["", "times", "seconds", "%"];
+        header.extend(counts.then_some("kernels each time"));
         let mut order = Vec::new();
         self.below(None, 0, &mut order);
         let phases = order.into_iter().map(|(depth, index)| {
             let OfPhase { name, total, .. } = &self.phases[index];
-            row(format!("{:1$}{name}", "", 2 * depth), total.times.to_string(), total.time)
+            row(format!("{:1$}{name}", "", 2 * depth), Some(total), total.time)
         });
-        writeln!(f, "{}", table("phase", phases))?;
+        header[0] = "phase";
+        writeln!(f, "{}", table(&header, phases))?;
         let mut operations: Vec<(&&str, &Total)> = self.operations.iter().collect();
         operations.sort_by_key(|(_, total)| std::cmp::Reverse(total.time));
         let in_operations: Duration = operations.iter().map(|(_, total)| total.time).sum();
-        let rest = row(
-            "all else: Candle's own operations, copies, files".to_string(),
-            String::new(),
-            all.saturating_sub(in_operations),
-        );
-        let operations =
-            operations.iter().map(|(name, total)| row(name.to_string(), total.times.to_string(), total.time));
-        write!(f, "{}", table("operation", operations.chain([rest])))
+        let rest = "all else: Candle's own operations, copies, files".to_string();
+        let rest = row(rest, None, all.saturating_sub(in_operations));
+        let operations = operations.iter().map(|(name, total)| row(name.to_string(), Some(total), total.time));
+        header[0] = "operation";
+        write!(f, "{}", table(&header, operations.chain([rest])))?;
+        match self.launches {
+            Some(Err(problem)) => write!(f, "\nkernels are not counted: {problem}"),
+            _ => Ok(()),
+        }
     }
 }
 
-fn table(first: &str, rows: impl Iterator<Item = [String; 4]>) -> Table {
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header([first, "times", "seconds", "%"]).add_rows(rows);
+    table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
     table
+}
+
+/// Begins to count launches of kernels. Errors: why they cannot be counted.
+fn count_launches() -> Result<(), &'static str> {
+    #[cfg(feature = "cuda")]
+    return ptq::ops::cuda::count_launches();
+    #[cfg(not(feature = "cuda"))]
+    Err("this build knows no GPUs")
+}
+
+/// Kernels that this thread has had launched so far.
+fn launches() -> u64 {
+    #[cfg(feature = "cuda")]
+    return ptq::ops::cuda::launches();
+    #[cfg(not(feature = "cuda"))]
+    0
 }
 
 /// A small number for the current thread.
@@ -331,6 +369,23 @@ mod tests {
         assert_eq!(named("forward") + named("relu"), 2 * DETAILS_PER_PHASE);
         let text = sums.to_string();
         assert!(text.contains("\n     weights") && text.contains("relu") && text.contains("all else"), "{text}");
+        assert!(!text.contains("kernels"), "{text}");
+    }
+
+    #[test]
+    fn kernels_are_those_of_one_time() {
+        let mut sums = Sums { launches: Some(Ok(())), ..Sums::default() };
+        let step = sums.phase(None, "step");
+        for launches in [30, 34] {
+            sums.phases[step].total.add(Duration::from_secs(1), launches);
+        }
+        sums.operations.entry("relu").or_default().add(Duration::from_secs(1), 3);
+        let text = sums.to_string();
+        let row = |name: &str| text.lines().find(|line| line.contains(name)).unwrap().split_whitespace().last();
+        assert_eq!((row("step"), row("relu"), row("phase")), (Some("32.0"), Some("3.0"), Some("time")), "{text}");
+        let uncounted = Sums { launches: Some(Err("nobody tells")), ..sums }.to_string();
+        assert!(uncounted.ends_with("\nkernels are not counted: nobody tells"), "{uncounted}");
+        assert!(!uncounted.contains("32.0"), "{uncounted}");
     }
 
     #[test]

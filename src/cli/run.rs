@@ -73,8 +73,9 @@ pub struct Args {
     /// (`save-transform = true` in a grid).
     #[arg(long)]
     save_transform: bool,
-    /// Say where the time went, per phase and per operation, and write a trace to FILE for https://ui.perfetto.dev or
-    /// chrome://tracing [default: trace.json in the folder of the experiment's results].
+    /// Say where the time went, per phase and per operation, on GPUs also how many kernels each launches (counted by CUPTI of the CUDA
+    /// toolkit), and write a trace to FILE for https://ui.perfetto.dev or chrome://tracing [default: trace.json in the folder of the
+    /// experiment's results].
     #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true)]
     profile: Option<Option<PathBuf>>,
     /// No progress, no table: errors and warnings only.
@@ -109,7 +110,8 @@ pub fn run(args: &Args) -> Result<Exit> {
         warn_of_departures(&session);
         warn_of_lacking_models(&session, &jobs, keep);
     }
-    let profile = args.profile.as_ref().map(|_| Profile::start()).transpose()?;
+    let on_gpu = devices.iter().any(Device::is_cuda);
+    let profile = args.profile.as_ref().map(|_| Profile::start(on_gpu)).transpose()?;
     let (outcome, tracker) = launch(args, &mut session, &devices, &jobs, server);
     let reports = outcome.is_ok() && args.worker.is_none();
     let stored = reports.then(|| reported(args, &session));

@@ -6,6 +6,7 @@ use super::source::ImageSource;
 use crate::disk::sha256 as hashed;
 use crate::error::{Error, Result};
 use candle_core::{Device, Tensor};
+use ptq::ops::upload::Upload;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -141,7 +142,8 @@ impl ImageSet {
         for indices in indices.chunks(READ) {
             decoded.append(self.decoded(self.source.read(indices)?, Corrupt::Error)?);
         }
-        let Batch { images, labels, .. } = self.batch(decoded)?;
+        let Batch { images, labels, .. } =
+            self.batch(decoded, |levels, size| Tensor::from_vec(levels, &size, &self.device))?;
         let images = images.ok_or_else(|| Error::Usage("no images".to_string()))?;
         Ok(Split { images, labels, sha256 })
     }
@@ -187,21 +189,22 @@ impl ImageSet {
         Ok((chosen, hash, skipped))
     }
 
-    /// All images in batches of `size`, decoded by a thread of its own ahead of who takes them.
+    /// All images in batches of `size`, decoded by a thread of its own, and on their way to a device, ahead of who takes them.
     pub fn batches(&self, size: usize) -> Batches {
         let (sender, receiver) = sync_channel(AHEAD);
         let set = self.clone();
         let thread = std::thread::spawn(move || set.send_batches(size.max(1), &sender));
-        Batches { set: self.clone(), left: self.len, size: size.max(1), receiver: Some(receiver), thread: Some(thread) }
+        Batches { left: self.len, size: size.max(1), receiver: Some(receiver), thread: Some(thread) }
     }
 
     /// Ends early when nobody listens any more, or after an error.
-    fn send_batches(&self, size: usize, sender: &SyncSender<Result<Decoded>>) {
-        let indices: Vec<u32> = (0..self.len as u32).collect();
+    fn send_batches(&self, size: usize, sender: &SyncSender<Result<Batch>>) {
+        let (indices, mut upload) = ((0..self.len as u32).collect::<Vec<_>>(), Upload::new(&self.device));
         for indices in indices.chunks(size) {
             let decoded = self.source.read(indices).and_then(|items| self.decoded(items, self.corrupt));
-            let is_last = decoded.is_err();
-            if sender.send(decoded).is_err() || is_last {
+            let batch = decoded.and_then(|decoded| self.batch(decoded, |levels, size| upload.tensor(levels, &size)));
+            let is_last = batch.is_err();
+            if sender.send(batch).is_err() || is_last {
                 return;
             }
         }
@@ -228,12 +231,17 @@ impl ImageSet {
         Ok(decoded)
     }
 
-    fn batch(&self, decoded: Decoded) -> Result<Batch> {
+    /// `upload` puts levels on the device.
+    fn batch(
+        &self,
+        decoded: Decoded,
+        upload: impl FnOnce(Vec<f32>, [usize; 4]) -> candle_core::Result<Tensor>,
+    ) -> Result<Batch> {
         let Decoded { levels, labels, skipped } = decoded;
         let (channels, height, width) = self.size();
         let images = match labels.len() {
             0 => None,
-            n => Some(Tensor::from_vec(levels, (n, channels, height, width), &self.device)?),
+            n => Some(upload(levels, [n, channels, height, width])?),
         };
         Ok(Batch { images, labels, skipped })
     }
@@ -252,11 +260,10 @@ impl Decoded {
 
 /// Batches of an [`ImageSet`] in order; ends after an error.
 pub struct Batches {
-    set: ImageSet,
     /// Images not yet seen.
     left: usize,
     size: usize,
-    receiver: Option<Receiver<Result<Decoded>>>,
+    receiver: Option<Receiver<Result<Batch>>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -270,11 +277,11 @@ impl Iterator for Batches {
         self.left = self.left.saturating_sub(self.size);
         let received = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok());
         // Without its thread an iterator has no batches: it has panicked.
-        let decoded = received.unwrap_or_else(|| Err(Error::Panicked("while decoding images".to_string())));
-        if decoded.is_err() {
+        let batch = received.unwrap_or_else(|| Err(Error::Panicked("while decoding images".to_string())));
+        if batch.is_err() {
             self.left = 0;
         }
-        Some(decoded.and_then(|decoded| self.set.batch(decoded)))
+        Some(batch)
     }
 }
 

@@ -5,6 +5,7 @@ use super::gate::{FullPrecisionCache, check_folding};
 use super::inputs::{Inputs, Loader};
 use super::ranges::RangeCache;
 use super::transform::TransformCache;
+use super::usage::sensible_memory_bytes;
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::experiment::{Cell, Keep};
@@ -52,14 +53,15 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// `memory_bytes`: how much of the activations of calibration images is kept in memory; the rest goes to a file without
-    /// a name in `folder`.
+    /// `memory_bytes`: how much of the activations of calibration images is kept in memory, that of a GPU where it computes, which then has
+    /// a quarter of the host's free memory beside. The rest goes to a file without a name in `folder`.
     pub fn new(folder: &Path, memory_bytes: u64) -> Self {
         Self {
             full_precision: FullPrecisionCache::new(folder),
             transforms: TransformCache::new(folder),
             ranges: RangeCache::new(folder),
-            memory: Memory::new(memory_bytes, &folder.join("activations")),
+            // Several processes may share a machine.
+            memory: Memory::with_pinned(memory_bytes, sensible_memory_bytes() / 2, &folder.join("activations")),
             eval_batch: EVAL_BATCH,
             growing: [TransformCache::folder(folder), RangeCache::folder(folder)],
         }

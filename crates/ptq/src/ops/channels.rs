@@ -135,6 +135,7 @@ impl CustomOp2 for AddBias {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, x_at: &Layout, b: &CudaStorage, b_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("bias").entered();
         let (_, c, h, w) = x_at.shape().dims4()?;
         if b_at.shape().dims() != [c] {
             bail!("add-bias: {:?} for {c} channels", b_at.shape());
@@ -178,6 +179,7 @@ impl CustomOp1 for ChannelSums {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("bias, gradient").entered();
         let (n, c, h, w) = at.shape().dims4()?;
         let sums = cuda::channel_sums(&Values::of(x, at)?, (n, c, h * w))?;
         Ok((cuda::storage(sums, &x.device), Shape::from(c)))

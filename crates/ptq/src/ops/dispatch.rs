@@ -21,9 +21,14 @@ pub(super) fn has_kernels(x: &Tensor) -> bool {
 
 /// The same for an operation whose kernels for GPUs are of elements of type `on_gpus`.
 pub(super) fn has_kernels_for(x: &Tensor, on_gpus: DType) -> bool {
-    let on_device = match x.device() {
+    has_kernels_on(x.device()) && (x.device().is_cpu() || x.dtype() == on_gpus)
+}
+
+/// Whether there are kernels of ours for `device`.
+pub(super) fn has_kernels_on(device: &Device) -> bool {
+    let on_device = match device {
         Device::Cpu => true,
-        Device::Cuda(_) => cfg!(feature = "cuda") && x.dtype() == on_gpus,
+        Device::Cuda(_) => cfg!(feature = "cuda"),
         Device::Metal(_) => false,
     };
     on_device && !composed_everywhere()

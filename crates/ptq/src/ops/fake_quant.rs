@@ -195,6 +195,7 @@ impl CustomOp2 for FakeQuant {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, x_at: &Layout, s: &CudaStorage, s_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("fake quantization").entered();
         let y = cuda::fake_quant(&Values::of(x, x_at)?, &Values::of(s, s_at)?, self)?;
         Ok((cuda::storage(y, &x.device), x_at.shape().clone()))
     }

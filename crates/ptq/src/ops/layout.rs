@@ -91,6 +91,7 @@ impl CustomOp1 for Shuffle {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("pixel shuffle").entered();
         let (shape, plane) = self.sizes(at)?;
         let y = cuda::shuffle(&Values::of(x, at)?, plane, matches!(self, Shuffle::ToPixels))?;
         Ok((cuda::storage(y, &x.device), shape))
@@ -148,6 +149,7 @@ impl CustomOp2 for Join {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, a: &CudaStorage, a_at: &Layout, b: &CudaStorage, b_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("channels side by side").entered();
         let (shape, of_image) = Self::sizes(a_at, b_at)?;
         let y = cuda::join(&Values::of(a, a_at)?, &Values::of(b, b_at)?, of_image)?;
         Ok((cuda::storage(y, &a.device), shape))

@@ -9,6 +9,7 @@
 //! Gradients go back along [`tape`].
 
 pub mod adam;
+pub mod ahead;
 pub mod batch_norm;
 pub mod channels;
 mod composed;
@@ -27,6 +28,7 @@ pub mod layout;
 mod mask;
 pub mod mix;
 pub mod padded_identity;
+pub mod pinned;
 pub mod pool;
 pub(crate) mod power;
 pub mod precision;
@@ -40,6 +42,7 @@ mod sizes;
 pub mod squares;
 pub(crate) mod statistics;
 pub mod tape;
+pub mod upload;
 pub mod virtual_step;
 
 use dispatch::dispatch;

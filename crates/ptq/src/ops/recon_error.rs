@@ -98,6 +98,7 @@ impl CustomOp1 for ReconError {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, y: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("reconstruction error").entered();
         let values = Values::of(y, at)?;
         let value =
             self.with_constants(|target, weight| cuda::recon_error(&values, target, weight, self.p, self.means))?;

@@ -61,6 +61,7 @@ impl CustomOp1 for ClippedRelu {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("relu").entered();
         let y = cuda::clipped_relu(&Values::of(x, at)?, self.upper)?;
         Ok((cuda::storage(y, &x.device), at.shape().clone()))
     }
@@ -107,6 +108,7 @@ impl CustomOp2 for SumRelu {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, a: &CudaStorage, a_at: &Layout, b: &CudaStorage, b_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("relu").entered();
         let y = cuda::clipped_relu_of_sum(&Values::of(a, a_at)?, &Values::of(b, b_at)?, self.upper)?;
         Ok((cuda::storage(y, &a.device), a_at.shape().clone()))
     }
@@ -152,6 +154,7 @@ impl CustomOp2 for Gate {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, g: &CudaStorage, g_at: &Layout, y: &CudaStorage, y_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("relu, gradient").entered();
         let gated = cuda::gate(&Values::of(g, g_at)?, &Values::of(y, y_at)?, self.upper)?;
         Ok((cuda::storage(gated, &g.device), g_at.shape().clone()))
     }

@@ -271,6 +271,7 @@ impl CustomOp2 for Soft {
         scale: &CudaStorage,
         scale_at: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("soft rounding").entered();
         let (values, scale) = (Values::of(alpha, alpha_at)?, Values::of(scale, scale_at)?);
         let Levels { floor, zero_point, highest } = &self.levels;
         let w = cuda::with_all([floor, zero_point], |[floor, zero_point]| {

@@ -182,7 +182,7 @@ impl<'a> Pass<'a> {
         };
         let quantizer = &mut acts.borrow_mut()[site];
         if !quantizer.is_ready() {
-            let range = search_act(&x.flatten_all()?.to_vec1::<f32>()?, *search, quantizer.bits);
+            let range = search_act(&x, *search, quantizer.bits)?;
             quantizer.set_range(range, x.device())?;
         }
         self.mode.acts.apply(quantizer, x, node, slot)
@@ -241,7 +241,7 @@ impl QuantModel {
         let _span = info_span!("weight scales").entered();
         let search = |weight: &Tensor, bits: u32| {
             let values = weight.flatten_all()?.to_vec1::<f32>()?;
-            Ok(search_weight(&values, weight.dim(0)?, recipe.weight_search, bits))
+            search_weight(&values, weight.dim(0)?, recipe.weight_search, bits)
         };
         Self::from_ranges(network, bits, setting, recipe, search)
     }

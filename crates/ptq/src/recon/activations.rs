@@ -1,12 +1,14 @@
-//! Activations of the calibration sample, one row per image: in memory within a budget, above it in a file.
+//! Activations of the calibration sample, one row per image: in memory within a budget, above it in a file. Those of a GPU are in its own
+//! memory as far as the budget goes, then in page-locked memory of the host, which it reads by itself, and only then in a file.
 //!
-//! Rows are read with plain reads: the system caches files as it does mappings, no unsafe code is needed, and a mini-batch
+//! Rows of a file are read with plain reads: the system caches files as it does mappings, no unsafe code is needed, and a mini-batch
 //! reads a few dozen rows of many pages each.
 
 use super::event::Control;
 use crate::error::{Error, Result};
 use crate::ops::fake_quant::Mask;
-use crate::ops::mix::mix_rows;
+use crate::ops::mix::{self, mix_rows};
+use crate::ops::pinned::Pinned;
 use candle_core::{DType, Device, Tensor};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -22,15 +24,34 @@ pub const BATCH: usize = 64;
 pub struct Memory(Arc<Budget>);
 
 struct Budget {
-    limit_bytes: u64,
-    used_bytes: AtomicU64,
+    /// On the device that computes.
+    own: Limit,
+    /// Page-locked, for GPUs.
+    pinned: Limit,
     folder: PathBuf,
+}
+
+struct Limit {
+    bytes: u64,
+    used: AtomicU64,
+}
+
+impl Limit {
+    fn new(bytes: u64) -> Self {
+        Self { bytes, used: AtomicU64::new(0) }
+    }
 }
 
 impl Memory {
     /// Files go to `folder`, which is made together with the first of them.
     pub fn new(limit_bytes: u64, folder: &Path) -> Self {
-        Self(Arc::new(Budget { limit_bytes, used_bytes: AtomicU64::new(0), folder: folder.to_path_buf() }))
+        Self::with_pinned(limit_bytes, 0, folder)
+    }
+
+    /// The same with `pinned_bytes` of page-locked memory of the host for a GPU whose own part of `limit_bytes` is full.
+    pub fn with_pinned(limit_bytes: u64, pinned_bytes: u64, folder: &Path) -> Self {
+        let [own, pinned] = [limit_bytes, pinned_bytes].map(Limit::new);
+        Self(Arc::new(Budget { own, pinned, folder: folder.to_path_buf() }))
     }
 
     /// Everything stays in memory.
@@ -38,10 +59,11 @@ impl Memory {
         Self::new(u64::MAX, Path::new("."))
     }
 
-    fn reserve(&self, bytes: u64) -> Option<Reservation> {
-        let add = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.0.limit_bytes);
-        self.0.used_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        Some(Reservation { memory: self.clone(), bytes })
+    fn reserve(&self, of: fn(&Budget) -> &Limit, bytes: u64) -> Option<Reservation> {
+        let limit = of(&self.0);
+        let add = |used: u64| used.checked_add(bytes).filter(|used| *used <= limit.bytes);
+        limit.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
+        Some(Reservation { memory: self.clone(), of, bytes })
     }
 
     /// A file without a name: it is gone with its last handle, also when the process is killed.
@@ -52,15 +74,16 @@ impl Memory {
     }
 }
 
-/// Bytes taken from a budget until this is dropped.
+/// Bytes taken from a limit until this is dropped.
 struct Reservation {
     memory: Memory,
+    of: fn(&Budget) -> &Limit,
     bytes: u64,
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.memory.0.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        (self.of)(&self.memory.0).used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -75,6 +98,11 @@ enum Stored {
     InMemory {
         tensor: Tensor,
         _reservation: Option<Reservation>,
+    },
+    /// In page-locked memory of the host.
+    Pinned {
+        rows: Pinned,
+        _reservation: Reservation,
     },
     /// In the byte order of the machine, row by row.
     InFile {
@@ -96,6 +124,7 @@ impl Activations {
     pub fn images(&self) -> Result<usize> {
         match &*self.rows {
             Stored::InMemory { tensor, .. } => Ok(tensor.dim(0)?),
+            Stored::Pinned { rows, .. } => Ok(rows.dims()[0]),
             Stored::InFile { shape, .. } => Ok(shape[0]),
         }
     }
@@ -105,6 +134,14 @@ impl Activations {
         matches!(&*self.rows, Stored::InFile { .. })
     }
 
+    /// The device that reads them, if they are in page-locked memory.
+    pub fn pinned_for(&self) -> Option<&Device> {
+        match &*self.rows {
+            Stored::Pinned { rows, .. } => Some(rows.device()),
+            Stored::InMemory { .. } | Stored::InFile { .. } => None,
+        }
+    }
+
     /// Rows `start` to `start + len` `(len, ...)`.
     pub fn narrow(&self, start: usize, len: usize) -> Result<Tensor> {
         self.rows.narrow(start, len)
@@ -112,9 +149,9 @@ impl Activations {
 
     /// The given rows in this order `(rows.len(), ...)`.
     pub fn rows(&self, rows: &[u32]) -> Result<Tensor> {
-        match &*self.rows {
-            Stored::InMemory { tensor, .. } => Ok(mix_rows(tensor, tensor, rows, &Mask::All)?),
-            Stored::InFile { .. } => self.rows.read(&rows.iter().map(|&row| (row as usize, 1)).collect::<Vec<_>>()),
+        match self.rows.in_memory() {
+            Some(stored) => Ok(mix_rows(stored, stored, rows, &Mask::All)?),
+            None => self.rows.read(&rows.iter().map(|&row| (row as usize, 1)).collect::<Vec<_>>()),
         }
     }
 
@@ -122,7 +159,7 @@ impl Activations {
     ///
     /// Errors: another number of rows; rows that are not there.
     pub fn mixed(&self, others: &Activations, rows: &[u32], mask: &Mask) -> Result<Tensor> {
-        if let (Stored::InMemory { tensor: a, .. }, Stored::InMemory { tensor: b, .. }) = (&*self.rows, &*others.rows) {
+        if let (Some(a), Some(b)) = (self.rows.in_memory(), others.rows.in_memory()) {
             return Ok(mix_rows(a, b, rows, mask)?);
         }
         if self.images()? != others.images()? {
@@ -168,9 +205,19 @@ impl Activations {
 }
 
 impl Stored {
+    /// Where mini-batches are cut from; `None` if that is a file.
+    fn in_memory(&self) -> Option<mix::Rows<'_>> {
+        match self {
+            Stored::InMemory { tensor, .. } => Some(tensor.into()),
+            Stored::Pinned { rows, .. } => Some(rows.into()),
+            Stored::InFile { .. } => None,
+        }
+    }
+
     fn narrow(&self, start: usize, len: usize) -> Result<Tensor> {
         match self {
             Stored::InMemory { tensor, .. } => Ok(tensor.narrow(0, start, len)?),
+            Stored::Pinned { rows, .. } => Ok(rows.narrow(start, len)?),
             Stored::InFile { .. } => self.read(&[(start, len)]),
         }
     }
@@ -225,16 +272,17 @@ impl Collector {
         if self.collected + len > self.images {
             return Err(Error::Shape { op: "activations", problem: format!("more than {} rows", self.images) });
         }
-        let rows = match self.rows.take() {
+        let mut rows = match self.rows.take() {
             Some(rows) => rows,
             None => Self::place(self.images, &batch, &self.memory)?,
         };
-        match &rows {
+        match &mut rows {
             Stored::InMemory { tensor, .. } => tensor.slice_set(&batch, 0, self.collected)?,
+            Stored::Pinned { rows, .. } => rows.write(self.collected, &batch)?,
             Stored::InFile { file, folder, .. } => {
                 let values = batch.flatten_all()?.to_vec1::<f32>()?;
                 let bytes: Vec<u8> = values.into_iter().flat_map(f32::to_ne_bytes).collect();
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                let file = file.get_mut().unwrap_or_else(PoisonError::into_inner);
                 // Whoever looked at earlier ones left it elsewhere.
                 file.seek(SeekFrom::End(0))
                     .and_then(|_| file.write_all(&bytes))
@@ -275,16 +323,18 @@ impl Collector {
         let mut shape = batch.dims().to_vec();
         shape[0] = images;
         let bytes = shape.iter().product::<usize>() * size_of::<f32>();
-        match memory.reserve(bytes as u64) {
-            Some(reservation) => {
-                let tensor = Tensor::zeros(shape, DType::F32, batch.device())?;
-                Ok(Stored::InMemory { tensor, _reservation: Some(reservation) })
-            }
-            None => {
-                let (device, folder) = (batch.device().clone(), memory.0.folder.clone());
-                Ok(Stored::InFile { file: Mutex::new(memory.file()?), shape, device, folder })
-            }
+        let device = batch.device();
+        if let Some(reservation) = memory.reserve(|budget| &budget.own, bytes as u64) {
+            let tensor = Tensor::zeros(shape, DType::F32, device)?;
+            return Ok(Stored::InMemory { tensor, _reservation: Some(reservation) });
         }
+        if let Some(reservation) = memory.reserve(|budget| &budget.pinned, bytes as u64)
+            && let Some(rows) = Pinned::new(&shape, device)?
+        {
+            return Ok(Stored::Pinned { rows, _reservation: reservation });
+        }
+        let folder = memory.0.folder.clone();
+        Ok(Stored::InFile { file: Mutex::new(memory.file()?), shape, device: device.clone(), folder })
     }
 }
 

@@ -9,6 +9,7 @@ use super::schedule::{BetaSchedule, LearningRate};
 use super::trace::UnitTrace;
 use crate::error::{Error, Result};
 use crate::ops::adam::{self, AdamState};
+use crate::ops::ahead::{Ahead, ahead};
 use crate::ops::fake_quant::Mask;
 use crate::ops::recon_error::recon_error;
 use crate::ops::rounding::{Regulariser, SoftWeight};
@@ -313,11 +314,18 @@ pub fn train(problem: &Problem, phase: &Phase, stream: Stream, control: &Control
 fn run(mut trainer: Trainer, problem: &Problem, stream: Stream, control: &Control, steps: &mut Steps) -> Result<()> {
     let phase = trainer.phase;
     let (images, draws) = (problem.x_fp.images()?, stream.purpose(Purpose::Batch));
-    for t in steps.resume(&mut trainer)? + 1..=phase.iterations {
-        control.check()?;
+    let draw = |t: usize| {
         let drops = stream.purpose(Purpose::DropInput).at(t as u64);
         let rows = || batches::rows(phase.sampling, images, phase.batch, draws, t);
-        let batch = trace_span!("mini-batch").in_scope(|| problem.batch(&rows(), phase.drop_input, drops))?;
+        trace_span!("mini-batch").in_scope(|| problem.batch(&rows(), phase.drop_input, drops))
+    };
+    let mut early = problem.reads_ahead().map(|device| Early { device, draw: &draw, next: None });
+    for t in steps.resume(&mut trainer)? + 1..=phase.iterations {
+        control.check()?;
+        let batch = match &mut early {
+            Some(early) => early.take(t, phase.iterations)?,
+            None => draw(t)?,
+        };
         let masks = KeyedMasks { stream: stream.purpose(Purpose::DropInside).at(t as u64), drop: phase.drop_inside };
         let losses = trainer.step(t, &batch, &masks)?;
         // Whoever reads a loss waits for a GPU, which then waits for the next step. What is not finite stays so.
@@ -352,7 +360,37 @@ fn tell(
     Ok(())
 }
 
+/// Mini-batches that are drawn a step before they are due, so that a GPU fetches them from the host meanwhile.
+struct Early<'a, 'p> {
+    device: &'a Device,
+    draw: &'a dyn Fn(usize) -> Result<Batch<'p>>,
+    next: Option<Ahead<Result<Batch<'p>>>>,
+}
+
+impl<'p> Early<'_, 'p> {
+    /// That of step `t`; begins to fetch the next, unless this is the `last`.
+    fn take(&mut self, t: usize, last: usize) -> Result<Batch<'p>> {
+        let due = match self.next.take() {
+            Some(next) => next.arrived(),
+            None => (self.draw)(t),
+        };
+        if t < last {
+            self.next = Some(ahead(self.device, || (self.draw)(t + 1))?);
+        }
+        due
+    }
+}
+
 impl Problem<'_> {
+    /// The device that can fetch mini-batches ahead: where some come from page-locked memory, and none from a file, whose rows pass
+    /// through more hands.
+    fn reads_ahead(&self) -> Option<&Device> {
+        let always = [self.x_fp, self.x_q, self.y_fp].into_iter();
+        let mut all = always.chain(self.loss_weight).chain(self.prediction.as_ref().map(|(_, logits)| *logits));
+        let device = all.clone().find_map(Activations::pinned_for)?;
+        (!all.any(Activations::is_spilled)).then_some(device)
+    }
+
     /// Mini-batch of the images `rows`, each input element taken from the full-precision prefix with probability `drop`.
     fn batch(&self, rows: &[u32], drop: f64, stream: Stream) -> Result<Batch<'_>> {
         let take = |activations: &Activations| activations.rows(rows);

@@ -119,6 +119,7 @@ impl CustomOp2 for Forward {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, x_at: &Layout, w: &CudaStorage, w_at: &Layout) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("convolution").entered();
         self.on_gpu(&Values::of(x, x_at)?, &Values::of(w, w_at)?, None)
     }
 
@@ -164,6 +165,7 @@ impl CustomOp3 for Forward {
         bias: &CudaStorage,
         bias_at: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("convolution").entered();
         self.on_gpu(&Values::of(x, x_at)?, &Values::of(w, w_at)?, Some(&Values::of(bias, bias_at)?))
     }
 
@@ -224,6 +226,7 @@ impl CustomOp2 for InputGradient {
         w: &CudaStorage,
         w_at: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("convolution, input gradient").entered();
         let gx = cuda::conv_input_gradient(&Values::of(gy, gy_at)?, &Values::of(w, w_at)?, &self.0)?;
         Ok((cuda::storage(gx, &gy.device), self.shape()))
     }
@@ -278,6 +281,7 @@ impl CustomOp2 for WeightGradient {
         gy: &CudaStorage,
         gy_at: &Layout,
     ) -> Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("convolution, weight gradient").entered();
         let gw = cuda::conv_weight_gradient(&Values::of(x, x_at)?, &Values::of(gy, gy_at)?, &self.0)?;
         Ok((cuda::storage(gw, &x.device), self.shape()))
     }

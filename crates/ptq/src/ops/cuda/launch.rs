@@ -4,7 +4,7 @@ use super::values::Values;
 use crate::ops::mask::Mask;
 use crate::ops::sizes::Sizes;
 use candle_core::cuda_backend::cudarc::driver::{
-    CudaFunction, CudaSlice, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, sys,
+    CudaFunction, CudaSlice, CudaStream, CudaView, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg, sys,
 };
 use candle_core::cuda_backend::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, Device, Result, bail};
@@ -244,6 +244,22 @@ pub unsafe fn launch(
     blocks: usize,
     arguments: &[Argument],
 ) -> Result<()> {
+    // SAFETY: as the caller promises.
+    unsafe { launch_on(&device.cuda_stream(), device, module, name, blocks, arguments) }
+}
+
+/// The same on a stream that need not be the device's own.
+///
+/// # Safety
+/// As for [`launch`], and what the pointers lead to is there for as long as the stream works.
+pub unsafe fn launch_on(
+    stream: &CudaStream,
+    device: &CudaDevice,
+    module: &Module,
+    name: &'static str,
+    blocks: usize,
+    arguments: &[Argument],
+) -> Result<()> {
     if blocks == 0 {
         return Ok(());
     }
@@ -255,7 +271,6 @@ pub unsafe fn launch(
         functions.insert((device.id(), name), function.clone());
         Ok(function)
     })?;
-    let stream = device.cuda_stream();
     let mut builder = stream.launch_builder(&function);
     for argument in arguments {
         match argument {

@@ -1,13 +1,15 @@
 //! Mini-batches cut from cached activations.
 
-use super::launch::{MaskArgument, Module, arguments, blocks_of_each, launch, module, u32_of};
-use super::relu::same_length;
+use super::ahead::stream_of_reads;
+use super::launch::{Argument, MaskArgument, Module, address, blocks_of_each, launch_on, module, u32_of};
+use super::pinned::PinnedValues;
 use super::values::Values;
 use crate::ops::mask::Mask;
 use candle_core::cuda_backend::DeviceId;
-use candle_core::cuda_backend::cudarc::driver::CudaSlice;
-use candle_core::{CudaDevice, Result};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, sys};
+use candle_core::{CudaDevice, Result, bail};
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::rc::Rc;
 
 const MIX: Module = module!("mix");
@@ -35,13 +37,57 @@ fn uploaded(rows: &[u32], device: &CudaDevice) -> Result<Rc<CudaSlice<u32>>> {
     })
 }
 
-/// [`crate::ops::mix::mix_rows`] for rows of `width` elements, which lie inside both tensors.
-pub fn mix_rows(selected: &Values, others: &Values, rows: &[u32], width: usize, mask: &Mask) -> Result<CudaSlice<f32>> {
-    same_length(selected, others)?;
+/// Where rows are, in memory that kernels reach.
+#[derive(Clone, Copy)]
+pub struct Rows<'a> {
+    address: sys::CUdeviceptr,
+    len: usize,
+    is_pinned: bool,
+    of: PhantomData<&'a ()>,
+}
+
+impl<'a> From<&'a Values<'_>> for Rows<'a> {
+    fn from(values: &'a Values) -> Self {
+        Self { address: address(&values.elements), len: values.len(), is_pinned: false, of: PhantomData }
+    }
+}
+
+impl<'a> From<&'a PinnedValues> for Rows<'a> {
+    fn from(values: &'a PinnedValues) -> Self {
+        Self { address: values.address(), len: values.len(), is_pinned: true, of: PhantomData }
+    }
+}
+
+/// [`crate::ops::mix::mix_rows`] for rows of `width` elements, which lie inside both. Of page-locked ones only those elements cross the
+/// bus that are selected, beside the device's other work inside of [`super::ahead`].
+pub fn mix_rows(
+    device: &CudaDevice,
+    [selected, others]: [Rows; 2],
+    rows: &[u32],
+    width: usize,
+    mask: &Mask,
+) -> Result<CudaSlice<f32>> {
+    if selected.len != others.len {
+        bail!("{} elements beside {}", selected.len, others.len);
+    }
     let n = rows.len() * width;
-    let (mixed, rows) = (selected.room(n)?, uploaded(rows, selected.device)?);
-    let arguments = arguments![selected, others, &*rows, &mixed, u32_of(width)?, MaskArgument::of(mask)?, n as u64];
-    // SAFETY: the caller has compared the rows with the tensors' length.
-    unsafe { launch(selected.device, &MIX, "mix_rows", blocks_of_each(n), &arguments)? };
+    // SAFETY: the kernel writes all of it.
+    let (mixed, rows) = (unsafe { device.alloc::<f32>(n)? }, uploaded(rows, device)?);
+    let [selected_at, others_at] = [selected, others].map(|rows| Argument::Pointer(rows.address));
+    let arguments = [
+        selected_at,
+        others_at,
+        Argument::from(&*rows),
+        Argument::from(&mixed),
+        Argument::from(u32_of(width)?),
+        Argument::from(MaskArgument::of(mask)?),
+        Argument::from(n as u64),
+    ];
+    let stream = match selected.is_pinned || others.is_pinned {
+        true => stream_of_reads(device)?,
+        false => device.cuda_stream(),
+    };
+    // SAFETY: the caller has compared the rows with the length of both.
+    unsafe { launch_on(&stream, device, &MIX, "mix_rows", blocks_of_each(n), &arguments)? };
     Ok(mixed)
 }

@@ -1,14 +1,20 @@
 //! Every operation on a GPU beside the CPU: values, gradients, and the same bits again. These tests need a GPU.
 
 use super::launch::open;
+use super::range::Searched;
 use crate::error::Result;
 use crate::ops::adam::{self, AdamState};
+use crate::ops::ahead::ahead;
 use crate::ops::check::noise;
 use crate::ops::conv::{Geometry, Padding, conv2d, conv2d_relu, input_gradient, weight_gradient};
 use crate::ops::fake_quant::{ClipOrder, FakeQuant, Linearised, Mask, fake_quant};
+use crate::ops::pinned::Pinned;
 use crate::ops::pool::Pool;
 use crate::ops::rounding::{Levels, Regulariser, SoftWeight, hard_weight, soft_weight};
+use crate::ops::upload::Upload;
 use crate::ops::{batch_norm, channels, layout, mix, pool, recon_error, relu, statistics};
+use crate::quant::range_search::search_act;
+use crate::recipe::RangeSearch;
 use candle_core::{DType, Device, Tensor, Var};
 use std::sync::OnceLock;
 
@@ -151,6 +157,91 @@ fn errors_and_mini_batches() {
         });
         assert_eq!(here, there);
     }
+}
+
+#[test]
+fn ranges_of_activations() {
+    let gpu = gpu();
+    // As many as a search leaves on the GPU: two-sided, rectified, with an outlier, and one that is no number.
+    let plain: Vec<f32> = values(&noise((3, 5, 40, 41), 1, DType::F32));
+    let rectified: Vec<f32> = plain.iter().map(|x| x.max(0.0)).collect();
+    let [mut outlier, mut strange] = [plain.clone(), plain.clone()];
+    (outlier[17], strange[18]) = (40.0, f32::NAN);
+    for values in [plain, rectified, outlier, strange] {
+        for (search, bits) in [
+            (RangeSearch::MinMax, 8),
+            (RangeSearch::Brecq, 4),
+            (RangeSearch::Genie, 2),
+            (RangeSearch::Qdrop, 2),
+            (RangeSearch::Qdrop, 4),
+        ] {
+            let [here, there] = [&Device::Cpu, &gpu].map(|device| {
+                let x = Tensor::from_slice(&values, values.len(), device).unwrap();
+                assert_eq!(Searched::of(&x).unwrap().is_some(), device.is_cuda());
+                search_act(&x, search, bits).unwrap()
+            });
+            assert_eq!(format!("{here:?}"), format!("{there:?}"), "{search:?} at {bits} bits");
+        }
+    }
+}
+
+#[test]
+fn rows_of_the_host_that_are_fetched_ahead() {
+    let gpu = gpu();
+    let count = 150;
+    let [a, b] = [1, 2].map(|seed| noise((count, 3, 5, 7), seed, DType::F32));
+    let [a_there, b_there] = [&a, &b].map(|x| x.to_device(&gpu).unwrap());
+    let [a_pinned, b_pinned] = [&a_there, &b_there].map(|x| {
+        let mut rows = Pinned::new(x.dims(), &gpu).unwrap().unwrap();
+        for start in (0..count).step_by(64) {
+            rows.write(start, &x.narrow(0, start, 64.min(count - start)).unwrap()).unwrap();
+        }
+        assert!(rows.write(count, &x.narrow(0, 0, 1).unwrap()).is_err());
+        rows
+    });
+    assert_eq!(values(&a_pinned.narrow(60, 70).unwrap()), values(&a.narrow(0, 60, 70).unwrap()));
+    assert!(a_pinned.narrow(60, count).is_err());
+    let draw = |t: u32| {
+        let rows: Vec<u32> = (0..32).map(|i| (17 * t + 7 * i) % count as u32).collect();
+        let mask = Mask::Keyed { key: [t, 9], threshold: 1 << 31 };
+        let of_host = [
+            mix::mix_rows(&a_pinned, &b_pinned, &rows, &mask).unwrap(),
+            mix::mix_rows(&a_there, &b_pinned, &rows, &mask).unwrap(),
+            mix::mix_rows(&b_pinned, &b_pinned, &rows, &Mask::All).unwrap(),
+        ];
+        let expected = [mix::mix_rows(&a, &b, &rows, &mask), mix::mix_rows(&b, &b, &rows, &Mask::All)];
+        let [mixed, of_b] = expected.map(|tensor| values(&tensor.unwrap()));
+        (of_host, [mixed.clone(), mixed, of_b])
+    };
+    let mut next = ahead(&gpu, || draw(0)).unwrap();
+    for t in 0..50 {
+        let (of_host, expected) = next.arrived();
+        next = ahead(&gpu, || draw(t + 1)).unwrap();
+        // Work of a step, which makes and frees memory.
+        let products =
+            (0..5).map(|_| values(&of_host[0].flatten_from(1).unwrap().sqr().unwrap().sum(1).unwrap()).len());
+        assert_eq!(products.sum::<usize>(), 5 * 32);
+        assert_eq!(of_host.each_ref().map(values), expected, "step {t}");
+    }
+    // Nothing is left open: what is cut now is there at once.
+    let (of_host, expected) = draw(3);
+    assert_eq!(of_host.each_ref().map(values), expected);
+}
+
+#[test]
+fn batches_on_their_way_to_the_device() {
+    let gpu = gpu();
+    let mut upload = Upload::new(&gpu);
+    let batches: Vec<Tensor> =
+        (0..20).map(|batch| noise((if batch == 19 { 3 } else { 8 }, 5, 7), batch, DType::F32)).collect();
+    // All of them on their way before the first is looked at.
+    let there: Vec<Tensor> = batches.iter().map(|batch| upload.tensor(values(batch), batch.dims()).unwrap()).collect();
+    for (there, batch) in there.iter().zip(&batches) {
+        assert_eq!((there.dims(), values(there)), (batch.dims(), values(batch)));
+    }
+    let other = noise((9, 2), 1, DType::F32);
+    assert_eq!(values(&upload.tensor(values(&other), other.dims()).unwrap()), values(&other));
+    assert!(upload.tensor(values(&other), &[2, 2]).is_err());
 }
 
 #[test]

@@ -9,6 +9,7 @@
 #define SHARED static thread_local
 #define UNROLL
 #define BARRIER ((void)0)
+#define COUNT_ONE(at) (++*(at))
 // A phase. Its threads must not depend on their order, which -DLAST_THREAD_FIRST turns round.
 #ifdef LAST_THREAD_FIRST
 #define THREADS(t) for (u32 t = BLOCK_THREADS; t-- > 0;)

@@ -19,6 +19,8 @@ typedef unsigned char u8;
 #define UNROLL _Pragma("unroll")
 #define BARRIER __syncthreads()
 #define THREADS(t) for (u32 t = threadIdx.x, once = 1; once; once = 0)
+// Counting is exact in any order, so that a race for a number does not show.
+#define COUNT_ONE(at) atomicAdd((at), 1u)
 #define EACH(i, n)                                                                                                             \
     for (u64 i = (u64)blockIdx.x * blockDim.x + threadIdx.x; i < (n); i += (u64)gridDim.x * blockDim.x)
 #else

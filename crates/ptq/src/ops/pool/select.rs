@@ -152,6 +152,7 @@ impl CustomOp1 for Select {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, at: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("max pooling").entered();
         let values = Values::of(x, at)?;
         let y = cuda::with_values(&self.winners, |winners| cuda::max_pool_pick(&values, winners, &self.windows))?;
         Ok((cuda::storage(y, &x.device), self.windows.output()))
@@ -181,6 +182,7 @@ impl CustomOp1 for PutBack {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, y: &CudaStorage, at: &Layout) -> candle_core::Result<(CudaStorage, Shape)> {
+        let _span = trace_span!("max pooling, gradient").entered();
         let values = Values::of(y, at)?;
         let x = cuda::with_values(&self.winners, |winners| cuda::max_pool_put(&values, winners, &self.windows))?;
         Ok((cuda::storage(x, &y.device), self.windows.input()))

@@ -4,18 +4,23 @@
 //! better candidate wins.
 
 mod screen;
+pub mod values;
 
-use crate::ops::power::power;
-use crate::ops::{BLOCK, block_sums};
+use crate::error::Result;
+#[cfg(feature = "cuda")]
+use crate::ops::cuda::Searched;
 use crate::recipe::RangeSearch;
+use candle_core::Tensor;
 use rayon::prelude::*;
+use values::{Extremes, Values};
 
 /// Exponent of the error, the same in all published codes.
 const EXPONENT: f32 = 2.4;
 /// Smallest scale: an all-zero tensor must not divide by zero.
 const MIN_SCALE: f32 = 1e-8;
-/// Blocks whose sums are held at once.
-const GROUP: usize = 64;
+/// So few values are searched faster on the host, wherever they are.
+#[cfg(feature = "cuda")]
+const FEW_VALUES: usize = 1 << 14;
 
 /// Scale and zero point of a uniform quantizer `scale * (clip(round(x / scale) + zero_point, 0, 2^b - 1) - zero_point)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,23 +58,37 @@ pub fn highest(bits: u32) -> f32 {
 /// Ranges of a weight, one per output channel.
 ///
 /// `values`: row-major, `channels` equal runs. QDrop's search treats all channels as one-sided if the whole tensor is.
-pub fn search_weight(values: &[f32], channels: usize, search: RangeSearch, bits: u32) -> Vec<Range> {
-    let sides = Sides::of(values);
-    values
-        .par_chunks(values.len() / channels)
-        .map(|channel| best(channel, &weight_candidates(channel, sides, search, bits), bits))
-        .collect()
+pub fn search_weight(values: &[f32], channels: usize, search: RangeSearch, bits: u32) -> Result<Vec<Range>> {
+    let sides = Sides::of(Extremes::of(values));
+    let of_channel = |channel: &[f32]| {
+        let extremes = Extremes::of(channel);
+        best(channel, extremes, &weight_candidates(extremes, sides, search, bits), bits)
+    };
+    values.par_chunks(values.len() / channels).map(of_channel).collect()
 }
 
-/// Range of an activation tensor.
-pub fn search_act(values: &[f32], search: RangeSearch, bits: u32) -> Range {
-    let found = best(values, &act_candidates(values, search, bits), bits);
-    match search {
+/// Range of an activation tensor, of any shape. Many values on a GPU are looked at there; the range is the same.
+///
+/// Errors: values that cannot be read from their device.
+pub fn search_act(x: &Tensor, search: RangeSearch, bits: u32) -> Result<Range> {
+    #[cfg(feature = "cuda")]
+    if x.elem_count() >= FEW_VALUES
+        && let Some(values) = Searched::of(x)?
+    {
+        return act_range(&values, search, bits);
+    }
+    act_range(&x.flatten_all()?.to_vec1::<f32>()?[..], search, bits)
+}
+
+fn act_range<V: Values + ?Sized>(values: &V, search: RangeSearch, bits: u32) -> Result<Range> {
+    let extremes = values.extremes()?;
+    let found = best(values, extremes, &act_candidates(extremes, search, bits), bits)?;
+    Ok(match search {
         // Half of an odd number of steps is below 0: which way its zero point was rounded during the search, a matter of
         // float noise, decides which scale wins; the quantizer itself has its zero at level 2^(b-1).
         RangeSearch::Genie if found.zero_point != 0.0 => Range { zero_point: (1u32 << (bits - 1)) as f32, ..found },
         _ => found,
-    }
+    })
 }
 
 /// On which sides of 0 a tensor has values.
@@ -81,24 +100,18 @@ enum Sides {
 }
 
 impl Sides {
-    fn of(values: &[f32]) -> Self {
-        match min_max(values) {
-            (min, _) if min >= 0.0 => Sides::Positive,
-            (_, max) if max <= 0.0 => Sides::Negative,
+    fn of(extremes: Extremes) -> Self {
+        match extremes {
+            Extremes { min, .. } if min >= 0.0 => Sides::Positive,
+            Extremes { max, .. } if max <= 0.0 => Sides::Negative,
             _ => Sides::Both,
         }
     }
 }
 
-fn min_max(values: &[f32]) -> (f32, f32) {
-    values
-        .par_chunks(1 << 16)
-        .map(|chunk| chunk.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), &x| (min.min(x), max.max(x))))
-        .reduce(|| (f32::INFINITY, f32::NEG_INFINITY), |a, b| (a.0.min(b.0), a.1.max(b.1)))
-}
-
-fn weight_candidates(channel: &[f32], sides: Sides, search: RangeSearch, bits: u32) -> Vec<Range> {
-    let (min, max) = min_max(channel);
+/// Of a channel that reaches so far, in a tensor that has values on these sides.
+fn weight_candidates(channel: Extremes, sides: Sides, search: RangeSearch, bits: u32) -> Vec<Range> {
+    let Extremes { min, max, .. } = channel;
     match search {
         RangeSearch::MinMax => vec![Range::between(min.min(0.0), max.max(0.0), highest(bits))],
         RangeSearch::Brecq => shrunk(min, max, 80, bits),
@@ -107,13 +120,13 @@ fn weight_candidates(channel: &[f32], sides: Sides, search: RangeSearch, bits: u
     }
 }
 
-fn act_candidates(values: &[f32], search: RangeSearch, bits: u32) -> Vec<Range> {
-    let (min, max) = min_max(values);
+fn act_candidates(extremes: Extremes, search: RangeSearch, bits: u32) -> Vec<Range> {
+    let Extremes { min, max, .. } = extremes;
     match search {
         RangeSearch::MinMax => vec![Range::between(min.min(0.0), max.max(0.0), highest(bits))],
         RangeSearch::Brecq => shrunk(min, max, 80, bits),
         RangeSearch::Genie => symmetric(min, max, bits),
-        RangeSearch::Qdrop => thresholds(min, max, Sides::of(values), bits),
+        RangeSearch::Qdrop => thresholds(min, max, Sides::of(extremes), bits),
     }
 }
 
@@ -165,33 +178,13 @@ fn thresholds(min: f32, max: f32, sides: Sides, bits: u32) -> Vec<Range> {
 }
 
 /// The first candidate with the smallest error.
-fn best(values: &[f32], candidates: &[Range], bits: u32) -> Range {
-    let candidates = screen::promising(values, candidates, highest(bits));
-    first_of_smallest(&candidates, &errors(values, &candidates, highest(bits)))
+fn best<V: Values + ?Sized>(values: &V, extremes: Extremes, candidates: &[Range], bits: u32) -> Result<Range> {
+    let candidates = screen::promising(values, extremes, candidates, highest(bits))?;
+    Ok(first_of_smallest(&candidates, &values.errors(&candidates, highest(bits))?))
 }
 
 fn first_of_smallest(candidates: &[Range], errors: &[f64]) -> Range {
     let first = (candidates[0], errors[0]);
     let both = candidates.iter().zip(errors);
     both.fold(first, |best, (candidate, &error)| if error < best.1 { (*candidate, error) } else { best }).0
-}
-
-/// `sum |Q(x) - x|^2.4` of every candidate.
-///
-/// All candidates see one block of values after the other: the values come from memory once, not once per candidate. Sums
-/// are over blocks, which are added in their order.
-fn errors(values: &[f32], candidates: &[Range], highest: f32) -> Vec<f64> {
-    let mut errors = vec![0.0; candidates.len()];
-    for group in values.chunks(GROUP * BLOCK) {
-        let sums: Vec<Vec<f64>> = group
-            .par_chunks(BLOCK)
-            .map(|block| {
-                block_sums(block, candidates, |range, x| power((range.quantize(x, highest) - x).abs(), EXPONENT))
-            })
-            .collect();
-        for sums in sums {
-            errors.iter_mut().zip(sums).for_each(|(error, sum)| *error += sum);
-        }
-    }
-    errors
 }

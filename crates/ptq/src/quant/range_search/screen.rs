@@ -8,7 +8,9 @@
 //!
 //! A two-sided tensor at 8 bits has 25,600 candidates, and an activation of an ImageNet network 10^7 values.
 
+use super::values::{Extremes, Values};
 use super::{EXPONENT, Range};
+use crate::error::Result;
 use crate::ops::power::power;
 use crate::ops::{lane_sum, vectorised};
 use rayon::prelude::*;
@@ -27,21 +29,30 @@ const CHUNK: usize = 64;
 const SLACK: f64 = 1e-3;
 
 /// Those of `candidates`, in their order, that may have the smallest error.
-pub(super) fn promising(values: &[f32], candidates: &[Range], highest: f32) -> Vec<Range> {
+pub(super) fn promising<V: Values + ?Sized>(
+    values: &V,
+    extremes: Extremes,
+    candidates: &[Range],
+    highest: f32,
+) -> Result<Vec<Range>> {
     let mut left = candidates.to_vec();
     // Errors that are no numbers are compared by nobody's bounds.
-    if left.len() <= FEW || !values.par_iter().all(|x| x.is_finite()) {
-        return left;
+    if left.len() <= FEW || !extremes.is_finite {
+        return Ok(left);
     }
     for bins in BINS {
-        let is_small = values.len() < VALUES_PER_BIN * bins;
-        let points = if is_small { Points::of(values) } else { Points::histogram(values, bins) };
+        let is_small = values.count() < VALUES_PER_BIN * bins;
+        let points = match (is_small, values.on_host()) {
+            (false, _) => Points::histogram(values, extremes, bins)?,
+            (true, Some(values)) => Points::of(values),
+            (true, None) => break,
+        };
         left = points.undecided(&left, highest);
         if is_small || left.len() <= FEW {
             break;
         }
     }
-    left
+    Ok(left)
 }
 
 /// Values, or what stands for many.
@@ -61,28 +72,18 @@ impl Points {
         Points { counts: vec![1.0; values.len()], values, radius: 0.0 }
     }
 
-    fn histogram(values: &[f32], bins: usize) -> Points {
-        let (min, max) = super::min_max(values);
-        let width = ((f64::from(max) - f64::from(min)) / bins as f64).max(f64::MIN_POSITIVE);
-        let bin = |x: f32| (((f64::from(x) - f64::from(min)) / width) as usize).min(bins - 1);
-        let count = |part: &[f32]| {
-            let mut counts = vec![0u32; bins];
-            part.iter().for_each(|x| counts[bin(*x)] += 1);
-            counts
-        };
-        let parts = values.par_chunks(values.len().div_ceil(rayon::current_num_threads()).max(bins)).map(count);
-        let counts = parts.reduce(Vec::new, |a, b| match a.is_empty() {
-            true => b,
-            false => a.iter().zip(b).map(|(a, b)| a + b).collect(),
-        });
+    fn histogram<V: Values + ?Sized>(values: &V, extremes: Extremes, bins: usize) -> Result<Points> {
+        let [min, max] = [extremes.min, extremes.max].map(f64::from);
+        let width = ((max - min) / bins as f64).max(f64::MIN_POSITIVE);
+        let counts = values.histogram(min, width, bins)?;
         let filled = counts.iter().enumerate().filter(|(_, count)| **count > 0);
         let mut points: Vec<(f32, f32)> =
-            filled.map(|(bin, count)| ((f64::from(min) + (bin as f64 + 0.5) * width) as f32, *count as f32)).collect();
+            filled.map(|(bin, count)| ((min + (bin as f64 + 0.5) * width) as f32, *count as f32)).collect();
         points.sort_unstable_by(|(a, _), (b, _)| b.abs().total_cmp(&a.abs()));
         let (values, counts) = points.into_iter().unzip();
         // A little more than half: centres are rounded.
-        let rounding = f64::from(min.abs().max(max.abs())) * f64::from(f32::EPSILON);
-        Points { values, counts, radius: (0.5 * width + rounding) as f32 }
+        let rounding = min.abs().max(max.abs()) * f64::from(f32::EPSILON);
+        Ok(Points { values, counts, radius: (0.5 * width + rounding) as f32 })
     }
 
     /// Those of `candidates` that these points do not show to have lost.
@@ -125,7 +126,7 @@ impl Points {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{act_candidates, errors, first_of_smallest, highest};
+    use super::super::{act_candidates, first_of_smallest, highest};
     use super::*;
     use crate::recipe::RangeSearch;
     use crate::rng::Stream;
@@ -165,10 +166,11 @@ mod tests {
             for (search, bits) in
                 [(RangeSearch::Qdrop, 2), (RangeSearch::Qdrop, most), (RangeSearch::Brecq, 4), (RangeSearch::Genie, 8)]
             {
-                let (candidates, highest) = (act_candidates(&values, search, bits), highest(bits));
-                let all = first_of_smallest(&candidates, &errors(&values, &candidates, highest));
-                let left = promising(&values, &candidates, highest);
-                let screened = first_of_smallest(&left, &errors(&values, &left, highest));
+                let (values, extremes, highest) = (&values[..], Extremes::of(&values), highest(bits));
+                let candidates = act_candidates(extremes, search, bits);
+                let all = first_of_smallest(&candidates, &values.errors(&candidates, highest).unwrap());
+                let left = promising(values, extremes, &candidates, highest).unwrap();
+                let screened = first_of_smallest(&left, &values.errors(&left, highest).unwrap());
                 assert_eq!(all, screened, "{what}, {search:?} at {bits} bits");
             }
         }
@@ -177,15 +179,18 @@ mod tests {
     #[test]
     fn most_candidates_lose_without_a_look_at_the_values() {
         let values = normal(100_000, 1);
-        let candidates = act_candidates(&values, RangeSearch::Qdrop, 8);
+        let extremes = Extremes::of(&values);
+        let candidates = act_candidates(extremes, RangeSearch::Qdrop, 8);
         assert_eq!(candidates.len(), 25_600);
-        let left = promising(&values, &candidates, highest(8)).len();
+        let left = promising(&values[..], extremes, &candidates, highest(8)).unwrap().len();
         assert!(left < 500, "{left} are left");
     }
 
     #[test]
     fn what_is_not_finite_keeps_all_candidates() {
-        let candidates = act_candidates(&[-1.0, 2.0], RangeSearch::Qdrop, 4);
-        assert_eq!(promising(&[1.0, f32::NAN], &candidates, 15.0).len(), candidates.len());
+        let candidates = act_candidates(Extremes::of(&[-1.0, 2.0]), RangeSearch::Qdrop, 4);
+        let values = [1.0, f32::NAN];
+        let left = promising(&values[..], Extremes::of(&values), &candidates, 15.0).unwrap();
+        assert_eq!(left.len(), candidates.len());
     }
 }

@@ -37,7 +37,7 @@ fn learned_step_size_quantizers() {
                 }
                 assert_close(name, &g_s, &golden.values(&format!("{name}_gs")), 1e-4);
             };
-            let levels = search_act(&values(&x), RangeSearch::Genie, bits).levels(bits);
+            let levels = search_act(&x, RangeSearch::Genie, bits).unwrap().levels(bits);
             let genie = |mask| FakeQuant { levels, clip: ClipOrder::ClipThenRound, scale_gradient_factor: 1.0, mask };
             let stem = format!("genie_{kind}_b{bits}");
             check(&stem, &golden.tensor(&format!("{stem}_scale")), genie(Mask::All));

@@ -22,7 +22,7 @@ fn weight_ranges() {
                     assert_eq!((code, layer), ("brecqmax", "fc"));
                     continue;
                 }
-                let ranges = search_weight(&golden.values(tensor), weight.dim(0).unwrap(), search, bits);
+                let ranges = search_weight(&golden.values(tensor), weight.dim(0).unwrap(), search, bits).unwrap();
                 let scales: Vec<f32> = ranges.iter().map(|range| range.scale).collect();
                 let zero_points: Vec<f32> = ranges.iter().map(|range| range.zero_point).collect();
                 let what = format!("{code} {layer} {bits} bits");
@@ -37,16 +37,16 @@ fn weight_ranges() {
 fn activation_ranges() {
     let golden = Golden::open("act_scale");
     for kind in ["pos", "signed", "relu6"] {
-        let x = golden.values(&format!("x_{kind}"));
+        let x = golden.tensor(&format!("x_{kind}"));
         for bits in [2, 3, 4, 8] {
-            let genie = search_act(&x, RangeSearch::Genie, bits);
+            let genie = search_act(&x, RangeSearch::Genie, bits).unwrap();
             assert_close("genie", &[genie.scale], &golden.values(&format!("genie_{kind}_b{bits}_scale")), 1e-6);
             let expected_zero = if kind == "signed" { f32::powi(2.0, bits as i32 - 1) } else { 0.0 };
             assert_eq!(genie.zero_point, expected_zero);
             for (search, code) in
                 [(RangeSearch::Brecq, "brecq"), (RangeSearch::Qdrop, "qdrop"), (RangeSearch::Qdrop, "pdquant")]
             {
-                let range = search_act(&x, search, bits);
+                let range = search_act(&x, search, bits).unwrap();
                 let expected = golden.values(&format!("{code}_{kind}_b{bits}"));
                 let what = format!("{code} {kind} {bits} bits: {range:?} {expected:?}");
                 assert_close(&what, &[range.scale], &expected[..1], 1e-6);

@@ -1,7 +1,7 @@
 //! Ten steps of block reconstruction with the mini-batches and masks of the published code.
 
 use super::{Golden, assert_close, relative_error, values};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use ptq::arch;
 use ptq::graph::forward::{FullPrecision, forward};
 use ptq::graph::{BatchNorm, Conv, Linear, Network, Node, Op, Role, Source, Unit};
@@ -316,7 +316,7 @@ fn brecq_block_in_two_phases() {
     assert!(relative_error(&scales, &[expected[0], expected[2], expected[4]]) < 1e-5, "{scales:?} {expected:?}");
     // Until the published code switches it off, it has a quantizer at the logits too.
     let searched = logits(&model.units, &images, Mode::HARD);
-    let range = search_act(&searched, recipe.act_search, 2);
+    let range = search_act(&Tensor::new(&searched[..], &Device::Cpu).unwrap(), recipe.act_search, 2).unwrap();
     let (low, high) = range.levels(2);
     let searched: Vec<f32> =
         searched.iter().map(|x| (x / range.scale).round_ties_even().clamp(low, high) * range.scale).collect();

@@ -13,6 +13,7 @@ mod im2col;
 mod layout;
 mod mix;
 mod pool;
+mod range;
 mod recon_error;
 mod relu;
 mod rounding;
