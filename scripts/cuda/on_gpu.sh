@@ -155,23 +155,31 @@ images() { "$python" scripts/make_image_folder.py "$work/images" --train 2 >"$wo
 step_cell() {
     say "" "## A whole cell of ResNet-18 at 224 x 224" "" "Made-up weights, generated images: only times mean something."
     wait "$images_pid" || { say "" "No images: $(tail -3 "$work/logs/images")"; return; }
-    local method set memory watching used="" end=$((SECONDS + ${CELL_S:-110})) changes=(--set weights=made-up --set "data=folder:$work/images")
+    local method of folder set options memory watching used="" end=$((SECONDS + ${CELL_S:-110})) changes=(--set weights=made-up --set "data=folder:$work/images")
     for set in recipe.iterations=50 ${CELL_SET:-}; do changes+=(--set "$set"); done
     export -f grid
     export harness work
-    for method in qdrop metaaug; do
-        [ $method = qdrop ] || changes+=(--set meta.iterations=3 --set transform.warmup-iterations=10)
+    # `pinned`: QDrop with its activations in page-locked memory of the host.
+    for method in qdrop pinned metaaug; do
+        of=$method folder=cell options=()
+        [ $method != pinned ] || of=qdrop folder=pinned options=(--memory 0)
+        [ $method != metaaug ] || changes+=(--set meta.iterations=3 --set transform.warmup-iterations=10)
         memory=$work/logs/memory-$method
         nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -lms 200 >"$memory" 2>/dev/null &
         watching=$!
-        limited $((end - SECONDS)) "cell-$method" bash -c 'grid "$@"' - cell "$device" experiments/table1.toml \
-            --filter "arch(resnet18) & bits(w2a2) & setting(qdrop) & method($method)" "${changes[@]}" --profile="$work/trace-$method.json" &&
+        limited $((end - SECONDS)) "cell-$method" bash -c 'grid "$@"' - $folder "$device" experiments/table1.toml "${options[@]}" \
+            --filter "arch(resnet18) & bits(w2a2) & setting(qdrop) & method($of)" "${changes[@]}" --profile="$work/trace-$method.json" &&
             say "" "Where the time of $method went, by the host's clock, which may run ahead of the GPU:" "" '```' "$(sed '/^ operation/,$d' "$work/logs/cell-$method")" '```'
         kill "$watching" 2>/dev/null
         [ ! -s "$memory" ] || used+="$method $(sort -n "$memory" | tail -1) MiB "
     done
     [ -z "$used" ] || say "" "Memory of the GPU in use at most, the driver's included: $used"
-    limited 20 extrapolated "$python" scripts/cuda/extrapolate.py "$work/cell" && say "" "$(cat "$work/logs/extrapolated")"
+    for folder in cell pinned; do
+        limited 20 "extrapolated-$folder" "$python" scripts/cuda/extrapolate.py "$work/$folder" && say "" "$(cat "$work/logs/extrapolated-$folder")"
+    done
+    local pinned=("$work"/pinned/*/runs/*-qdrop-*/predictions.safetensors)
+    cmp -s "${pinned[0]}" "$work"/cell/*/runs/*-qdrop-*/predictions.safetensors && set="the same" || set="NOT the same"
+    say "" "The second table is QDrop's with its activations in page-locked memory of the host; its predictions are $set."
 }
 
 unpack || exit
