@@ -42,7 +42,8 @@ pub struct Args {
     #[arg(long, value_name = "N|auto", default_value = "1", env = "HARNESS_JOBS", value_parser = jobs::parse, conflicts_with = "devices")]
     jobs: jobs::Wanted,
     /// How much of the activations of calibration images is kept in memory, such as 4GiB; the rest goes to a file in the cache
-    /// folder, with the same results [default: half of the free memory, on a GPU of its own].
+    /// folder, on a GPU to page-locked memory of the host first, with the same results [default: half of the free memory, on a
+    /// GPU of its own].
     #[arg(long, value_name = "SIZE", env = "HARNESS_MEMORY", value_parser = bytes::parse)]
     memory: Option<u64>,
     #[command(flatten)]

@@ -1,6 +1,7 @@
 //! The mini-batches that one step of training `T` looks at.
 
 use crate::error::Result;
+use crate::ops::device::put;
 use crate::ops::tape::plain;
 use crate::quant::model::Masks;
 use candle_core::Tensor;
@@ -38,7 +39,7 @@ impl Mix {
     ///
     /// Errors: other than `N` partners, or one that is not an image of `x`.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let partners = Tensor::from_slice(&self.partners, self.partners.len(), x.device())?;
+        let partners = put(&self.partners, self.partners.len(), x.device())?;
         let theirs = plain::affine(&plain::index_rows(x, &partners)?, 1.0 - self.share, 0.0)?;
         Ok(plain::add(&plain::affine(x, self.share, 0.0)?, &theirs)?)
     }

@@ -10,6 +10,7 @@ use super::theta::numbers;
 use crate::error::{Error, Result};
 use crate::graph::forward::through;
 use crate::ops::adam::{self, AdamState, Step};
+use crate::ops::device::Repeating;
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
 use crate::ops::squares::sums_of_squares;
@@ -109,7 +110,7 @@ fn run(
     for t in steps.resume(&mut optimiser)? + 1..=meta.iterations {
         control.check()?;
         let batch = MiniBatch::draw(unit, (originals, x_q), stream, t)?;
-        let _recording = Recording::begin();
+        let (_recording, _repeating) = (Recording::begin(), Repeating::on(batch.x.device()));
         let t_x = trace_span!("transform").in_scope(|| net.forward(&batch.x, NormStatistics::Batch))?;
         let parts = trace_span!("meta-loss and gradients").in_scope(|| batch.parts(unit, &t_x))?;
         let is_due = UnitTrace::is_due(t, meta.iterations);

@@ -3,6 +3,7 @@
 use super::nets::{NormStatistics, Transform, TransformNet};
 use crate::error::{Error, Result};
 use crate::ops::adam::{self, AdamState};
+use crate::ops::device::Repeating;
 use crate::ops::fake_quant::Mask;
 use crate::ops::mix::mix_rows;
 use crate::ops::tape::{self, Recording, scalar};
@@ -32,7 +33,7 @@ pub fn warmed_up(config: &Transform, images: &Tensor, stream: Stream, control: &
         control.check()?;
         let rows = batches::rows(Sampling::Permutation, n, config.warmup_batch, stream.purpose(Purpose::WarmUp), t);
         let x = mix_rows(images, images, &rows, &Mask::All)?;
-        let _recording = Recording::begin();
+        let (_recording, _repeating) = (Recording::begin(), Repeating::on(x.device()));
         let y = net.forward(&x, NormStatistics::Batch)?;
         let loss = scalar(&y, |y| (y - &x)?.sqr()?.mean_all())?;
         let value = f64::from(loss.to_scalar::<f32>()?);

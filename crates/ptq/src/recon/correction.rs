@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::graph::forward::{Hooks, read};
 use crate::graph::{Op, Source, Unit};
 use crate::ops::adam::{self, AdamState};
+use crate::ops::device::Repeating;
 use crate::ops::recon_error::recon_error;
 use crate::ops::statistics::{Statistics, statistics_error};
 use crate::ops::tape::{self, Recording, plain};
@@ -95,7 +96,7 @@ impl Correction {
             let mut moved = Moved::new(&x_0, self, points)?;
             for t in steps.resume(&mut moved)? % self.iterations + 1..=self.iterations {
                 control.check()?;
-                let _recording = Recording::begin();
+                let (_recording, _repeating) = (Recording::begin(), Repeating::on(x_0.device()));
                 let loss = objective.loss(&moved.x, &x_0)?;
                 let value = f64::from(loss.to_scalar::<f32>()?);
                 if !value.is_finite() {

@@ -10,6 +10,7 @@ use super::trace::UnitTrace;
 use crate::error::{Error, Result};
 use crate::ops::adam::{self, AdamState};
 use crate::ops::ahead::{Ahead, ahead};
+use crate::ops::device::Repeating;
 use crate::ops::fake_quant::Mask;
 use crate::ops::recon_error::recon_error;
 use crate::ops::rounding::{Regulariser, SoftWeight};
@@ -247,7 +248,7 @@ impl<'a> Trainer<'a> {
     /// Step `t` (from 1): forward, backward, Adam. What it gives are losses before the step, which a GPU may still be computing.
     pub fn step(&self, t: usize, batch: &Batch, masks: &dyn Masks) -> Result<Losses> {
         let phase = self.phase;
-        let _recording = Recording::begin();
+        let (_recording, _repeating) = (Recording::begin(), Repeating::on(batch.x.device()));
         let losses = trace_span!("forward").in_scope(|| phase.losses(self.unit, t, batch, masks))?;
         let gradients = trace_span!("backward").in_scope(|| tape::gradients(&losses.total))?;
         let span = trace_span!("update").entered();

@@ -3,6 +3,7 @@
 use super::Outer;
 use crate::error::{Error, Result};
 use crate::meta::config::Meta;
+use crate::ops::device::put;
 use candle_core::{D, Tensor};
 
 /// `-mean(log softmax(f_q(v))[label])`.
@@ -19,7 +20,7 @@ pub(super) fn loss(outer: &Outer, _meta: &Meta) -> Result<Tensor> {
     for (row, &label) in outer.labels.iter().enumerate() {
         one_hot[row * classes + label as usize] = 1.0;
     }
-    let one_hot = Tensor::from_vec(one_hot, (n, classes), outer.logits_q.device())?.to_dtype(outer.logits_q.dtype())?;
+    let one_hot = put(&one_hot, (n, classes), outer.logits_q.device())?.to_dtype(outer.logits_q.dtype())?;
     let log_q = candle_nn::ops::log_softmax(outer.logits_q, D::Minus1)?;
     Ok(((log_q * one_hot)?.sum_all()? / -(n as f64))?)
 }

@@ -3,7 +3,7 @@
 use super::ahead::stream_of_reads;
 use super::launch::{Argument, MaskArgument, Module, address, blocks_of_each, launch_on, module, u32_of};
 use super::pinned::PinnedValues;
-use super::values::Values;
+use super::values::{Values, uploaded};
 use crate::ops::mask::Mask;
 use candle_core::cuda_backend::DeviceId;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, sys};
@@ -26,11 +26,11 @@ struct Uploaded {
 }
 
 /// `rows` on the device.
-fn uploaded(rows: &[u32], device: &CudaDevice) -> Result<Rc<CudaSlice<u32>>> {
+fn rows_there(rows: &[u32], device: &CudaDevice) -> Result<Rc<CudaSlice<u32>>> {
     LAST.with_borrow_mut(|last| match last {
         Some(last) if last.device == device.id() && last.rows == rows => Ok(last.there.clone()),
         _ => {
-            let there = Rc::new(device.clone_htod(rows)?);
+            let there = Rc::new(uploaded(rows, device)?);
             *last = Some(Uploaded { device: device.id(), rows: rows.to_vec(), there: there.clone() });
             Ok(there)
         }
@@ -58,8 +58,8 @@ impl<'a> From<&'a PinnedValues> for Rows<'a> {
     }
 }
 
-/// [`crate::ops::mix::mix_rows`] for rows of `width` elements, which lie inside both. Of page-locked ones only those elements cross the
-/// bus that are selected, beside the device's other work inside of [`super::ahead`].
+/// [`crate::ops::mix::mix_rows`] for rows of `width` elements, which lie inside both. Page-locked ones are read over the bus, inside of
+/// [`super::ahead`] beside the device's other work.
 pub fn mix_rows(
     device: &CudaDevice,
     [selected, others]: [Rows; 2],
@@ -72,7 +72,7 @@ pub fn mix_rows(
     }
     let n = rows.len() * width;
     // SAFETY: the kernel writes all of it.
-    let (mixed, rows) = (unsafe { device.alloc::<f32>(n)? }, uploaded(rows, device)?);
+    let (mixed, rows) = (unsafe { device.alloc::<f32>(n)? }, rows_there(rows, device)?);
     let [selected_at, others_at] = [selected, others].map(|rows| Argument::Pointer(rows.address));
     let arguments = [
         selected_at,

@@ -48,7 +48,7 @@ pub(super) use recon_error::{recon_error, recon_error_gradient};
 pub(super) use relu::{clipped_relu, clipped_relu_in_place, clipped_relu_of_sum, gate};
 pub(super) use rounding::{Weight, hard_weight, rounding_penalty, soft_weight, soft_weight_gradient};
 pub(super) use squares::sums_of_squares;
-pub(super) use values::{Values, storage, tensor, with_all, with_values};
+pub(super) use values::{Values, keep_uploads, storage, tensor, uploaded, with_all, with_values};
 pub(super) use virtual_step::{normalised, virtual_step};
 
 pub use facts::{Facts, free_bytes, gpus, name, versions};

@@ -1,9 +1,10 @@
 //! Contiguous tensors on a GPU, as kernels take and give them.
 
-use candle_core::cuda_backend::CudaDType;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView};
+use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr};
+use candle_core::cuda_backend::{CudaDType, WrapErr};
 use candle_core::op::BackpropOp;
 use candle_core::{CudaDevice, CudaStorage, Layout, Result, Shape, Storage, Tensor, bail};
+use std::any::Any;
 
 /// The elements of a contiguous tensor, and the device that they are on.
 pub struct Values<'a, T = f32> {
@@ -25,7 +26,7 @@ impl<'a, T: CudaDType> Values<'a, T> {
     }
 
     /// Room for `len` elements, which whoever asks must write.
-    pub fn room<U: candle_core::cuda_backend::cudarc::driver::DeviceRepr>(&self, len: usize) -> Result<CudaSlice<U>> {
+    pub fn room<U: DeviceRepr>(&self, len: usize) -> Result<CudaSlice<U>> {
         // SAFETY: every kernel here writes all of its result before anybody reads it.
         unsafe { self.device.alloc::<U>(len) }
     }
@@ -54,6 +55,17 @@ pub fn with_all<T: CudaDType, R, const N: usize>(
         Ok(values) => f(&values),
         Err(values) => bail!("{} tensors in place of {N}", values.len()),
     }
+}
+
+/// While what this gives lives, Candle keeps on the device what it uploads on this thread.
+pub fn keep_uploads(device: &CudaDevice) -> Box<dyn Any> {
+    // Candle has no name for it outside.
+    Box::new(device.enable_cuda_graph_htod_cache())
+}
+
+/// `values` on the device, past what Candle keeps.
+pub fn uploaded<T: DeviceRepr>(values: &[T], device: &CudaDevice) -> Result<CudaSlice<T>> {
+    device.cuda_stream().clone_htod(values).w()
 }
 
 /// What an operation of Candle gives back.
