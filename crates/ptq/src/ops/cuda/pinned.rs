@@ -54,11 +54,11 @@ impl PinnedValues {
     /// Errors: no room for them there.
     pub fn write(&mut self, at: usize, values: &Values) -> Result<()> {
         self.check(at, values.len())?;
-        let bytes = values.len() * size_of::<f32>();
+        let (bytes, stream) = (values.len() * size_of::<f32>(), self.device.cuda_stream());
+        stream.context().bind_to_thread().w()?;
         // SAFETY: there is room, for as long as work of the stream may last (`drop`); the source is freed in the stream's order.
         unsafe {
             let to = self.start.add(at).cast();
-            let stream = self.device.cuda_stream();
             sys::cuMemcpyDtoHAsync_v2(to, address(&values.elements), bytes, stream.cu_stream()).result().w()?;
             self.used.record(&stream).w()
         }
