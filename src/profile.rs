@@ -273,24 +273,25 @@ impl fmt::Display for Sums {
             }
             row
         };
-        let mut header = vec!["", "times", "seconds", "%"];
-        header.extend(counts.then_some("kernels each time"));
+        let header = |first| {
+            let mut header = vec![first, "times", "seconds", "%"];
+            header.extend(counts.then_some("kernels each time"));
+            header
+        };
         let mut order = Vec::new();
         self.below(None, 0, &mut order);
         let phases = order.into_iter().map(|(depth, index)| {
             let OfPhase { name, total, .. } = &self.phases[index];
             row(format!("{:1$}{name}", "", 2 * depth), Some(total), total.time)
         });
-        header[0] = "phase";
-        writeln!(f, "{}", table(&header, phases))?;
+        writeln!(f, "{}", table(header("phase"), phases))?;
         let mut operations: Vec<(&&str, &Total)> = self.operations.iter().collect();
         operations.sort_by_key(|(_, total)| std::cmp::Reverse(total.time));
         let in_operations: Duration = operations.iter().map(|(_, total)| total.time).sum();
         let rest = "all else: Candle's own operations, copies, files".to_string();
         let rest = row(rest, None, all.saturating_sub(in_operations));
         let operations = operations.iter().map(|(name, total)| row(name.to_string(), Some(total), total.time));
-        header[0] = "operation";
-        write!(f, "{}", table(&header, operations.chain([rest])))?;
+        write!(f, "{}", table(header("operation"), operations.chain([rest])))?;
         match self.launches {
             Some(Err(problem)) => write!(f, "\nkernels are not counted: {problem}"),
             _ => Ok(()),
@@ -298,7 +299,7 @@ impl fmt::Display for Sums {
     }
 }
 
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Table {
+fn table(header: Vec<&str>, rows: impl Iterator<Item = Vec<String>>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header).add_rows(rows);
     table.column_iter_mut().skip(1).for_each(|column| column.set_cell_alignment(CellAlignment::Right));

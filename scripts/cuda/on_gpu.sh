@@ -177,9 +177,11 @@ step_cell() {
     for folder in cell pinned; do
         limited 20 "extrapolated-$folder" "$python" scripts/cuda/extrapolate.py "$work/$folder" && say "" "$(cat "$work/logs/extrapolated-$folder")"
     done
-    local pinned=("$work"/pinned/*/runs/*-qdrop-*/predictions.safetensors)
-    cmp -s "${pinned[0]}" "$work"/cell/*/runs/*-qdrop-*/predictions.safetensors && set="the same" || set="NOT the same"
-    say "" "The second table is QDrop's with its activations in page-locked memory of the host; its predictions are $set."
+    local compared=("$work"/{cell,pinned}/*/runs/*-qdrop-*/predictions.safetensors) outcome="were not compared"
+    if [ -e "${compared[0]}" ] && [ -e "${compared[1]}" ]; then
+        cmp -s "${compared[@]}" && outcome="are the same" || outcome="are NOT the same"
+    fi
+    say "" "The second table is QDrop's with its activations in page-locked memory of the host; its predictions $outcome."
 }
 
 unpack || exit

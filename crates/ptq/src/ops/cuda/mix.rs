@@ -1,7 +1,7 @@
 //! Mini-batches cut from cached activations.
 
 use super::ahead::stream_of_reads;
-use super::launch::{Argument, MaskArgument, Module, address, blocks_of_each, launch_on, module, u32_of};
+use super::launch::{Argument, MaskArgument, Module, address, arguments, blocks_of_each, launch_on, module, u32_of};
 use super::pinned::PinnedValues;
 use super::values::{Values, uploaded};
 use crate::ops::mask::Mask;
@@ -58,6 +58,12 @@ impl<'a> From<&'a PinnedValues> for Rows<'a> {
     }
 }
 
+impl From<Rows<'_>> for Argument {
+    fn from(rows: Rows) -> Self {
+        Argument::Pointer(rows.address)
+    }
+}
+
 /// [`crate::ops::mix::mix_rows`] for rows of `width` elements, which lie inside both. Page-locked ones are read over the bus, inside of
 /// [`super::ahead`] beside the device's other work.
 pub fn mix_rows(
@@ -73,16 +79,7 @@ pub fn mix_rows(
     let n = rows.len() * width;
     // SAFETY: the kernel writes all of it.
     let (mixed, rows) = (unsafe { device.alloc::<f32>(n)? }, rows_there(rows, device)?);
-    let [selected_at, others_at] = [selected, others].map(|rows| Argument::Pointer(rows.address));
-    let arguments = [
-        selected_at,
-        others_at,
-        Argument::from(&*rows),
-        Argument::from(&mixed),
-        Argument::from(u32_of(width)?),
-        Argument::from(MaskArgument::of(mask)?),
-        Argument::from(n as u64),
-    ];
+    let arguments = arguments![selected, others, &*rows, &mixed, u32_of(width)?, MaskArgument::of(mask)?, n as u64];
     let stream = match selected.is_pinned || others.is_pinned {
         true => stream_of_reads(device)?,
         false => device.cuda_stream(),

@@ -1,9 +1,8 @@
 //! What a search of ranges asks of many values.
 
 use super::launch::{BLOCK_ELEMENTS, Module, arguments, blocks_of_each, launch, module, u32_of};
-use super::values::with_values;
+use super::values::{uploaded, with_values};
 use crate::ops::dispatch::has_kernels;
-use candle_core::cuda_backend::cudarc::driver::CudaSlice;
 use candle_core::{CudaDevice, DType, Device, Result, Tensor};
 
 const RANGE: Module = module!("range");
@@ -72,8 +71,7 @@ impl Searched {
 
     fn errors_of_some(&self, scales: &[f32], zero_points: &[f32], highest: f32, exponent: f32) -> Result<Vec<f64>> {
         let (n, blocks, candidates) = (self.count(), self.count().div_ceil(BLOCK_ELEMENTS), scales.len());
-        let [scales, zero_points]: [CudaSlice<f32>; 2] =
-            [self.device.clone_htod(scales)?, self.device.clone_htod(zero_points)?];
+        let (scales, zero_points) = (uploaded(scales, &self.device)?, uploaded(zero_points, &self.device)?);
         // SAFETY: the first kernel writes all of the partial sums, the second all errors.
         let (partial, errors) =
             unsafe { (self.device.alloc::<f64>((blocks * candidates).max(1))?, self.device.alloc::<f64>(candidates)?) };

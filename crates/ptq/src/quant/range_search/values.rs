@@ -50,12 +50,13 @@ impl Extremes {
     }
 
     pub fn of(values: &[f32]) -> Extremes {
-        let of_chunk = |chunk: &[f32]| {
-            chunk.iter().fold(Extremes::OF_NOTHING, |extremes, &x| {
-                extremes.and(Extremes { min: x, max: x, is_finite: x.is_finite() })
-            })
+        // A loop each: both together would not become vector instructions.
+        let of_block = |block: &[f32]| {
+            let (min, max) =
+                block.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(min, max), &x| (min.min(x), max.max(x)));
+            Extremes { min, max, is_finite: block.iter().fold(true, |all, x| all & x.is_finite()) }
         };
-        values.par_chunks(1 << 16).map(of_chunk).reduce(|| Extremes::OF_NOTHING, Extremes::and)
+        values.par_chunks(BLOCK).map(of_block).reduce(|| Extremes::OF_NOTHING, Extremes::and)
     }
 }
 
